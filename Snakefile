@@ -1,0 +1,35 @@
+# CircuitDrift: fine-tune -> extract circuits -> measure drift -> spend ranks where it is -> figures.
+#
+#   snakemake --cores 2                                      the default study, config.yaml
+#   snakemake --cores 2 --configfile configs/smoke.yaml      another study; its file stands alone
+#   snakemake --cores 2 circuits                             up to one stage: models data runs circuits drift allocations
+#                                                            figures tables
+#   snakemake --cores 2 results/embedded/figures/change_rates.svg      or any single file
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+report: "docs/captions/workflow.rst"
+
+
+include: "rules/common.smk"
+include: "rules/models.smk"
+include: "rules/data.smk"
+include: "rules/finetune.smk"
+include: "rules/circuits.smk"
+include: "rules/drift.smk"
+include: "rules/circuitlora.smk"
+include: "rules/figures.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        f"{study.results}/config.json",
+        rules.runs.input,
+        rules.circuits.input,
+        rules.drift.input,
+        rules.allocations.input,
+        rules.figures.input,
+        rules.tables.input,

@@ -1,0 +1,112 @@
+"""The config: defaults, refusals, cross-references, relative paths."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from circuitdrift.config import Circuit, StudyConfig
+from circuitdrift.config_reading import ConfigError, load_study
+from circuitdrift.study import Study, read_study
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(raw: dict) -> StudyConfig:
+    return load_study(raw, Path("folder"), "config.yaml")
+
+
+def message(raw: dict) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load(raw)
+    return str(caught.value)
+
+
+def test_empty_sections_take_their_defaults():
+    assert load({"circuit": None, "models": None}) == StudyConfig()
+
+
+def test_a_config_survives_its_own_json():
+    study = load({"tasks": {"t": {"family": "lcm"}}, "methods": {"m": {"kind": "lora", "rank": 3}}})
+    assert load(json.loads(study.model_dump_json())) == study
+
+
+def test_the_recipe_is_all_of_the_circuit_section_but_its_fraction():
+    assert Circuit(fraction=0.3).recipe() == Circuit(fraction=0.1).recipe()
+    assert Circuit(steps=7).recipe() != Circuit().recipe()
+
+
+def test_relative_paths_are_relative_to_the_config_file():
+    study = load(
+        {"tasks": {"t": {"family": "file", "path": "p.csv"}}, "models": {"m": {"source": "local", "path": "x"}}}
+    )
+    assert study.tasks["t"].path == Path("folder").resolve() / "p.csv"
+    assert study.models["m"].path == Path("folder").resolve() / "x"
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        ({"stdy": "x"}, ["stdy", "unknown key", "'study'"]),
+        ({"models": {"m": {"source": "scratch", "layrs": 3}}}, ["models.m.layrs", "'layers'"]),
+        ({"models": {"m": {"layers": 3}}}, ["models.m", "no 'source'"]),
+        ({"models": {"m": {"source": "wheel"}}}, ["models.m.source", "'wheel'", "package"]),
+        ({"models": {"m": {"source": "scratch", "width": 33}}}, ["models.m", "33", "heads"]),
+        ({"models": {"base": {"source": "scratch"}}}, ["models.base", "taken"]),
+        ({"models": {"a b": {"source": "scratch"}}}, ["models.a b"]),
+        ({"methods": {"m": {"kind": "lora"}}}, ["methods.m.rank", "missing"]),
+        ({"methods": {"m": {"kind": "lora", "rank": 0}}}, ["methods.m.rank", "greater than or equal to 1", "0"]),
+        ({"methods": {"imported": {"kind": "full"}}}, ["methods.imported", "taken"]),
+        ({"tasks": {"s": {"family": "sub_task", "of": "c", "part": "add_sub"}}}, ["tasks.s.of", "'c'"]),
+        ({"tasks": {"t": 3}}, ["tasks.t"]),
+        ({"seeds": [1, 1]}, ["seeds", "twice"]),
+        ({"figures": {"task": "t"}}, ["figures.task", "'t'"]),
+        ({"drift": {"methods": ["x"]}}, ["drift.methods", "'x'"]),
+        (
+            {
+                "models": {"m": {"source": "scratch", "layers": 2}},
+                "methods": {"r": {"kind": "random_lora", "rank": 1, "critical_rank": 2, "critical_layers": 3}},
+            },
+            ["methods.r.critical_layers", "2 layers", "'m'"],
+        ),
+    ],
+)
+def test_a_refusal_names_the_key_and_the_fix(raw, words):
+    text = message(raw)
+    assert all(word in text for word in words), text
+
+
+def test_all_problems_are_told_at_once():
+    text = message({"methods": {"a": {"kind": "lora"}, "b": {"kind": "lora", "rank": -1}}, "study": "x y"})
+    assert "methods.a.rank" in text
+    assert "methods.b.rank" in text
+    assert "study" in text
+
+
+def test_phase_1_always_has_circuits():
+    methods = {
+        "r2": {"kind": "lora", "rank": 2},
+        "r4": {"kind": "lora", "rank": 4},
+        "c": {"kind": "circuit_lora", "rank": 1, "critical_rank": 2, "phase_1": "r2"},
+    }
+    study = Study(load({"methods": methods, "drift": {"methods": ["r4"]}}))
+    assert study.drift_methods == ("r2", "r4")
+
+
+def test_checkpoints_are_grouped_into_jobs():
+    study = Study(load({"training": {"checkpoints": 5}, "execution": {"checkpoints_per_job": 2}}))
+    assert [len(job.checkpoints) for job in study.circuit_jobs] == [0, 2, 2, 1]
+    assert next(c for job in study.circuit_jobs for c in job.checkpoints).endswith("checkpoints/01")
+    assert len(study.circuit_files("edges.parquet")) == 6
+
+
+def test_the_shipped_configs_can_be_used():
+    for path in [ROOT / "config.yaml", *(ROOT / "configs").glob("*.yaml")]:
+        assert read_study(path).runs, path
+
+
+def test_the_json_schema_for_editors_is_up_to_date():
+    shipped = json.loads((ROOT / "configs" / "study.schema.json").read_text())
+    assert shipped == StudyConfig.model_json_schema(), "run: make schema"

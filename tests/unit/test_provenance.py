@@ -1,0 +1,60 @@
+"""Digests: what changes them and what does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from circuitdrift import provenance
+from circuitdrift.provenance import digest_of_code, digest_of_config
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """A small library and script, and a function that gives the script's digest as it stands."""
+    root = tmp_path / "circuitdrift"
+    (root / "part").mkdir(parents=True)
+    for name, text in {
+        "__init__.py": "",
+        "part/__init__.py": "",
+        "part/used.py": "from circuitdrift import deep\n",
+        "deep.py": "X = 1\n",
+        "unused.py": "Y = 1\n",
+    }.items():
+        (root / name).write_text(text)
+    script = tmp_path / "script.py"
+    script.write_text(
+        '"""Doc."""\nfrom circuitdrift.part.used import deep\n\n\ndef main():\n    """Doc."""\n    return deep\n'
+    )
+    monkeypatch.setattr(provenance, "LIBRARY", root)
+
+    def digest() -> str:
+        for function in (provenance._syntax_tree, provenance._digest_of_module, provenance._direct_imports):
+            function.cache_clear()
+        return digest_of_code(script)
+
+    yield tmp_path, digest
+    for function in (provenance._syntax_tree, provenance._digest_of_module, provenance._direct_imports):
+        function.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "changes"),
+    [
+        ("circuitdrift/deep.py", "X = 2\n", True),
+        ("circuitdrift/deep.py", "# why\nX  =  1\n", False),
+        ("circuitdrift/deep.py", '"""Doc."""\nX = 1\n', False),
+        ("circuitdrift/unused.py", "Y = 2\n", False),
+        ("circuitdrift/part/__init__.py", "Z = 1\n", True),
+        ("circuitdrift/part/used.py", "from circuitdrift import deep, unused\n", True),
+    ],
+)
+def test_the_digest_of_code_follows_what_is_imported(library, file, text, changes):
+    folder, digest = library
+    before = digest()
+    (folder / file).write_text(text)
+    assert (digest() != before) is changes
+
+
+def test_the_digest_of_config_ignores_the_order_of_keys_only():
+    assert digest_of_config({"a": 1, "b": [1, 2]}) == digest_of_config({"b": [1, 2], "a": 1})
+    assert digest_of_config({"b": [1, 2]}) != digest_of_config({"b": [2, 1]})

@@ -1,0 +1,1 @@
+"""CircuitDrift: fine-tune a language model, extract its circuit at every checkpoint, measure how the circuit drifts."""

@@ -1,0 +1,64 @@
+"""Where and how numbers are computed: device, precision, reproducibility, and the progress of long work."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import torch
+
+Item = TypeVar("Item")
+
+logger = logging.getLogger(__name__)
+
+SECONDS_BETWEEN_LINES = 10.0
+
+
+def resolve_device(wanted: str) -> torch.device:
+    """The device named by ``execution.device``; ``auto`` takes CUDA, then MPS, then the CPU.
+
+    Raises:
+        ValueError: the device asked for is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        return torch.device(next(name for name, there in available.items() if there))
+    if not available.get(wanted, False):
+        there = [name for name, is_there in available.items() if is_there]
+        raise ValueError(f"execution.device: '{wanted}' is not available here; set it to auto or one of {there}")
+    return torch.device(wanted)
+
+
+def resolve_precision(wanted: str, device: torch.device) -> torch.dtype:
+    """The dtype of the passes: ``auto`` takes bfloat16 where the device multiplies it faster than float32."""
+    if wanted == "auto":
+        return torch.bfloat16 if _has_fast_bfloat16(device) else torch.float32
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]
+
+
+def _has_fast_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    return False
+
+
+def progress(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
+    """Pass items through, showing how far the work is: a bar on a terminal, a log line now and then elsewhere."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, desc=what, total=total)
+        return
+    started = last = time.monotonic()
+    for done, item in enumerate(items, start=1):
+        yield item
+        now = time.monotonic()
+        if now - last >= SECONDS_BETWEEN_LINES or done == total:
+            last = now
+            left = (now - started) / done * (total - done)
+            logger.info("%s: %d of %d, %.0f s left", what, done, total, left)

@@ -1,0 +1,125 @@
+"""Reading a config file: validation, and refusals that name the key, what is wrong with it, and the fix."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from circuitdrift.config import FileTask, LocalModel, Section, StudyConfig
+
+TAGS = ("source", "family", "kind")
+
+
+class ConfigError(ValueError):
+    """A config file that cannot be used; the message names each key, what is wrong with it, and the fix."""
+
+
+SectionWithPath = TypeVar("SectionWithPath", LocalModel, FileTask)
+
+
+def load_study(raw: dict[str, Any], folder: Path, source: str) -> StudyConfig:
+    """Validate a config mapping as it was read from YAML.
+
+    Args:
+        raw: the mapping; sections may be empty (None).
+        folder: the config file's folder, against which relative paths are resolved.
+        source: the file's name, for messages.
+
+    Raises:
+        ConfigError: one line for each problem: the key, what is wrong with it, and the fix.
+    """
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{source} is not a mapping of sections; start it with a line such as 'study: mine'")
+    try:
+        study = StudyConfig.model_validate(raw)
+    except ValidationError as error:
+        lines = [line for problem in error.errors() for line in _explain(problem, raw)]
+        raise ConfigError(f"{source} cannot be used:\n" + "\n".join(f"  - {line}" for line in lines)) from None
+    return _with_absolute_paths(study, folder.resolve())
+
+
+def _with_absolute_paths(study: StudyConfig, folder: Path) -> StudyConfig:
+    def resolved(section: SectionWithPath) -> SectionWithPath:
+        return section.model_copy(update={"path": folder / section.path})
+
+    return study.model_copy(
+        update={
+            "models": {n: resolved(m) if isinstance(m, LocalModel) else m for n, m in study.models.items()},
+            "tasks": {n: resolved(t) if isinstance(t, FileTask) else t for n, t in study.tasks.items()},
+        }
+    )
+
+
+def _explain(problem: Any, raw: dict[str, Any]) -> list[str]:
+    """Turn one pydantic error into lines that name the key, the trouble and the fix."""
+    key = _dotted_key(problem["loc"], raw)
+    kind = problem["type"]
+    if kind == "extra_forbidden":
+        return [f"{key}: unknown key; {_known_keys(problem['loc'])}"]
+    if kind == "union_tag_not_found":
+        field = problem["ctx"]["discriminator"].strip("'")
+        return [f"{key}: has no '{field}'; every entry here needs one"]
+    if kind == "union_tag_invalid":
+        field = problem["ctx"]["discriminator"].strip("'")
+        return [
+            f"{key}.{field}: '{problem['ctx']['tag']}' is not known; choose one of {problem['ctx']['expected_tags']}"
+        ]
+    if kind == "value_error":
+        text = str(problem["ctx"]["error"])
+        return [f"{key}: {line}" if key else line for line in text.splitlines()]
+    if kind == "missing":
+        return [f"{key}: missing; add it"]
+    if kind == "string_pattern_mismatch":
+        return [f"{key}: {problem['input']!r} does not have the form {problem['ctx']['pattern']}"]
+    return [f"{key}: {problem['msg'][0].lower() + problem['msg'][1:]}; it is {problem['input']!r}"]
+
+
+def _dotted_key(location: tuple[int | str, ...], raw: Any) -> str:
+    """The path of an error in the file's own keys: pydantic's location, less what pydantic adds to it."""
+    parts = []
+    node = raw
+    for step in location:
+        if (isinstance(node, dict) and step in node) or (
+            isinstance(node, list) and isinstance(step, int) and step < len(node)
+        ):
+            node = node[step]
+        elif step == "[key]" or _is_tag(step, node):
+            continue
+        parts.append(str(step))
+    return ".".join(parts)
+
+
+def _is_tag(step: int | str, node: Any) -> bool:
+    """Whether a step of a location is the value that chose a section's type, such as ``lora``."""
+    return isinstance(node, dict) and any(node.get(tag) == step for tag in TAGS)
+
+
+def _known_keys(location: tuple[int | str, ...]) -> str:
+    """What could have been meant by an unknown key: the closest known one, or all of them."""
+    known = sorted(_owner(location[:-1]).model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"the keys here are {known}"
+
+
+def _owner(location: tuple[int | str, ...]) -> type[Section]:
+    """The section that a key at this place belongs to."""
+    if not location:
+        return StudyConfig
+    if len(location) == 3:
+        return next(section for section in _subclasses(Section) if _tag_of(section) == location[-1])
+    owner = StudyConfig.model_fields[str(location[0])].annotation
+    assert isinstance(owner, type)
+    return owner
+
+
+def _tag_of(section: type[Section]) -> str | None:
+    """The value of ``source``, ``family`` or ``kind`` that makes an entry this section."""
+    fields = [section.model_fields[tag] for tag in TAGS if tag in section.model_fields]
+    return str(fields[0].annotation.__args__[0]) if fields and fields[0].annotation is not None else None
+
+
+def _subclasses(base: type[Section]) -> list[type[Section]]:
+    return [base, *(section for child in base.__subclasses__() for section in _subclasses(child))]

@@ -1,0 +1,238 @@
+"""The table of a study: its runs, its circuits, and the path of every file (DESIGN section 2). No torch.
+
+Paths with braces are Snakemake patterns, relative to the working directory. This module is the only place that
+knows the layout of ``results``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from circuitdrift.config import (
+    CircuitLoraMethod,
+    FileTask,
+    RandomLoraMethod,
+    ScratchModel,
+    StudyConfig,
+    SubTask,
+)
+from circuitdrift.config_reading import ConfigError, load_study
+
+
+@dataclass(frozen=True)
+class Run:
+    """One fine-tuning: a model on a task by a method with a seed."""
+
+    model: str
+    task: str
+    method: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class CircuitJob:
+    """The circuits that one job makes: of the base model, or of some checkpoints of a run.
+
+    ``folders`` and ``checkpoints`` are patterns; the base model has one folder and no checkpoint.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    checkpoints: tuple[str, ...]
+
+    @property
+    def log_name(self) -> str:
+        """Where the job's log goes, in the folder of its rule."""
+        return (
+            "{model}/{task}/base"
+            if not self.checkpoints
+            else f"{{model}}/{{task}}/{{method}}/seed-{{seed}}/{self.name}"
+        )
+
+    def files(self, name: str) -> list[str]:
+        """The file of that name in each folder."""
+        return [f"{folder}/{name}" for folder in self.folders]
+
+
+def read_study(path: Path) -> Study:
+    """Read and validate a config file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or says something that a study cannot be made of.
+    """
+    if not path.is_file():
+        raise ConfigError(f"{path}: no such config file; give an existing one with --configfile")
+    try:
+        raw = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from None
+    return Study(load_study(raw, path.parent, path.name))
+
+
+@dataclass(frozen=True)
+class Study:
+    """A validated config and everything that follows from it."""
+
+    config: StudyConfig
+
+    # ------------------------------------------------------------------------------------------------ patterns
+
+    @property
+    def results(self) -> str:
+        """The folder of everything that the study computes."""
+        return f"results/{self.config.study}"
+
+    @property
+    def model_folder(self) -> str:
+        """Pattern of a model's folder."""
+        return f"{self.results}/models/{{model}}"
+
+    @property
+    def manifest(self) -> str:
+        """Pattern of a model's manifest."""
+        return f"{self.model_folder}/manifest.json"
+
+    @property
+    def data(self) -> str:
+        """Pattern of the folder that holds a task's splits."""
+        return f"{self.results}/data/{{model}}/{{task}}"
+
+    @property
+    def run(self) -> str:
+        """Pattern of a run's folder."""
+        return f"{self.results}/runs/{{model}}/{{task}}/{{method}}/seed-{{seed}}"
+
+    @property
+    def circuits(self) -> str:
+        """Pattern of the folder that holds a run's circuits, one folder for each checkpoint."""
+        return f"{self.results}/circuits/{{model}}/{{task}}/{{method}}/seed-{{seed}}"
+
+    @property
+    def base_circuit(self) -> str:
+        """Pattern of the folder of the base model's circuit, the same for every method and seed."""
+        return f"{self.results}/circuits/{{model}}/{{task}}/base"
+
+    @property
+    def drift(self) -> str:
+        """Pattern of the folder of a run's drift tables."""
+        return f"{self.results}/drift/{{model}}/{{task}}/{{method}}/seed-{{seed}}"
+
+    @property
+    def controls(self) -> str:
+        """Pattern of a method's control comparisons, which take all of its seeds."""
+        return f"{self.results}/drift/{{model}}/{{task}}/{{method}}/controls.parquet"
+
+    @property
+    def allocation(self) -> str:
+        """Pattern of the folder of an allocation of ranks; its name is that of the method that uses it."""
+        return f"{self.results}/allocation/{{model}}/{{task}}/{{name}}/seed-{{seed}}"
+
+    # ------------------------------------------------------------------------------------------------ contents
+
+    @cached_property
+    def checkpoints(self) -> tuple[str, ...]:
+        """Checkpoints after the base model: ``01`` and on."""
+        return tuple(f"{number:02d}" for number in range(1, self.config.training.checkpoints + 1))
+
+    @cached_property
+    def runs(self) -> tuple[Run, ...]:
+        """Every fine-tuning of the study."""
+        config = self.config
+        return tuple(
+            Run(model, task, method, seed)
+            for model in config.models
+            for task in config.tasks
+            for method in config.methods
+            for seed in config.seeds
+        )
+
+    @cached_property
+    def drift_methods(self) -> tuple[str, ...]:
+        """Methods whose checkpoints' circuits are extracted: those configured, and every ``phase_1``."""
+        config = self.config
+        phase_1 = {m.phase_1 for m in config.methods.values() if isinstance(m, CircuitLoraMethod)}
+        wanted = config.methods if config.drift.methods == "all" else config.drift.methods
+        return tuple(name for name in config.methods if name in wanted or name in phase_1)
+
+    @cached_property
+    def drift_runs(self) -> tuple[Run, ...]:
+        """Runs whose circuits are extracted at every checkpoint."""
+        return tuple(run for run in self.runs if run.method in self.drift_methods)
+
+    @cached_property
+    def allocated_runs(self) -> tuple[Run, ...]:
+        """Runs whose ranks differ between layers."""
+        methods = self.config.methods
+        return tuple(r for r in self.runs if isinstance(methods[r.method], CircuitLoraMethod | RandomLoraMethod))
+
+    def models_from(self, *sources: str) -> tuple[str, ...]:
+        """Names of the models of some sources."""
+        return tuple(name for name, model in self.config.models.items() if model.source in sources)
+
+    def methods_of(self, kind: str) -> tuple[str, ...]:
+        """Names of the methods of a kind."""
+        return tuple(name for name, method in self.config.methods.items() if method.kind == kind)
+
+    @cached_property
+    def prompt_files(self) -> dict[str, Path]:
+        """The file of each task that has one."""
+        return {name: task.path for name, task in self.config.tasks.items() if isinstance(task, FileTask)}
+
+    def parent_of(self, task: str) -> dict[str, Any] | None:
+        """The compositional task that a sub-task is taken from, as JSON values; None for other tasks."""
+        found = self.config.tasks[task]
+        return self.config.tasks[found.of].model_dump(mode="json") if isinstance(found, SubTask) else None
+
+    def is_small(self, model: str) -> bool:
+        """Whether a model is the workflow's own, so that one core serves it best."""
+        return isinstance(self.config.models[model], ScratchModel)
+
+    # ---------------------------------------------------------------------------------------------- jobs, files
+
+    @cached_property
+    def circuit_jobs(self) -> tuple[CircuitJob, ...]:
+        """The base model's job, and one for each group of ``execution.checkpoints_per_job`` checkpoints."""
+        wanted = self.config.execution.checkpoints_per_job
+        size = len(self.checkpoints) if wanted == "all" else wanted
+        groups = [self.checkpoints[start : start + size] for start in range(0, len(self.checkpoints), size)]
+        return (
+            CircuitJob("base", (self.base_circuit,), ()),
+            *(
+                CircuitJob(
+                    f"{group[0]}_to_{group[-1]}",
+                    tuple(f"{self.circuits}/{checkpoint}" for checkpoint in group),
+                    tuple(f"{self.run}/checkpoints/{checkpoint}" for checkpoint in group),
+                )
+                for group in groups
+            ),
+        )
+
+    def circuit_files(self, name: str) -> list[str]:
+        """Patterns of a circuit file of the base model and of each checkpoint, in order."""
+        return [f"{self.base_circuit}/{name}", *(f"{self.circuits}/{c}/{name}" for c in self.checkpoints)]
+
+    def of_runs(self, pattern: str, runs: tuple[Run, ...]) -> list[str]:
+        """A pattern filled in for each run, without repetition and in order; ``{name}`` is the method."""
+        return list(dict.fromkeys(_fill(pattern, run) for run in runs))
+
+    def of_each_seed(self, pattern: str) -> list[str]:
+        """A pattern with the seed filled in, for each seed of the study; the other wildcards stay."""
+        return [pattern.replace("{seed}", str(seed)) for seed in self.config.seeds]
+
+    def all_circuit_files(self, name: str) -> list[str]:
+        """A circuit file of every base model and of every checkpoint of every run with circuits."""
+        return list(self._all_circuit_files(name))
+
+    def _all_circuit_files(self, name: str) -> Iterator[str]:
+        for pattern in self.circuit_files(name):
+            yield from self.of_runs(pattern, self.drift_runs)
+
+
+def _fill(pattern: str, run: Run) -> str:
+    return pattern.format(model=run.model, task=run.task, method=run.method, seed=run.seed, name=run.method)

@@ -1,0 +1,16 @@
+"""Writes the resolved config of the study, with every default filled in."""
+
+from pathlib import Path
+
+from circuitdrift import stage
+from circuitdrift.config import StudyConfig
+from circuitdrift.storage import write_json
+
+
+def main(config: Path, settings: StudyConfig) -> None:
+    """Write ``settings`` to ``config``: a file that can itself be given with --configfile."""
+    write_json(config, settings.model_dump(mode="json"))
+
+
+if __name__ == "__main__":
+    stage.run(main)
