@@ -1,0 +1,58 @@
+"""The stage that writes a task's three tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import generate_data
+from circuitdrift.config import AddSubTask, CompositionalTask, FileTask, SubTask, TaskConfig
+from circuitdrift.models.embedded_tokenizer import build_tokenizer
+from circuitdrift.provenance import Provenance
+from circuitdrift.storage import read_table
+
+SIZES = {"train": 60, "circuit": 10, "test": 20}
+
+
+@pytest.fixture(autouse=True)
+def tokenizer_of_the_embedded_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate_data, "load_tokenizer", lambda manifest: build_tokenizer(500))
+
+
+def write(folder: Path, task: TaskConfig, prompts: Path | None = None, parent: CompositionalTask | None = None):
+    paths = [folder / f"{split}.parquet" for split in ("train", "circuit", "test")]
+    generate_data.main(Path("manifest.json"), prompts, *paths, task, parent, Provenance.detached(task="t"))
+    return [read_table(path, "examples") for path in paths]
+
+
+def test_tables_hold_the_schema_with_ids_that_name_one_example_each(tmp_path: Path) -> None:
+    tables = write(tmp_path, AddSubTask(family="add_sub", **SIZES))
+    assert [len(table) for table in tables] == [60, 10, 20]
+    assert [i for table in tables for i in table["example_id"]] == list(range(90))
+    for table in tables:
+        assert (table["clean_ids"].map(len) == table["corrupted_ids"].map(len)).all()
+        assert (table["answer_ids"].map(len) == 1).all()
+
+
+def test_the_same_task_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write(tmp_path / name, AddSubTask(family="add_sub", **SIZES))
+    for split in ("train", "circuit", "test"):
+        assert (tmp_path / "a" / f"{split}.parquet").read_bytes() == (tmp_path / "b" / f"{split}.parquet").read_bytes()
+
+
+def test_a_sub_task_needs_its_parent(tmp_path: Path) -> None:
+    task = SubTask(family="sub_task", of="c", part="mul_div", **SIZES)
+    assert all(len(t) for t in write(tmp_path, task, parent=CompositionalTask(family="compositional", **SIZES)))
+    with pytest.raises(ValueError, match="compositional task 'c' was not given"):
+        write(tmp_path, task)
+
+
+def test_a_file_task_reads_the_file_that_the_rule_names(tmp_path: Path) -> None:
+    lines = [f"Calculate {i} + 1 =,Calculate {i} + 2 =, {i + 1}" for i in range(20)]
+    prompts = tmp_path / "prompts.csv"
+    prompts.write_text("\n".join(["clean,corrupted,answer", *lines]))
+    tables = write(tmp_path, FileTask(family="file", path=Path("elsewhere.csv"), **SIZES), prompts=prompts)
+    assert sum(map(len, tables)) == 20
+    assert all((table["corrupted_answer"] == "").any() for table in tables)

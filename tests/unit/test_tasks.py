@@ -1,0 +1,268 @@
+"""The generated task families, with a tokenizer that knows the integers 0..500 and with one that splits numbers."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+from collections import Counter
+from functools import cache
+from itertools import pairwise
+
+import pytest
+from pydantic import TypeAdapter
+from tokenizers import Regex, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Split as SplitPieces
+from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
+
+from circuitdrift.config import CompositionalTask, TaskConfig
+from circuitdrift.tasks import compositional
+from circuitdrift.tasks.encoding import Encoding
+from circuitdrift.tasks.examples import LARGEST_ANSWER_SHARE, SPLITS, Example, Splits, TaskError, allot
+from circuitdrift.tasks.generation import generate_examples
+
+SIZES = {"train": 400, "circuit": 40, "test": 80}
+TASKS = {
+    "add_sub": {"family": "add_sub"},
+    "add_sub_500": {"family": "add_sub", "max_operand": 500},
+    "mul_div": {"family": "mul_div", "max_result": 500},
+    "sequence": {"family": "sequence"},
+    "lcm": {"family": "lcm"},
+    "function": {"family": "function"},
+    "compositional": {"family": "compositional"},
+    "sub_add_sub": {"family": "sub_task", "of": "compositional", "part": "add_sub"},
+    "sub_mul_div": {"family": "sub_task", "of": "compositional", "part": "mul_div"},
+}
+GENERATED = [name for name in TASKS if not name.startswith("sub_")]
+INSTRUCTION = "Calculate the result of the following arithmetic expression and provide only the final answer:"
+TERM = re.compile(r"(\d+) ([-+*/]) (\d+) =$")
+
+
+def word_level(numbers: range | None) -> Encoding:
+    """A tokenizer of words, signs and the given integers; None: digits are tokens, numbers are not."""
+    words = re.findall(
+        r"[A-Za-z']+|[^\sA-Za-z\d]",
+        f"{INSTRUCTION} Derive sequence least common multiple LCM two numbers There is a function y x Given .,()+-*/=",
+    )
+    numerals = [str(n) for n in numbers or range(10)]
+    ids = {token: i for i, token in enumerate(dict.fromkeys(["<eos>", "<unk>", *words, *numerals]))}
+    backend = Tokenizer(WordLevel(ids, unk_token="<unk>"))
+    digits = r"\d+" if numbers else r"\d"
+    backend.pre_tokenizer = SplitPieces(Regex(digits + r"|[A-Za-z']+|[^\sA-Za-z\d]"), "removed", invert=True)
+    backend.post_processor = TemplateProcessing(single="<eos> $A", special_tokens=[("<eos>", 0)])
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, bos_token="<eos>", eos_token="<eos>", unk_token="<unk>"
+    )
+    return Encoding.of(tokenizer)
+
+
+@cache
+def encoding() -> Encoding:
+    return word_level(range(501))
+
+
+def generate(raw: dict[str, object], **settings: object) -> Splits:
+    task = TypeAdapter(TaskConfig).validate_python({**raw, **SIZES, **settings})
+    parent = CompositionalTask(family="compositional", **SIZES) if raw["family"] == "sub_task" else None
+    return generate_examples(task, encoding(), parent)
+
+
+@cache
+def splits_of(name: str) -> Splits:
+    return generate(TASKS[name])
+
+
+def rows(name: str) -> list[Example]:
+    return [example for split in SPLITS for example in splits_of(name)[split]]
+
+
+def value(prompt: str) -> int:
+    """A slow second opinion: read the expression behind the instruction as Python."""
+    return eval(prompt.removeprefix(INSTRUCTION).removesuffix("=").replace("/", "//"))
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_no_clean_prompt_stands_twice(name: str) -> None:
+    prompts = [example.clean for example in rows(name)]
+    assert len(set(prompts)) == len(prompts)
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_splits_have_the_sizes_asked_for(name: str) -> None:
+    assert {split: len(members) for split, members in splits_of(name).items()} == SIZES
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_same_task_gives_the_same_examples_and_another_seed_gives_others(name: str) -> None:
+    assert generate(TASKS[name]) == splits_of(name)
+    if name in GENERATED:
+        assert [e.clean for e in generate(TASKS[name], seed=1)["test"]] != [e.clean for e in splits_of(name)["test"]]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_prompts_are_known_and_equally_long_and_answers_are_one_known_token(name: str) -> None:
+    for example in rows(name):
+        assert list(example.clean_ids) == encoding().encode_prompt(example.clean)
+        assert list(example.corrupted_ids) == encoding().encode_prompt(example.corrupted)
+        assert len(example.clean_ids) == len(example.corrupted_ids)
+        assert list(example.answer_ids) == encoding().encode_answer(example.answer)
+        assert list(example.corrupted_answer_ids) == encoding().encode_answer(example.corrupted_answer)
+        assert len(example.answer_ids) == len(example.corrupted_answer_ids) == 1
+        assert encoding().unknown_id not in (*example.clean_ids, *example.corrupted_ids, *example.answer_ids)
+        assert example.answer != example.corrupted_answer
+        assert example.clean != example.corrupted
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_always_giving_one_answer_earns_little_in_every_split(name: str) -> None:
+    for members in splits_of(name).values():
+        most = Counter(example.answer for example in members).most_common(1)[0][1]
+        assert most <= max(1, LARGEST_ANSWER_SHARE * len(members) + 2)
+
+
+@pytest.mark.parametrize("name", ["add_sub", "add_sub_500", "mul_div", "compositional"])
+def test_operators_are_balanced_in_every_split(name: str) -> None:
+    for members in splits_of(name).values():
+        operators = Counter(re.sub(r"[^-+*/]", "", e.clean.removeprefix(INSTRUCTION)) for e in members)
+        assert len(operators) == (4 if name == "compositional" else 2)
+        assert max(operators.values()) - min(operators.values()) <= 2
+
+
+@pytest.mark.parametrize("name", ["add_sub", "add_sub_500", "mul_div", "compositional", "sub_add_sub", "sub_mul_div"])
+def test_arithmetic_is_right(name: str) -> None:
+    for example in rows(name):
+        assert example.clean.startswith(INSTRUCTION)
+        assert example.answer == f" {value(example.clean)}"
+        assert example.corrupted_answer == f" {value(example.corrupted)}"
+
+
+@pytest.mark.parametrize("name", ["mul_div", "compositional", "sub_mul_div"])
+def test_division_leaves_no_remainder_and_an_answer_of_at_least_two(name: str) -> None:
+    divisions = [p for e in rows(name) for p in (e.clean, e.corrupted) if "/" in p]
+    assert divisions
+    for prompt in divisions:
+        dividend, divisor = prompt.removeprefix(INSTRUCTION).removesuffix(" =").split("/")
+        assert eval(dividend) % int(divisor) == 0
+        assert eval(dividend) // int(divisor) >= 2
+
+
+@pytest.mark.parametrize("name", ["add_sub", "sub_add_sub"])
+def test_add_sub_corruption_flips_the_operator_alone(name: str) -> None:
+    for example in rows(name):
+        flip = str.maketrans("+-", "-+")
+        assert example.corrupted == example.clean.translate(flip)
+        first, _, second = TERM.search(example.clean).groups()  # type: ignore[union-attr]
+        assert 100 >= int(first) >= int(second) >= 1
+
+
+def test_add_sub_prompts_and_their_flips_stay_in_one_split() -> None:
+    splits = generate({"family": "add_sub", "max_operand": 25})
+    everything = {split: {p for e in m for p in (e.clean, e.corrupted)} for split, m in splits.items()}
+    assert not everything["train"] & everything["test"]
+    assert not everything["train"] & everything["circuit"]
+    assert not everything["circuit"] & everything["test"]
+
+
+@pytest.mark.parametrize("name", ["mul_div", "sub_mul_div"])
+def test_mul_div_corruption_replaces_the_first_operand_alone(name: str) -> None:
+    for example in rows(name):
+        clean, corrupted = TERM.search(example.clean), TERM.search(example.corrupted)
+        assert clean is not None
+        assert corrupted is not None
+        assert clean.groups()[1:] == corrupted.groups()[1:]
+
+
+def test_sequences_follow_their_rule_and_one_late_term_is_corrupted() -> None:
+    for example in rows("sequence"):
+        terms = [int(t) for t in re.findall(r"\d+", example.clean + example.answer)]
+        assert len(terms) == 5
+        steps = {b - a for a, b in pairwise(terms)}
+        ratios = {b / a for a, b in pairwise(terms)}
+        assert len(steps) == 1 or len(ratios) == 1
+        shown = [int(t) for t in re.findall(r"\d+", example.corrupted)]
+        changed = [i for i in range(4) if shown[i] != terms[i]]
+        assert changed in ([2], [3])
+        assert 1 <= shown[changed[0]] - terms[changed[0]] <= 100
+        assert int(example.corrupted_answer) == shown[3] + (shown[3] - shown[2])
+
+
+def test_lcm_prompts_are_right_and_query_pairs_stay_in_one_split() -> None:
+    homes: dict[tuple[int, ...], str] = {}
+    kinds: Counter[str] = Counter()
+    for split, members in splits_of("lcm").items():
+        for example in members:
+            a, b, shown, c, d = map(int, re.findall(r"\d+", example.clean))
+            assert math.lcm(a, b) == shown
+            assert example.answer == f" {math.lcm(c, d)}"
+            *demonstration, e, f = map(int, re.findall(r"\d+", example.corrupted))
+            assert demonstration == [a, b, shown]
+            assert example.corrupted_answer == f" {math.lcm(e, f)}"
+            assert homes.setdefault(tuple(sorted((c, d))), split) == split
+            g = math.gcd(c, d)
+            kinds["coprime" if g == 1 else "multiple" if g == min(c, d) else "common"] += 1
+    assert max(kinds.values()) - min(kinds.values()) <= 1
+
+
+def test_functions_are_right_and_the_corruption_replaces_the_intercept() -> None:
+    form = re.compile(r"There is a function y=(\d+)x\+(\d+)\. Given x=1,2,3,4, y=(\d+),(\d+),(\d+),$")
+    for example in rows("function"):
+        slopes = []
+        for prompt, answer in ((example.clean, example.answer), (example.corrupted, example.corrupted_answer)):
+            slope, intercept, *shown = map(int, form.match(prompt).groups())  # type: ignore[union-attr]
+            assert [*shown, int(answer)] == [slope * x + intercept for x in (1, 2, 3, 4)]
+            assert not answer.startswith(" "), "the list in the prompt has no spaces either"
+            slopes.append(slope)
+        assert slopes[0] == slopes[1]
+
+
+def test_compositional_corruption_changes_the_last_number_alone() -> None:
+    for example in rows("compositional"):
+        clean, corrupted = compositional.read(example.clean), compositional.read(example.corrupted)
+        assert (clean.first, clean.inner, clean.second, clean.outer) == (
+            corrupted.first, corrupted.inner, corrupted.second, corrupted.outer,
+        )  # fmt: skip
+        assert clean.middle >= 2
+
+
+@pytest.mark.parametrize("part", ["add_sub", "mul_div"])
+def test_sub_task_prompts_are_steps_of_the_parents_items_of_the_same_split(part: str) -> None:
+    for split in SPLITS:
+        items = [compositional.read(e.clean) for e in splits_of("compositional")[split]]
+        steps = {getattr(item, part)().clean.prompt for item in items}
+        found = {e.clean for e in splits_of(f"sub_{part}")[split]}
+        assert found
+        assert found <= steps
+
+
+def test_scarce_examples_leave_train_at_least_half_and_say_so(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        splits = generate({"family": "add_sub", "max_operand": 20}, train=4000, circuit=200, test=500)
+    sizes = {split: len(members) for split, members in splits.items()}
+    assert sizes["train"] >= sum(sizes.values()) / 2
+    assert sizes["test"] > sizes["circuit"] > 0
+    assert "asked for 4700 examples" in caplog.text
+
+
+@pytest.mark.parametrize("total", [4, 5, 10, 100, 701, 1399, 1400, 1401, 4699, 4700])
+def test_allotted_sizes_are_used_up_and_never_more_than_asked(total: int) -> None:
+    task = TypeAdapter(TaskConfig).validate_python({"family": "add_sub"})
+    sizes = allot(total, task)
+    assert sum(sizes.values()) == total
+    assert min(sizes.values()) >= 1
+    assert sizes["train"] >= total / 2
+    assert sizes["circuit"] <= 200
+    assert sizes["test"] <= 500
+    if total >= 1400:
+        assert (sizes["circuit"], sizes["test"]) == (200, 500)
+
+
+@pytest.mark.parametrize(
+    "raw", [{"family": "sequence"}, {"family": "lcm"}, {"family": "mul_div", "max_result": 99}, {"family": "add_sub"}]
+)
+def test_a_tokenizer_that_splits_numbers_is_refused_with_the_reason(raw: dict[str, object]) -> None:
+    digits = word_level(None)
+    task = TypeAdapter(TaskConfig).validate_python({**raw, "train": 4000})
+    with pytest.raises(TaskError, match="tokenizer keeps numbers whole"):
+        generate_examples(task, digits)

@@ -1,0 +1,44 @@
+"""Addition and subtraction: ``72 - 46 =``; the corruption flips the operator (PAPER, tasks)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from random import Random
+
+from circuitdrift.config import AddSubTask
+from circuitdrift.tasks.examples import Candidate, Query, Streams, rotated, shuffled
+
+INSTRUCTION = "Calculate the result of the following arithmetic expression and provide only the final answer:"
+FLIPPED = {"+": "-", "-": "+"}
+
+
+def result(first: int, operator: str, second: int) -> int:
+    """The sum or the difference."""
+    return first + second if operator == "+" else first - second
+
+
+def query(first: int, operator: str, second: int) -> Query:
+    """The prompt and answer of one sum or difference."""
+    return Query(f"{INSTRUCTION} {first} {operator} {second} =", f" {result(first, operator, second)}")
+
+
+def candidate(first: int, operator: str, second: int) -> Candidate:
+    """One sum or difference; that of the same numbers with the other operator stays in the same split."""
+
+    def corruptions(random: Random) -> Iterator[Query]:
+        yield query(first, FLIPPED[operator], second)
+
+    return Candidate(query(first, operator, second), corruptions, group=(first, second))
+
+
+def candidates(task: AddSubTask, random: Random) -> Streams:
+    """Operand pairs with ``max_operand >= first >= second >= 1``, drawn for both operators equally often."""
+    pairs = shuffled(
+        ((first, second) for first in range(1, task.max_operand + 1) for second in range(1, first + 1)), random
+    )
+    return {operator: _stream(pairs, operator, kind) for kind, operator in enumerate(FLIPPED)}
+
+
+def _stream(pairs: Sequence[tuple[int, int]], operator: str, kind: int) -> Iterator[Candidate]:
+    for first, second in rotated(pairs, kind, len(FLIPPED)):
+        yield candidate(first, operator, second)

@@ -1,0 +1,120 @@
+"""Tasks from a user's file: its rows checked against the study's tokenizer, and split where the file does not say how.
+
+Nothing is filtered in silence: a row that does not fit is an error that names it and the fix.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from random import Random
+
+from circuitdrift.config import FileTask
+from circuitdrift.tasks.encoding import Encoding
+from circuitdrift.tasks.examples import (
+    SPLITS,
+    Candidate,
+    Drawn,
+    Example,
+    Query,
+    Split,
+    Splits,
+    fill,
+    shuffled,
+)
+from circuitdrift.tasks.prompt_file import PromptFileError, PromptRow, read_prompt_file, report
+
+log = logging.getLogger(__name__)
+
+
+def examples_from_file(task: FileTask, encoding: Encoding) -> Splits:
+    """The file's rows as examples, in its own splits or in splits drawn by the task's seed.
+
+    Of a larger file each split takes as many rows as the task asks for, drawn by the seed. A smaller file without a
+    split column is shared out in the proportion of the sizes asked for. Where the file gives no corrupted answer, it
+    is empty, text and ids alike, unless the corrupted prompt is another row's clean prompt.
+
+    Raises:
+        PromptFileError: a problem of the file or of its rows, each named with row and fix.
+    """
+    rows = read_prompt_file(task.path)
+    problems = [f"{task.path}, row {row.number}: {problem}" for row in rows for problem in _problems(row, encoding)]
+    if problems:
+        raise PromptFileError(report(problems))
+    answers = {row.clean: row.answer for row in rows}
+    drawn = [_drawn(row, answers, encoding) for row in rows]
+    return _given_splits(rows, drawn, task) if rows[0].split is not None else _drawn_splits(drawn, task)
+
+
+def _problems(row: PromptRow, encoding: Encoding) -> Iterable[str]:
+    clean, corrupted = encoding.prompt(row.clean), encoding.prompt(row.corrupted)
+    if len(clean) != len(corrupted):
+        yield (
+            f"the clean prompt has {len(clean)} tokens, the corrupted one {len(corrupted)}; "
+            "both need the same number: replace words by ones of as many tokens"
+        )
+    for name, ids in (("clean", clean), ("corrupted", corrupted)):
+        if not encoding.knows(ids):
+            yield f"the {name} prompt holds text that is not in the model's vocabulary; replace it"
+    for name in ("answer", "corrupted_answer"):
+        text = getattr(row, name)
+        if text is not None:
+            yield from _answer_problems(name, text, encoding)
+
+
+def _answer_problems(name: str, text: str, encoding: Encoding) -> Iterable[str]:
+    ids = encoding.answer(text)
+    if not encoding.knows(ids):
+        yield f"{name} {text!r} is not in the model's vocabulary; choose another"
+    elif len(ids) != 1:
+        spaced = f" {text}"
+        one_with_space = not text.startswith(" ") and encoding.single_answer(spaced) is not None
+        fix = (
+            f"it would be one token with a leading space: write {spaced!r}"
+            if one_with_space
+            else "choose an answer of one token"
+        )
+        yield f"{name} {text!r} is {len(ids)} tokens; {fix}"
+
+
+def _drawn(row: PromptRow, answers: dict[str, str], encoding: Encoding) -> Drawn:
+    corrupted_answer = row.corrupted_answer or answers.get(row.corrupted, "")
+    example = Example(
+        clean=row.clean,
+        corrupted=row.corrupted,
+        answer=row.answer,
+        corrupted_answer=corrupted_answer,
+        clean_ids=encoding.prompt(row.clean),
+        corrupted_ids=encoding.prompt(row.corrupted),
+        answer_ids=encoding.answer(row.answer),
+        corrupted_answer_ids=encoding.answer(corrupted_answer) if corrupted_answer else (),
+    )
+    query = Query(row.clean, row.answer)
+    return Drawn(Candidate(query, lambda random: (), group=row.clean), example, kind="row")
+
+
+def _given_splits(rows: Sequence[PromptRow], drawn: Sequence[Drawn], task: FileTask) -> Splits:
+    splits: dict[Split, list[Example]] = {}
+    for split in SPLITS:
+        members = [one.example for row, one in zip(rows, drawn, strict=True) if row.split == split]
+        splits[split] = shuffled(members, Random(f"{task.seed} {split}"))[: getattr(task, split)]
+        log.info("%s: %d of %d rows of split %s are used", task.path.name, len(splits[split]), len(members), split)
+    return splits
+
+
+def _drawn_splits(drawn: Sequence[Drawn], task: FileTask) -> Splits:
+    sizes = shares(len(drawn), task)
+    filled = fill(shuffled(drawn, Random(task.seed)), sizes, balanced=False)
+    used = {split: len(members) for split, members in filled.items()}
+    log.info("%s: %d rows, split by seed %d: %s", task.path.name, len(drawn), task.seed, used)
+    return {split: [one.example for one in members] for split, members in filled.items()}
+
+
+def shares(total: int, task: FileTask) -> dict[Split, int]:
+    """Sizes of the splits of ``total`` rows: as asked for, or in proportion where there are fewer; none is empty."""
+    wanted = task.train + task.circuit + task.test
+    if total >= wanted:
+        return {"train": task.train, "circuit": task.circuit, "test": task.test}
+    circuit = max(1, round(total * task.circuit / wanted))
+    test = max(1, round(total * task.test / wanted))
+    return {"train": max(1, total - circuit - test), "circuit": circuit, "test": test}

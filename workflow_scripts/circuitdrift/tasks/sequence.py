@@ -1,0 +1,50 @@
+"""Number sequences: ``Derive the following sequence: 152, 157, 162, 167,``; the answer is the fifth term.
+
+The corruption adds 1..100 to the third or to the fourth term (PAPER, tasks). The paper does not say what should
+follow a corrupted sequence; here it is the term that repeats the step between the last two terms shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from random import Random
+
+from circuitdrift.config import SequenceTask
+from circuitdrift.tasks.examples import Candidate, Query, Streams, shuffled
+
+ARITHMETIC_STARTS = range(1, 501)
+STEPS = range(1, 101)
+GEOMETRIC_STARTS = range(1, 11)
+RATIOS = range(2, 11)
+SHIFTS = range(1, 101)
+
+
+def query(shown: Sequence[int], following: int) -> Query:
+    """The prompt that shows four terms, and the term that follows; every term is to be one token."""
+    parts = tuple(f" {term}" for term in shown)
+    return Query(f"Derive the following sequence:{','.join(parts)},", f" {following}", parts)
+
+
+def candidate(terms: Sequence[int], largest: int | None) -> Candidate:
+    """A sequence of five terms, with its corruptions whose terms do not exceed ``largest``."""
+
+    def corruptions(random: Random) -> Iterator[Query]:
+        for position, shift in shuffled(((p, s) for p in (2, 3) for s in SHIFTS), random):
+            shown = list(terms[:4])
+            shown[position] += shift
+            following = 2 * shown[3] - shown[2]
+            if following >= 0 and (largest is None or max(*shown, following) <= largest):
+                yield query(shown, following)
+
+    return Candidate(query(terms[:4], terms[4]), corruptions, group=tuple(terms))
+
+
+def candidates(task: SequenceTask, random: Random) -> Streams:
+    """All arithmetic and geometric sequences of the paper's ranges, in one stream."""
+    arithmetic = ([start + step * i for i in range(5)] for start in ARITHMETIC_STARTS for step in STEPS)
+    geometric = ([start * ratio**i for i in range(5)] for start in GEOMETRIC_STARTS for ratio in RATIOS)
+    sequences = [
+        terms for family in (arithmetic, geometric) for terms in family
+        if task.max_term is None or terms[4] <= task.max_term
+    ]  # fmt: skip
+    return {"sequence": (candidate(terms, task.max_term) for terms in shuffled(sequences, random))}

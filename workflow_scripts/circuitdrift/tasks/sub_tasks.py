@@ -1,0 +1,76 @@
+"""The two steps of a compositional task's items as tasks of their own.
+
+Each split takes its prompts from the items of the parent's split of the same name. Different items share steps, so a
+prompt found in several splits of the parent goes to the first of test, circuit, train, and to that one only.
+"""
+
+from __future__ import annotations
+
+import logging
+
+from circuitdrift.config import SubTask
+from circuitdrift.tasks import compositional
+from circuitdrift.tasks.encoding import Encoding
+from circuitdrift.tasks.examples import (
+    HELD_OUT,
+    SMALLEST_TASK,
+    SPLITS,
+    Drawn,
+    Lookup,
+    Split,
+    Splits,
+    TaskError,
+    allot,
+    separate,
+)
+
+log = logging.getLogger(__name__)
+
+
+def decompose(parent: Splits, task: SubTask, encoding: Encoding) -> Splits:
+    """One step of each of the parent's items, without repetition.
+
+    Test and circuit keep their sizes as far as the parent's items allow it and train still gets half of all prompts.
+
+    Raises:
+        TaskError: the parent's items hold too few different steps that fit the tokenizer.
+    """
+    lookup = Lookup(encoding, task.seed)
+    steps = {split: _distinct_steps(parent, split, task, lookup) for split in parent}
+    total = len({prompt for found in steps.values() for prompt in found})
+    needed = min(SMALLEST_TASK, task.train + task.circuit + task.test)
+    if total < needed:
+        raise TaskError(
+            f"sub_task: the items of '{task.of}' hold {total} different {task.part} steps that fit the tokenizer, at "
+            f"least {needed} are needed; ask for more examples of '{task.of}', or a larger max_operand"
+        )
+    sizes = allot(total, task)
+    taken: set[str] = set()
+    chosen: dict[Split, list[Drawn]] = {}
+    order: tuple[Split, ...] = (*HELD_OUT, "train")
+    for split in order:
+        free = [prompt for prompt in steps[split] if prompt not in taken][: sizes[split]]
+        chosen[split] = [steps[split][prompt] for prompt in free]
+        taken.update(free)
+    for split in SPLITS:
+        wanted = getattr(task, split)
+        if len(chosen[split]) < wanted:
+            log.warning(
+                "%s steps of %s: %d examples for %s, %d were asked for; no more different prompts occur there",
+                task.part, task.of, len(chosen[split]), split, wanted,
+            )  # fmt: skip
+    return separate({split: chosen[split] for split in parent}, lookup)
+
+
+def _distinct_steps(parent: Splits, split: Split, task: SubTask, lookup: Lookup) -> dict[str, Drawn]:
+    """The steps of one split of the parent that fit the tokenizer, by prompt."""
+    found: dict[str, Drawn] = {}
+    for item in parent[split]:
+        steps = compositional.read(item.clean)
+        candidate = steps.add_sub() if task.part == "add_sub" else steps.mul_div()
+        if candidate.clean.prompt not in found:
+            example = lookup.example(candidate)
+            if example is not None:
+                kind = steps.inner if task.part == "add_sub" else steps.outer
+                found[candidate.clean.prompt] = Drawn(candidate, example, kind)
+    return found

@@ -1,0 +1,65 @@
+"""Write a task's three splits, as the model's own tokenizer reads them."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from circuitdrift import stage
+from circuitdrift.config import CompositionalTask, FileTask, TaskConfig
+from circuitdrift.models.loading import load_tokenizer
+from circuitdrift.provenance import Provenance
+from circuitdrift.storage import write_table
+from circuitdrift.tasks.encoding import Encoding
+from circuitdrift.tasks.examples import SPLITS, Example, Split
+from circuitdrift.tasks.generation import generate_examples
+
+log = logging.getLogger(__name__)
+
+
+def main(
+    manifest: Path,
+    prompts: Path | None,
+    train: Path,
+    circuit: Path,
+    test: Path,
+    task: TaskConfig,
+    parent: CompositionalTask | None,
+    provenance: Provenance,
+) -> None:
+    """Generate the examples, or read them from the task's file, and write one table for each split.
+
+    Args:
+        manifest: of the model whose tokenizer the prompts must suit.
+        prompts: the file of a file task, else None.
+        train: where the examples to fine-tune on go.
+        circuit: where the examples to extract circuits from go.
+        test: where the examples to measure accuracy on go.
+        task: the task's section of the config.
+        parent: the compositional task that a sub-task decomposes, else None.
+        provenance: of the files written.
+    """
+    if isinstance(task, FileTask) and prompts is not None:
+        task = task.model_copy(update={"path": prompts})
+    splits = generate_examples(task, Encoding.of(load_tokenizer(manifest)), parent)
+    first_id = 0
+    for split, path in zip(SPLITS, (train, circuit, test), strict=True):
+        write_table(path, _table(splits[split], first_id), "examples", provenance.with_seed(task.seed))
+        log.info("%s: %d examples, such as %s", split, len(splits[split]), _shown(splits[split], split))
+        first_id += len(splits[split])
+
+
+def _table(examples: Sequence[Example], first_id: int) -> pd.DataFrame:
+    """One row for each example; ids count on over the splits, so that none names two examples of a task."""
+    frame = pd.DataFrame([vars(example) for example in examples], columns=list(Example.__annotations__))
+    frame.insert(0, "example_id", range(first_id, first_id + len(frame)))
+    return frame
+
+
+def _shown(examples: Sequence[Example], split: Split) -> str:
+    return repr(examples[0].clean + examples[0].answer) if examples else f"(none: {split} is empty)"
+
+
+if __name__ == "__main__":
+    stage.run(main)
