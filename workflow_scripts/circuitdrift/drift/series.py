@@ -1,0 +1,202 @@
+"""The circuits of one run on common axes: which nodes and edges each checkpoint keeps, and with what score.
+
+Circuits are compared structurally: the q, k and v edges from a writer to a head count as one edge, kept where any of
+them is kept, with the signed sum of the kept ones' scores (PAPER section 4.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+
+BASE_CHECKPOINT = "00"
+EDGE_KEY = ["source", "target", "qkv"]
+
+
+class DriftError(ValueError):
+    """Circuits that cannot be compared; the message names the tables, what is wrong with them, and the fix."""
+
+
+@dataclass(frozen=True)
+class GraphIdentity:
+    """What two tables of one graph agree on: the number of nodes and of edges, and a digest of all their names."""
+
+    n_nodes: int
+    n_edges: int
+    digest: int
+
+    def __str__(self) -> str:
+        return f"{self.n_nodes} nodes and {self.n_edges} edges"
+
+
+@dataclass(frozen=True)
+class StructuralCircuit:
+    """One circuit with the inputs of each head merged.
+
+    Attributes:
+        checkpoint: its checkpoint's name.
+        origin: where it comes from (a file), for messages.
+        graph: the graph that it was selected from.
+        nodes: every node of the graph, indexed by name in sorted order: ``kind``, ``layer``, ``in_circuit``.
+        edges: the kept edges, indexed by (source, target) in sorted order: ``source_layer``, ``score`` (float64).
+    """
+
+    checkpoint: str
+    origin: str
+    graph: GraphIdentity
+    nodes: pd.DataFrame
+    edges: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class CircuitSeries:
+    """Circuits of one graph, in the order of their checkpoints.
+
+    The edge axis holds the structural edges that at least one of the circuits keeps; all others change nowhere.
+
+    Attributes:
+        checkpoints: names, the base model's first.
+        n_layers: layers of the model.
+        nodes: the nodes' names, shape (nodes,).
+        node_layer: the layer of each node; the input's is 0, that of the logits ``n_layers``.
+        node_kept: whether a circuit holds a node.
+        edge_source, edge_target: positions on the node axis.
+        edge_source_layer: the layer that an edge's change is credited to; the input's is 0.
+        edge_kept: whether a circuit holds an edge.
+        edge_score: signed score, 0 where the circuit lacks the edge.
+    """
+
+    checkpoints: tuple[str, ...]
+    n_layers: int
+    nodes: tuple[str, ...]
+    node_layer: Int[np.ndarray, " nodes"]
+    node_kept: Bool[np.ndarray, "checkpoints nodes"]
+    edge_source: Int[np.ndarray, " edges"]
+    edge_target: Int[np.ndarray, " edges"]
+    edge_source_layer: Int[np.ndarray, " edges"]
+    edge_kept: Bool[np.ndarray, "checkpoints edges"]
+    edge_score: Float[np.ndarray, "checkpoints edges"]
+
+    def consecutive(self) -> list[tuple[int, int]]:
+        """Positions of the checkpoints before and after each transition."""
+        return [(after - 1, after) for after in range(1, len(self.checkpoints))]
+
+    def with_net(self) -> list[tuple[int, int]]:
+        """The consecutive pairs and, where it is not one of them, the pair of the first and the last checkpoint."""
+        net = (0, len(self.checkpoints) - 1)
+        return [*self.consecutive(), *([net] if len(self.checkpoints) > 2 else [])]
+
+
+def merge_inputs(edges: pd.DataFrame) -> pd.DataFrame:
+    """The kept edges with the q, k and v edges of each (source, target) merged into one.
+
+    Args:
+        edges: columns source, target, qkv, source_layer, score, in_circuit; one row for each edge of the graph.
+
+    Returns:
+        ``source_layer`` and ``score`` (float64, the signed sum of the kept edges' scores), indexed by
+        (source, target) in sorted order.
+    """
+    kept = edges.loc[edges["in_circuit"]].astype({"score": "float64"}).sort_values(EDGE_KEY, kind="stable")
+    pairs = kept.groupby(["source", "target"], sort=True)
+    return pairs.agg(source_layer=("source_layer", "first"), score=("score", "sum"))
+
+
+def structural_circuit(edges: pd.DataFrame, nodes: pd.DataFrame, checkpoint: str, origin: str) -> StructuralCircuit:
+    """Make one checkpoint's circuit comparable; the order of the tables' rows does not matter.
+
+    Args:
+        edges: the edges table of the circuit, every edge of the graph.
+        nodes: the nodes table of the circuit, every node of the graph.
+        checkpoint: the checkpoint's name.
+        origin: where the tables come from, for messages.
+
+    Raises:
+        DriftError: the tables repeat a node or an edge, hold a kept edge without a finite score, or keep an edge
+            whose ends the circuit does not hold (tables of two different circuits).
+    """
+    kept = edges.loc[edges["in_circuit"]]
+    if kept.duplicated(EDGE_KEY).any():
+        first = kept.loc[kept.duplicated(EDGE_KEY), EDGE_KEY].iloc[0].tolist()
+        raise DriftError(f"{origin}: the edge {first} stands in the table twice; delete the table and select again")
+    if nodes["node"].duplicated().any():
+        first = nodes.loc[nodes["node"].duplicated(), "node"].iloc[0]
+        raise DriftError(f"{origin}: the node '{first}' stands in the table twice; delete the table and select again")
+    bad_scores = kept.loc[~np.isfinite(kept["score"].to_numpy(dtype="float64")), EDGE_KEY]
+    if len(bad_scores):
+        raise DriftError(
+            f"{origin}: the circuit's edge {bad_scores.iloc[0].tolist()} has no finite score; "
+            "score the checkpoint again, in float32 if it overflowed"
+        )
+    in_circuit = set(nodes.loc[nodes["in_circuit"], "node"])
+    strays = (set(kept["source"]) | set(kept["target"])) - in_circuit
+    if strays:
+        raise DriftError(
+            f"{origin}: the circuit keeps edges at node '{min(strays)}' but does not hold the node; "
+            "the edges and nodes tables belong to different circuits: select both again"
+        )
+    return StructuralCircuit(
+        checkpoint=checkpoint,
+        origin=origin,
+        graph=_identity(edges, nodes),
+        nodes=nodes.set_index("node")[["kind", "layer", "in_circuit"]].sort_index(),
+        edges=merge_inputs(edges),
+    )
+
+
+def _identity(edges: pd.DataFrame, nodes: pd.DataFrame) -> GraphIdentity:
+    """The graph's identity, independent of the order of rows: hashes of single rows are summed (modulo 2**64)."""
+    edge_hashes = pd.util.hash_pandas_object(edges[EDGE_KEY].fillna("").astype(str), index=False)
+    node_hashes = pd.util.hash_pandas_object(nodes["node"].astype(str), index=False)
+    digest = edge_hashes.to_numpy(dtype=np.uint64).sum() ^ node_hashes.to_numpy(dtype=np.uint64).sum()
+    return GraphIdentity(n_nodes=len(nodes), n_edges=len(edges), digest=int(digest))
+
+
+def stack_circuits(circuits: Sequence[StructuralCircuit]) -> CircuitSeries:
+    """Put the circuits of one run on common axes, in the order given.
+
+    Raises:
+        DriftError: fewer than two circuits, a checkpoint given twice, or circuits of different graphs.
+    """
+    if len(circuits) < 2:
+        given = ", ".join(circuit.origin for circuit in circuits) or "none"
+        raise DriftError(
+            f"drift needs the circuits of at least two checkpoints, the base model's and a later one; given: {given}"
+        )
+    first = circuits[0]
+    for position, circuit in enumerate(circuits):
+        if circuit.graph != first.graph:
+            raise DriftError(
+                f"circuits of different graphs cannot be compared: {first.origin} has {first.graph}, "
+                f"{circuit.origin} has {circuit.graph}{_same_size_note(first, circuit)}; "
+                "take the checkpoints of one model, selected by one version of the code"
+            )
+        if circuit.checkpoint in {earlier.checkpoint for earlier in circuits[:position]}:
+            raise DriftError(f"{circuit.origin}: checkpoint '{circuit.checkpoint}' is given twice; give each once")
+    nodes = first.nodes
+    index = pd.concat([circuit.edges for circuit in circuits])
+    index = index.loc[~index.index.duplicated()].sort_index()
+    kept = np.stack([index.index.isin(circuit.edges.index) for circuit in circuits])
+    score = np.stack([circuit.edges["score"].reindex(index.index, fill_value=0.0).to_numpy() for circuit in circuits])
+    layered = nodes.loc[nodes["kind"] != "logits", "layer"]
+    return CircuitSeries(
+        checkpoints=tuple(circuit.checkpoint for circuit in circuits),
+        n_layers=int(layered.max()) + 1,
+        nodes=tuple(nodes.index),
+        node_layer=nodes["layer"].to_numpy(dtype=np.int64),
+        node_kept=np.stack([circuit.nodes["in_circuit"].to_numpy(dtype=bool) for circuit in circuits]),
+        edge_source=nodes.index.get_indexer(index.index.get_level_values("source")).astype(np.int64),
+        edge_target=nodes.index.get_indexer(index.index.get_level_values("target")).astype(np.int64),
+        edge_source_layer=index["source_layer"].to_numpy(dtype=np.int64),
+        edge_kept=kept,
+        edge_score=score.astype(np.float64),
+    )
+
+
+def _same_size_note(first: StructuralCircuit, other: StructuralCircuit) -> str:
+    same_size = (first.graph.n_nodes, first.graph.n_edges) == (other.graph.n_nodes, other.graph.n_edges)
+    return " under other names" if same_size else ""
