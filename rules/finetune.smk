@@ -1,0 +1,43 @@
+# Fine-tuning: checkpoint 00 is the base model, the others are uniform in steps; accuracy is measured at each.
+
+
+def ranks_of_run(wildcards):
+    """The allocation of ranks that a method trains with; none where all layers have the same."""
+    if wildcards.method in study.methods_of("circuit_lora") + study.methods_of("random_lora"):
+        return f"{study.allocation}/adapter_config.json".format(name=wildcards.method, **wildcards)
+    return []
+
+
+rule finetune:
+    input:
+        manifest=study.manifest,
+        train=f"{study.data}/train.parquet",
+        test=f"{study.data}/test.parquet",
+        adapter_config=ranks_of_run,
+    output:
+        checkpoints=[directory(f"{study.run}/checkpoints/{name}") for name in ("00", *study.checkpoints)],
+        training_log=f"{study.run}/training_log.parquet",
+        accuracy=f"{study.run}/accuracy.parquet",
+    log:
+        "logs/finetune/{model}/{task}/{method}/seed-{seed}.log",
+    benchmark:
+        f"{study.run}/benchmark.tsv"
+    conda:
+        "../environment.yml"
+    threads: threads_for
+    resources:
+        mem_mb=memory_for(2000, 16000),
+        runtime=240,
+    params:
+        method=method_settings,
+        training=settings(study.config.training),
+        seed=lambda wildcards: int(wildcards.seed),
+        device=study.config.execution.device,
+        provenance=code_of("finetune"),
+    script:
+        "../workflow_scripts/finetune.py"
+
+
+rule runs:
+    input:
+        study.of_runs(f"{study.run}/accuracy.parquet", study.runs),

@@ -1,0 +1,283 @@
+import json
+
+import pandas as pd
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from small_models import examples, llama, neox, save
+from transformers import AutoModelForCausalLM
+
+import allocate_ranks
+import draw_random_layers
+import finetune
+from circuitdrift.allocation.ranks import rank_patterns, ranks_by_layer
+from circuitdrift.config import CircuitLoraMethod, FullMethod, LoraMethod, RandomLoraMethod, Training
+from circuitdrift.models.loading import load_model
+from circuitdrift.provenance import Provenance
+from circuitdrift.storage import write_table
+from circuitdrift.training.adapters import (
+    AdapterError,
+    AdapterSize,
+    attach_lora,
+    block_linears,
+    lora_config,
+    verify_adapters,
+    wanted_adapters,
+)
+from circuitdrift.training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
+from circuitdrift.training.evaluation import evaluate
+from circuitdrift.training.examples import Examples
+
+CPU = torch.device("cpu")
+ORIGIN = Provenance.detached(model="tiny")
+TRAINING = Training(epochs=2, batch_size=8, checkpoints=3, learning_rate_lora=1e-2, learning_rate_full=1e-3)
+TOKENS = torch.arange(2, 14).reshape(2, 6)
+
+
+@pytest.fixture(params=["neox", "llama"])
+def manifest(request, tmp_path):
+    torch.manual_seed(0)
+    return save({"neox": neox, "llama": llama}[request.param](), tmp_path / "models" / "tiny")
+
+
+def run(manifest, folder, method, seed=0, adapter_config=None, training=TRAINING):
+    write_table(folder / "train.parquet", examples(32, lengths=(5, 6)), "examples", ORIGIN)
+    write_table(folder / "test.parquet", examples(20, seed=1), "examples", ORIGIN)
+    finetune.main(
+        manifest=manifest,
+        train=folder / "train.parquet",
+        test=folder / "test.parquet",
+        adapter_config=adapter_config,
+        checkpoints=[folder / "checkpoints" / f"{number:02d}" for number in range(training.checkpoints + 1)],
+        training_log=folder / "training_log.parquet",
+        accuracy=folder / "accuracy.parquet",
+        method=method,
+        training=training,
+        seed=seed,
+        device="cpu",
+        provenance=ORIGIN,
+    )
+    return folder / "checkpoints"
+
+
+def logits(model):
+    with torch.inference_mode():
+        return model(input_ids=TOKENS).logits.float()
+
+
+def all_bytes(folder):
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("method", "files"),
+    [
+        (LoraMethod(kind="lora", rank=3), ["adapter_config.json", "adapter_model.safetensors"]),
+        (FullMethod(kind="full"), ["config.json", "model.safetensors"]),
+    ],
+)
+def test_same_seed_gives_the_same_bytes_and_another_seed_others(manifest, tmp_path, method, files):
+    checkpoints = run(manifest, tmp_path / "a", method)
+    run(manifest, tmp_path / "b", method)
+    run(manifest, tmp_path / "c", method, seed=1)
+    assert [path.name for path in sorted(checkpoints.iterdir())] == ["00", "01", "02", "03"]
+    assert sorted(path.name for path in (checkpoints / "03").iterdir()) == files
+    first, again, other = (all_bytes(tmp_path / name) for name in "abc")
+    assert first == again
+    assert first["checkpoints/03/" + files[1]] != other["checkpoints/03/" + files[1]]
+    assert str(tmp_path) not in (checkpoints / "03" / files[0]).read_text()
+    accuracy = pd.read_parquet(tmp_path / "a" / "accuracy.parquet")
+    assert list(accuracy["checkpoint"]) == ["00", "01", "02", "03"]
+    assert list(accuracy["step"]) == [0, 3, 5, 8]
+    assert accuracy["answer_loss"].nunique() == 4
+
+
+def test_merged_lora_equals_unmerged_and_checkpoint_00_equals_the_base(manifest, tmp_path):
+    checkpoints = run(manifest, tmp_path / "run", LoraMethod(kind="lora", rank=3))
+    base = load_checkpoint(manifest, None, CPU)
+    torch.testing.assert_close(logits(load_checkpoint(manifest, checkpoints / "00", CPU)), logits(base))
+    merged = load_checkpoint(manifest, checkpoints / "03", CPU)
+    unmerged = PeftModel.from_pretrained(load_model(manifest, CPU), str(checkpoints / "03"))
+    torch.testing.assert_close(logits(merged), logits(unmerged), rtol=1e-4, atol=1e-5)
+    assert (logits(merged) - logits(base)).abs().max() > 1e-2
+    assert type(merged) is type(base)
+    assert [name for name, _ in merged.named_parameters()] == [name for name, _ in base.named_parameters()]
+    assert not merged.training
+    assert all(parameter.requires_grad for parameter in merged.parameters())
+
+
+def test_full_checkpoint_loads_here_and_with_plain_transformers(manifest, tmp_path):
+    checkpoints = run(manifest, tmp_path / "run", FullMethod(kind="full"))
+    ours = load_checkpoint(manifest, checkpoints / "03", CPU)
+    plain = AutoModelForCausalLM.from_pretrained(checkpoints / "03", attn_implementation="eager")
+    assert torch.equal(logits(ours), logits(plain))
+    torch.testing.assert_close(
+        logits(load_checkpoint(manifest, checkpoints / "00", CPU)), logits(load_model(manifest, CPU))
+    )
+    assert pd.read_parquet(tmp_path / "run" / "accuracy.parquet")["trainable_share"].iloc[0] == 1.0
+
+
+def test_saved_accuracy_is_that_of_the_loaded_checkpoint(manifest, tmp_path):
+    checkpoints = run(manifest, tmp_path / "run", LoraMethod(kind="lora", rank=3))
+    score = evaluate(load_checkpoint(manifest, checkpoints / "03", CPU), Examples(examples(20, seed=1), CPU))
+    row = pd.read_parquet(tmp_path / "run" / "accuracy.parquet").iloc[-1]
+    assert row["accuracy"] == score.correct / score.n
+    assert row["answer_loss"] == pytest.approx(score.answer_loss, rel=1e-4)
+
+
+def test_bfloat16_base_is_fully_tuned_in_float32_and_saved_in_bfloat16(tmp_path):
+    torch.manual_seed(0)
+    manifest = save(neox(), tmp_path / "models" / "tiny", dtype="bfloat16")
+    checkpoints = run(manifest, tmp_path / "run", FullMethod(kind="full"))
+    assert {tensor.dtype for tensor in load_file(checkpoints / "03" / "model.safetensors").values()} == {torch.bfloat16}
+    assert json.loads((checkpoints / "03" / "config.json").read_text())["dtype"] == "bfloat16"
+
+
+def test_circuit_lora_from_critical_layers_to_verified_ranks(tmp_path):
+    torch.manual_seed(0)
+    manifest = save(neox(layers=12), tmp_path / "models" / "tiny")
+    table = pd.DataFrame({"layer": range(12), "policy": "score_change", "value": [float(x) for x in range(12)]})
+    table = table.assign(rank_order=range(12, 0, -1), critical=table["layer"].isin([1, 10]))
+    write_table(tmp_path / "critical_layers.parquet", table, "critical_layers", ORIGIN)
+    method = CircuitLoraMethod(kind="circuit_lora", rank=2, critical_rank=8, critical_layers=2, phase_1="lora_r2")
+    allocate_ranks.main(
+        manifest=manifest, critical_layers=tmp_path / "critical_layers.parquet", method=method, training=TRAINING,
+        adapter_config=tmp_path / "allocation" / "adapter_config.json", provenance=ORIGIN,
+    )  # fmt: skip
+    checkpoints = run(
+        manifest, tmp_path / "run", method, adapter_config=tmp_path / "allocation" / "adapter_config.json"
+    )
+    tensors = load_file(checkpoints / "03" / "adapter_model.safetensors")
+    ranks = {name: tensor.shape[0] for name, tensor in tensors.items() if "lora_A" in name}
+    assert len(ranks) == 48
+    assert all(rank == (8 if ".layers.1." in name or ".layers.10." in name else 2) for name, rank in ranks.items())
+    accuracy = pd.read_parquet(tmp_path / "run" / "accuracy.parquet")
+    assert accuracy["trainable_parameters"].iloc[0] == sum(tensor.numel() for tensor in tensors.values())
+    assert json.loads((checkpoints / "03" / "adapter_config.json").read_text())["base_model_name_or_path"] == "tiny"
+    unmerged = PeftModel.from_pretrained(load_model(manifest, CPU), str(checkpoints / "03"))
+    merged = load_checkpoint(manifest, checkpoints / "03", CPU)
+    torch.testing.assert_close(logits(merged), logits(unmerged), rtol=1e-4, atol=1e-5)
+
+
+def test_random_lora_goes_through_the_same_stages(tmp_path):
+    torch.manual_seed(0)
+    manifest = save(llama(layers=3), tmp_path / "models" / "tiny")
+    method = RandomLoraMethod(kind="random_lora", rank=1, critical_rank=4, critical_layers=1, draw=2)
+    table = tmp_path / "critical_layers.parquet"
+    draw_random_layers.main(manifest=manifest, critical_layers=table, method=method, seed=3, provenance=ORIGIN)
+    drawn = pd.read_parquet(table)
+    assert list(drawn["layer"]) == [0, 1, 2]
+    assert drawn["critical"].sum() == 1
+    config = tmp_path / "allocation" / "adapter_config.json"
+    allocate_ranks.main(
+        manifest=manifest, critical_layers=table, adapter_config=config, method=method, training=TRAINING,
+        provenance=ORIGIN,
+    )  # fmt: skip
+    assert run(manifest, tmp_path / "run", method, adapter_config=config).is_dir()
+
+
+def lora(model, patterns=None):
+    linears = block_linears(model)
+    uniform = rank_patterns(ranks_by_layer(linears, 4, 4, ()), 4, 2.0)
+    return lora_config(model, linears, patterns or uniform, ("tiny", None))
+
+
+def test_a_loose_pattern_is_caught():
+    model = neox(layers=12)
+    config = lora(model)
+    config.rank_pattern = {r"layers\.1\.attention\.dense": 8}
+    with pytest.raises(AdapterError, match=r"patterns for modules that the model does not have"):
+        attach_lora(model, config, seed=0)
+
+
+def test_rank_without_its_alpha_changes_the_scale_and_is_caught():
+    model = neox()
+    config = lora(model)
+    name = block_linears(model)[0].name
+    config.rank_pattern = {"^" + name.replace(".", r"\."): 8}
+    adapted = attach_lora(model, config, seed=0)
+    wanted = {linear.name: AdapterSize(4, 2.0) for linear in block_linears(neox())} | {name: AdapterSize(8, 2.0)}
+    with pytest.raises(AdapterError, match=rf"module {name}: wanted rank 8 and scale 2, found rank 8 and scale 1"):
+        verify_adapters(adapted, wanted)
+
+
+def test_missing_and_superfluous_adapters_are_caught():
+    model = neox()
+    config = lora(model)
+    wanted = wanted_adapters(config, block_linears(model))
+    adapted = attach_lora(model, config, seed=0)
+    extra = {**wanted, "gpt_neox.embed_in": AdapterSize(4, 2.0)}
+    with pytest.raises(AdapterError, match=r"embed_in: wanted rank 4 and scale 2, found no adapter"):
+        verify_adapters(adapted, extra)
+    last = max(wanted)
+    with pytest.raises(AdapterError, match=rf"module {last}: wanted no adapter, found rank 4"):
+        verify_adapters(adapted, {name: size for name, size in wanted.items() if name != last})
+
+
+@pytest.mark.parametrize("method", [LoraMethod(kind="lora", rank=2), FullMethod(kind="full")])
+@pytest.mark.parametrize("damage", ["truncated", "garbage", "missing", "other"])
+def test_damaged_checkpoints_are_refused_by_the_files_name(tmp_path, method, damage):
+    torch.manual_seed(0)
+    manifest = save(neox(), tmp_path / "models" / "tiny")
+    model = finetune.prepare(load_model(manifest, CPU), manifest, method, TRAINING, None, seed=0)
+    folder = tmp_path / "checkpoints" / "00"
+    save_checkpoint(model, folder, torch.float32, ORIGIN)
+    weights = next(folder.glob("*.safetensors"))
+    match damage:
+        case "truncated":
+            weights.write_bytes(weights.read_bytes()[:-40])
+        case "garbage":
+            weights.write_bytes(b"\x00" * 100)
+        case "missing":
+            weights.unlink()
+        case "other":
+            manifest = save(neox(hidden_size=16), tmp_path / "models" / "other")
+    with pytest.raises(CheckpointError, match=weights.name):
+        load_checkpoint(manifest, folder, CPU)
+
+
+def test_truncated_configuration_and_empty_folder_are_refused(tmp_path):
+    manifest = save(neox(), tmp_path / "models" / "tiny")
+    folder = tmp_path / "checkpoints" / "00"
+    save_checkpoint(attach_lora(load_model(manifest, CPU), lora(neox()), seed=0), folder, torch.float32, ORIGIN)
+    (folder / "adapter_config.json").write_text('{"r": ')
+    with pytest.raises(CheckpointError, match=r"adapter_config\.json"):
+        load_checkpoint(manifest, folder, CPU)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="not a checkpoint"):
+        load_checkpoint(manifest, tmp_path / "empty", CPU)
+
+
+def test_a_failed_save_leaves_the_old_checkpoint_and_no_rest(tmp_path, monkeypatch):
+    manifest = save(neox(), tmp_path / "models" / "tiny")
+    model = attach_lora(load_model(manifest, CPU), lora(neox()), seed=0)
+    folder = tmp_path / "checkpoints" / "00"
+    save_checkpoint(model, folder, torch.float32, ORIGIN)
+    before = all_bytes(folder)
+
+    def disk_full(*_args, **_keywords):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr("circuitdrift.training.checkpoints.write_tensors", disk_full)
+    with pytest.raises(OSError, match="no space left"):
+        save_checkpoint(model, folder, torch.float32, ORIGIN)
+    assert all_bytes(folder) == before
+    assert [path.name for path in folder.parent.iterdir()] == ["00"]
+
+
+def test_a_method_with_allocated_ranks_needs_its_configuration(tmp_path):
+    manifest = save(neox(), tmp_path / "models" / "tiny")
+    method = RandomLoraMethod(kind="random_lora", rank=1, critical_rank=4, critical_layers=1)
+    with pytest.raises(ValueError, match=r"random_lora needs the adapter_config\.json"):
+        run(manifest, tmp_path / "run", method)
+
+
+def test_checkpoint_folders_that_do_not_fit_the_configuration_are_refused(tmp_path):
+    manifest = save(neox(), tmp_path / "models" / "tiny")
+    with pytest.raises(ValueError, match=r"training\.checkpoints asks for"):
+        finetune.main(
+            manifest=manifest, train=tmp_path, test=tmp_path, adapter_config=None, checkpoints=[tmp_path / "00"],
+            training_log=tmp_path, accuracy=tmp_path, method=FullMethod(kind="full"), training=TRAINING, seed=0,
+            device="cpu", provenance=ORIGIN,
+        )  # fmt: skip

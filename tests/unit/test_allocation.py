@@ -1,0 +1,196 @@
+import json
+import re
+
+import pandas as pd
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.tuners.lora import LoraLayer
+from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig
+
+from circuitdrift.allocation.policies import critical_layers, draw_layers
+from circuitdrift.allocation.ranks import (
+    AllocationError,
+    BlockLinear,
+    adapter_parameters,
+    matched_uniform_rank,
+    pattern_of_module,
+    rank_patterns,
+    ranks_by_layer,
+    trainable_share,
+)
+from circuitdrift.training.adapters import block_linears, config_as_json, lora_config, shape_of_config
+
+PYTHIA_1_4B = GPTNeoXConfig(
+    hidden_size=2048,
+    num_hidden_layers=24,
+    num_attention_heads=16,
+    intermediate_size=8192,
+    vocab_size=50304,
+    tie_word_embeddings=False,
+)
+
+
+@pytest.fixture(scope="module")
+def pythia():
+    return shape_of_config(PYTHIA_1_4B)
+
+
+def linears_of(layers: int) -> tuple[BlockLinear, ...]:
+    return tuple(
+        BlockLinear(f"model.layers.{layer}.{name}", layer, 3, size)
+        for layer in range(layers)
+        for name, size in (("up", 5), ("down", 7))
+    )
+
+
+@pytest.mark.parametrize(
+    ("rank", "critical_rank", "percent"),
+    [(2, 2, 0.1111), (8, 8, 0.4428), (16, 16, 0.8816), (32, 32, 1.7479), (8, 32, 0.7175), (16, 64, 1.4248)],
+)
+def test_published_shares_of_pythia_follow_from_shapes(pythia, rank, critical_rank, percent):
+    base = sum(parameter.numel() for parameter in pythia.parameters())
+    assert base == 1_414_647_808
+    linears = block_linears(pythia)
+    added = adapter_parameters(linears, ranks_by_layer(linears, rank, critical_rank, (0, 2, 4, 5, 6)))
+    assert round(100 * trainable_share(added, base + added), 4) == percent
+
+
+@pytest.mark.parametrize(("rank", "critical_rank", "uniform"), [(8, 32, 13), (16, 64, 26), (8, 31, None)])
+def test_uniform_rank_of_equal_size(pythia, rank, critical_rank, uniform):
+    linears = block_linears(pythia)
+    ranks = ranks_by_layer(linears, rank, critical_rank, (0, 2, 4, 5, 6))
+    assert matched_uniform_rank(linears, ranks) == uniform
+    if uniform:
+        matched = ranks_by_layer(linears, uniform, uniform, ())
+        assert adapter_parameters(linears, matched) == adapter_parameters(linears, ranks)
+
+
+def test_parameters_agree_with_those_that_peft_adds():
+    config = LlamaConfig(
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        vocab_size=50,
+        tie_word_embeddings=True,
+    )
+    model = shape_of_config(config)
+    linears = block_linears(model)
+    ranks = ranks_by_layer(linears, 2, 5, (1,))
+    adapted = get_peft_model(model, lora_config(model, linears, rank_patterns(ranks, 2, 2.0), ("tiny", None)))
+    trainable = sum(parameter.numel() for parameter in adapted.parameters() if parameter.requires_grad)
+    assert trainable == adapter_parameters(linears, ranks)
+
+
+@pytest.mark.parametrize(
+    ("config", "names"),
+    [
+        (
+            GPTNeoXConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64),
+            {"query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"},
+        ),
+        (
+            LlamaConfig(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64),
+            {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+        ),
+        (GPT2Config(n_embd=32, n_layer=2, n_head=4), {"c_attn", "c_proj", "c_fc"}),
+    ],
+)
+def test_linears_are_those_of_the_blocks_without_the_head(config, names):
+    model = shape_of_config(config)
+    linears = block_linears(model)
+    assert {linear.name.rsplit(".", 1)[-1] for linear in linears} == names
+    assert {linear.layer for linear in linears} == {0, 1}
+    assert all(f".{linear.layer}." in linear.name for linear in linears)
+    for linear in linears:
+        shape = set(model.get_submodule(linear.name).weight.shape)
+        assert shape == {linear.in_features, linear.out_features}
+
+
+def test_a_pattern_matches_its_module_alone():
+    def matches(pattern, name):  # as peft does it
+        return re.match(rf"(.*\.)?({pattern})$", name) is not None
+
+    pattern = pattern_of_module("layers.1.up")
+    assert matches(pattern, "layers.1.up")
+    assert not matches(pattern, "layers.11.up")
+    assert not matches(pattern, "model.layers.1.up")
+    assert not matches(pattern, "layersx1.up")
+    assert not matches(pattern, "layers.1.up.more")
+
+
+def test_every_rank_has_its_own_alpha():
+    linears = linears_of(12)
+    patterns = rank_patterns(ranks_by_layer(linears, 8, 32, (1,)), 8, 1.5)
+    assert patterns.alpha == 12
+    assert patterns.rank_pattern == {r"^model\.layers\.1\.up": 32, r"^model\.layers\.1\.down": 32}
+    assert patterns.alpha_pattern == {r"^model\.layers\.1\.up": 48, r"^model\.layers\.1\.down": 48}
+
+
+def test_plain_peft_reads_the_configuration_and_gives_each_module_its_rank(tmp_path):
+    model = shape_of_config(
+        GPTNeoXConfig(hidden_size=16, num_hidden_layers=12, num_attention_heads=2, intermediate_size=32, vocab_size=20)
+    )
+    linears = block_linears(model)
+    config = lora_config(
+        model, linears, rank_patterns(ranks_by_layer(linears, 2, 8, (1, 4)), 2, 2.0), ("some/id", "abc")
+    )
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config_as_json(config)))
+    read = LoraConfig.from_pretrained(str(tmp_path))
+    assert (read.task_type, read.base_model_name_or_path, read.revision) == ("CAUSAL_LM", "some/id", "abc")
+    found = {
+        name: (module.r["default"], module.scaling["default"])
+        for name, module in get_peft_model(model, read).get_base_model().named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    assert found == {linear.name: (8 if linear.layer in (1, 4) else 2, 2.0) for linear in linears}
+
+
+def test_configuration_is_the_same_text_each_time():
+    model = shape_of_config(PYTHIA_1_4B)
+    linears = block_linears(model)
+    config = lora_config(model, linears, rank_patterns(ranks_by_layer(linears, 2, 2, ()), 2, 2.0), ("a", None))
+    config.target_modules = set(config.target_modules)
+    assert config_as_json(config)["target_modules"] == sorted(config.target_modules)
+
+
+def test_a_critical_layer_that_the_model_lacks_is_named():
+    with pytest.raises(AllocationError, match=r"\[3\].*0\.\.2"):
+        ranks_by_layer(linears_of(3), 2, 8, (1, 3))
+
+
+def test_random_draw_ranks_every_layer_and_depends_on_seed_and_draw():
+    table = draw_layers(24, 5, seed=0, draw=0)
+    assert sorted(table["rank_order"]) == list(range(1, 25))
+    assert set(table["policy"]) == {"random"}
+    by_value = table.sort_values("value", ascending=False)
+    assert list(by_value["rank_order"]) == list(range(1, 25))
+    assert list(by_value["critical"]) == [True] * 5 + [False] * 19
+    pd.testing.assert_frame_equal(table, draw_layers(24, 5, seed=0, draw=0))
+    drawn = {critical_layers(draw_layers(24, 5, seed, draw), "random", 5) for seed in range(3) for draw in range(3)}
+    assert len(drawn) == 9
+
+
+def test_every_layer_is_drawn_about_equally_often():
+    counts = sum(draw_layers(6, 2, seed=0, draw=draw)["critical"].to_numpy().astype(int) for draw in range(600))
+    assert counts.min() > 150
+    assert counts.max() < 250
+
+
+def test_more_critical_layers_than_layers_is_refused():
+    with pytest.raises(AllocationError, match="critical_layers: 7 is more than the 6 layers"):
+        draw_layers(6, 7, seed=0, draw=0)
+
+
+def test_missing_policy_and_wrong_number_of_critical_layers_are_named():
+    table = draw_layers(6, 2, seed=0, draw=0)
+    with pytest.raises(AllocationError, match=r"no policy 'score_change', only \['random'\]"):
+        critical_layers(table, "score_change", 2)
+    with pytest.raises(AllocationError, match=r"marks 2 layers .* asks for 3"):
+        critical_layers(table, "random", 3)
+
+
+def test_shapes_need_no_memory(pythia):
+    assert {parameter.device for parameter in pythia.parameters()} == {torch.device("meta")}

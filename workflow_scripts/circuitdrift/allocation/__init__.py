@@ -1,0 +1,1 @@
+"""Rank allocation: which layers get which LoRA rank, and what that costs in parameters."""

@@ -1,0 +1,112 @@
+"""LoRA ranks by module: from critical layers to ranks, PEFT's patterns for them, and exact parameter counts.
+
+A LoRA adapter of rank r beside a linear of shape [out_features, in_features] adds two matrices, [r, in_features] and
+[out_features, r], so r x (in_features + out_features) parameters. Counts follow from shapes alone. No torch in here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+
+class AllocationError(ValueError):
+    """Ranks that cannot be allocated; the message names what does not fit, and the fix."""
+
+
+@dataclass(frozen=True)
+class BlockLinear:
+    """A linear of a decoder block: its full module name, its block's index, and its shape."""
+
+    name: str
+    layer: int
+    in_features: int
+    out_features: int
+
+    @property
+    def parameters_per_rank(self) -> int:
+        """Parameters that one unit of rank adds to this linear."""
+        return self.in_features + self.out_features
+
+
+@dataclass(frozen=True)
+class RankPatterns:
+    """Ranks in the form of PEFT's LoraConfig: a default, and exceptions by regular expression over module names."""
+
+    rank: int
+    alpha: float
+    rank_pattern: dict[str, int]
+    alpha_pattern: dict[str, float]
+
+
+def ranks_by_layer(
+    linears: Sequence[BlockLinear], rank: int, critical_rank: int, critical_layers: Collection[int]
+) -> dict[str, int]:
+    """The rank of every linear: ``critical_rank`` in the critical layers, ``rank`` in the others.
+
+    Raises:
+        AllocationError: a critical layer is not a layer of the model.
+    """
+    layers = {linear.layer for linear in linears}
+    if unknown := sorted(set(critical_layers) - layers):
+        raise AllocationError(
+            f"critical layers {unknown} are not layers of this model, which has layers 0..{max(layers)}; "
+            "rank the layers of the same model again"
+        )
+    return {linear.name: critical_rank if linear.layer in critical_layers else rank for linear in linears}
+
+
+def pattern_of_module(name: str) -> str:
+    r"""A regular expression that matches one module and no other, in the way in which PEFT applies its patterns.
+
+    PEFT tests ``(.*\.)?(<pattern>)$``: without the anchor at the start, a pattern also matches any module whose name
+    ends in it, and without escapes a dot matches any character.
+    """
+    return f"^{re.escape(name)}"
+
+
+def rank_patterns(ranks: Mapping[str, int], rank: int, alpha_per_rank: float) -> RankPatterns:
+    """PEFT's form of the ranks of all modules; modules of the default rank need no pattern.
+
+    Every rank comes with its own alpha, so that the scale alpha / rank is ``alpha_per_rank`` in every module: rank and
+    scale are not confounded.
+
+    Args:
+        ranks: rank of every module by its full name.
+        rank: the default rank.
+        alpha_per_rank: alpha as a multiple of the rank, which is the scale of every adapter.
+    """
+    exceptions = {name: wanted for name, wanted in ranks.items() if wanted != rank}
+    return RankPatterns(
+        rank=rank,
+        alpha=_whole(alpha_per_rank * rank),
+        rank_pattern={pattern_of_module(name): wanted for name, wanted in exceptions.items()},
+        alpha_pattern={pattern_of_module(name): _whole(alpha_per_rank * wanted) for name, wanted in exceptions.items()},
+    )
+
+
+def _whole(number: float) -> float:
+    """An int where the number is one: PEFT declares alpha as an int, and reads fractions all the same."""
+    return int(number) if float(number).is_integer() else number
+
+
+def adapter_parameters(linears: Sequence[BlockLinear], ranks: Mapping[str, int]) -> int:
+    """The exact number of parameters that LoRA adapters of these ranks add."""
+    return sum(linear.parameters_per_rank * ranks[linear.name] for linear in linears)
+
+
+def trainable_share(trainable: int, total: int) -> float:
+    """Trainable parameters as a share of all parameters that the model holds in training (PAPER section 3).
+
+    Args:
+        trainable: parameters that are trained.
+        total: parameters of the model, those that the method adds included.
+    """
+    return trainable / total
+
+
+def matched_uniform_rank(linears: Sequence[BlockLinear], ranks: Mapping[str, int]) -> int | None:
+    """The one rank that, in every linear, costs exactly as many parameters as ``ranks``; None where there is none."""
+    rank, remainder = divmod(adapter_parameters(linears, ranks), sum(linear.parameters_per_rank for linear in linears))
+    return None if remainder else rank

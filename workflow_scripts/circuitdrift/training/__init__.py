@@ -1,0 +1,1 @@
+"""Fine-tuning: adapters, the training loop, checkpoints, and accuracy at each checkpoint."""

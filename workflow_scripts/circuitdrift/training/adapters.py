@@ -1,0 +1,211 @@
+"""What is trained: all weights, or LoRA adapters (through peft) on the linears of the decoder blocks.
+
+The linears are found in the model itself, so nothing here names an architecture's modules. After injection the rank
+and the scale of every adapter are compared with what was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from peft.tuners.lora import LoraLayer
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from circuitdrift.allocation.ranks import BlockLinear, RankPatterns, pattern_of_module
+from circuitdrift.models.loading import model_folder
+from circuitdrift.models.manifest import read_manifest
+
+ADAPTER = "default"
+"""The name that peft gives to the only adapter of a model."""
+
+
+class AdapterError(ValueError):
+    """Adapters that are not what was asked for; the message names the module, what was wanted and what was found."""
+
+
+@dataclass(frozen=True)
+class AdapterSize:
+    """Rank of one adapter and its scale, alpha / rank."""
+
+    rank: int
+    scale: float
+
+
+def shape_of(manifest: Path) -> PreTrainedModel:
+    """The model on the meta device: every module and shape, no weights."""
+    config = AutoConfig.from_pretrained(model_folder(manifest), local_files_only=True, trust_remote_code=False)
+    return shape_of_config(config)
+
+
+def shape_of_config(config: PretrainedConfig) -> PreTrainedModel:
+    """The model of a Hugging Face configuration on the meta device."""
+    with torch.device("meta"):
+        return cast(PreTrainedModel, AutoModelForCausalLM.from_config(config))
+
+
+def base_model_name(manifest: Path) -> tuple[str, str | None]:
+    """The name and revision under which an adapter's configuration refers to its base model.
+
+    A hub model's id and commit; for the others, which nothing outside the study can find by name, the model's name in
+    the study. Never a path of this machine.
+    """
+    source = read_manifest(manifest).source
+    if source["source"] == "hub":
+        return source["id"], source["commit"]
+    return manifest.resolve().parent.name, None
+
+
+def block_linears(model: PreTrainedModel) -> tuple[BlockLinear, ...]:
+    """Every linear inside a decoder block, in module order; the embeddings and the output head are not among them.
+
+    The blocks are the one module list with as many entries as the configuration has hidden layers.
+
+    Raises:
+        AdapterError: the model has no such module list, or more than one.
+    """
+    n_layers = model.config.num_hidden_layers
+    lists = [n for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers]
+    outermost = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
+    if len(outermost) != 1:
+        raise AdapterError(
+            f"{type(model).__name__}: expected one list of {n_layers} decoder blocks, found {outermost or 'none'}; "
+            "this architecture cannot be fine-tuned with adapters here"
+        )
+    head = model.get_output_embeddings()
+    linears = []
+    for layer in range(n_layers):
+        block = f"{outermost[0]}.{layer}"
+        for name, module in model.get_submodule(block).named_modules(prefix=block):
+            if isinstance(module, nn.Linear | Conv1D) and module is not head:
+                in_features, out_features = _features(module)
+                linears.append(BlockLinear(name, layer, in_features, out_features))
+    return tuple(linears)
+
+
+def _features(module: nn.Linear | Conv1D) -> tuple[int, int]:
+    if isinstance(module, nn.Linear):
+        return module.in_features, module.out_features
+    return int(module.nx), int(module.nf)
+
+
+def lora_config(
+    model: PreTrainedModel, linears: Sequence[BlockLinear], patterns: RankPatterns, base_model: tuple[str, str | None]
+) -> LoraConfig:
+    """PEFT's configuration of LoRA (dropout 0) on every block linear with the given ranks.
+
+    Args:
+        model: the base model; on the meta device is enough.
+        linears: its block linears.
+        patterns: ranks and alphas.
+        base_model: name and revision of the base model.
+    """
+    transposed = any(isinstance(model.get_submodule(linear.name), Conv1D) for linear in linears)
+    return LoraConfig(
+        task_type="CAUSAL_LM",
+        base_model_name_or_path=base_model[0],
+        revision=base_model[1],
+        r=patterns.rank,
+        lora_alpha=cast(int, patterns.alpha),
+        lora_dropout=0.0,
+        target_modules=sorted({linear.name.rsplit(".", 1)[-1] for linear in linears}),
+        rank_pattern=dict(patterns.rank_pattern),
+        alpha_pattern=cast(dict[str, int], dict(patterns.alpha_pattern)),
+        fan_in_fan_out=transposed,
+    )
+
+
+def config_as_json(config: LoraConfig) -> dict[str, Any]:
+    """A PEFT configuration as JSON that ``from_pretrained`` reads; sets become sorted lists, so bytes are the same."""
+    values = config.to_dict()
+    return {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
+
+
+def train_all_weights(model: PreTrainedModel) -> PreTrainedModel:
+    """Make every weight trainable, in float32.
+
+    A bfloat16 weight cannot take up the small steps of full fine-tuning: it has 8 significant bits, so an update of
+    less than about 1/256 of the weight is rounded away.
+    """
+    model.float().requires_grad_(True)
+    return model
+
+
+def attach_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> PeftModel:
+    """Inject LoRA adapters, their first matrices drawn from ``seed``, and verify rank and scale of each.
+
+    Raises:
+        AdapterError: an adapter is missing, stands where none was wanted, or has another rank or scale.
+    """
+    wanted = wanted_adapters(config, block_linears(model))
+    model.name_or_path = config.base_model_name_or_path  # peft records this name, which was a path of this machine
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        adapted = get_peft_model(model, config)
+    verify_adapters(adapted, wanted)
+    return cast(PeftModel, adapted)
+
+
+def wanted_adapters(config: LoraConfig, linears: Sequence[BlockLinear]) -> dict[str, AdapterSize]:
+    """Rank and scale of every block linear by an exact look-up of its own pattern, without regular expressions.
+
+    Raises:
+        AdapterError: the configuration holds a pattern that belongs to no linear of the model.
+    """
+    by_pattern = {pattern_of_module(linear.name): linear.name for linear in linears}
+    rank_pattern, alpha_pattern = config.rank_pattern or {}, config.alpha_pattern or {}
+    if strangers := sorted({*rank_pattern, *alpha_pattern} - set(by_pattern)):
+        raise AdapterError(
+            f"the adapter configuration has patterns for modules that the model does not have: {strangers}; "
+            "allocate the ranks for this model again"
+        )
+    wanted = {}
+    for pattern, name in by_pattern.items():
+        rank = rank_pattern.get(pattern, config.r)
+        wanted[name] = AdapterSize(rank, alpha_pattern.get(pattern, config.lora_alpha) / rank)
+    return wanted
+
+
+def verify_adapters(adapted: PeftModel, wanted: Mapping[str, AdapterSize]) -> None:
+    """Compare every injected adapter with what was wanted.
+
+    Args:
+        adapted: the model with its adapters.
+        wanted: rank and scale by module name in the base model.
+
+    Raises:
+        AdapterError: the first module whose adapter is missing, superfluous, or of another rank or scale.
+    """
+    found = {
+        name: AdapterSize(module.r[ADAPTER], module.scaling[ADAPTER])
+        for name, module in adapted.get_base_model().named_modules()
+        if isinstance(module, LoraLayer)
+    }
+    for name in sorted({*found, *wanted}):
+        if found.get(name) != wanted.get(name):
+            raise AdapterError(
+                f"module {name}: wanted {_described(wanted.get(name))}, found {_described(found.get(name))}; "
+                "the adapter configuration's patterns do not select the modules that they name"
+            )
+
+
+def _described(size: AdapterSize | None) -> str:
+    return "no adapter" if size is None else f"rank {size.rank} and scale {size.scale:g}"
+
+
+def causal_lm(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+    """The Hugging Face model to run: of an adapted model the one with the adapters inside, without peft's wrapper."""
+    return cast(PreTrainedModel, model.get_base_model()) if isinstance(model, PeftModel) else model
+
+
+def parameter_counts(model: PreTrainedModel | PeftModel) -> tuple[int, int]:
+    """Number of trainable parameters, and of all parameters that the model holds; tied ones count once."""
+    parameters = list(model.parameters())
+    trainable = sum(parameter.numel() for parameter in parameters if parameter.requires_grad)
+    return trainable, sum(parameter.numel() for parameter in parameters)

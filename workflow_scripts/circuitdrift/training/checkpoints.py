@@ -1,0 +1,179 @@
+"""Checkpoint folders: saved whole or not at all, and loaded as plain Hugging Face models.
+
+Adapters are kept in PEFT's own layout (``adapter_config.json``, ``adapter_model.safetensors``), fully fine-tuned models
+in Hugging Face's (``config.json``, ``model.safetensors``). Both load without this project.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import cast
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from circuitdrift.models.loading import load_model
+from circuitdrift.provenance import Provenance
+from circuitdrift.storage import StorageError, read_json, read_tensors, write_json, write_tensors
+from circuitdrift.training.adapters import ADAPTER, attach_lora, config_as_json
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+MODEL_CONFIG = "config.json"
+MODEL_WEIGHTS = "model.safetensors"
+
+# Hugging Face's libraries look for this entry of a safetensors header.
+FORMAT = {"format": "pt"}
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be loaded; the message names the file, what is wrong with it, and the fix."""
+
+
+def save_checkpoint(
+    model: PreTrainedModel | PeftModel, folder: Path, dtype: torch.dtype, provenance: Provenance
+) -> None:
+    """Save the trained part of a model to a folder.
+
+    The files are written to a temporary neighbour, flushed to the disk, and appear under the folder's name all at once.
+
+    Args:
+        model: an adapted model, of which the adapters are saved, or a full model, of which every weight is.
+        folder: the checkpoint's folder; one of that name is replaced.
+        dtype: dtype of a full model's saved weights. Adapters keep theirs.
+        provenance: written into the safetensors header.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        if isinstance(model, PeftModel):
+            _write_adapters(model, temporary, provenance)
+        else:
+            _write_full_model(model, temporary, dtype, provenance)
+        temporary.chmod(0o755)
+        _flush_folder(temporary)
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+        _flush_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _write_adapters(model: PeftModel, folder: Path, provenance: Provenance) -> None:
+    config = config_as_json(cast(LoraConfig, model.peft_config[ADAPTER])) | {"inference_mode": True}
+    write_json(folder / ADAPTER_CONFIG, config)
+    write_tensors(folder / ADAPTER_WEIGHTS, _adapter_tensors(model), FORMAT, provenance)
+
+
+def _adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
+    """The adapters' tensors under the names of PEFT's files."""
+    # The default for embedding layers asks the hub whether the vocabulary was changed; adapters never touch it here.
+    return cast(dict[str, Tensor], get_peft_model_state_dict(model, save_embedding_layers=False))
+
+
+def _write_full_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype, provenance: Provenance) -> None:
+    config = model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")}
+    write_json(folder / MODEL_CONFIG, {key: value for key, value in config.items() if key != "_name_or_path"})
+    tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items() if name not in _tied(model)}
+    write_tensors(folder / MODEL_WEIGHTS, tensors, FORMAT, provenance)
+
+
+def _tied(model: PreTrainedModel) -> set[str]:
+    """Names of weights that are another weight (a tied head): the file holds each once."""
+    return set(model.all_tied_weights_keys)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def load_checkpoint(manifest: Path, checkpoint: Path | None, device: torch.device) -> PreTrainedModel:
+    """Load a checkpoint as a plain Hugging Face model in evaluation mode, its adapters merged into the weights.
+
+    Args:
+        manifest: manifest of the base model.
+        checkpoint: a checkpoint folder; None for the base model itself.
+        device: where to put the model.
+
+    Raises:
+        CheckpointError: a file is missing, truncated, not what its name says, or does not fit the base model.
+        ManifestError: the base model cannot be loaded.
+    """
+    model = load_model(manifest, device)
+    if checkpoint is None:
+        return model
+    if (checkpoint / ADAPTER_CONFIG).is_file():
+        return _with_merged_adapters(model, checkpoint)
+    if (checkpoint / MODEL_CONFIG).is_file():
+        return _with_weights(model, checkpoint)
+    raise CheckpointError(
+        f"{checkpoint}: not a checkpoint, it has neither {ADAPTER_CONFIG} nor {MODEL_CONFIG}; "
+        "delete the folder and run the fine-tuning again"
+    )
+
+
+def _with_merged_adapters(model: PreTrainedModel, checkpoint: Path) -> PreTrainedModel:
+    tensors = _read_weights(checkpoint / ADAPTER_WEIGHTS)
+    read_config(checkpoint / ADAPTER_CONFIG)
+    adapted = attach_lora(model, LoraConfig.from_pretrained(str(checkpoint)), seed=0)
+    _check_fit(tensors, _adapter_tensors(adapted), checkpoint / ADAPTER_WEIGHTS)
+    set_peft_model_state_dict(adapted, tensors)
+    merged = cast(PreTrainedModel, adapted.merge_and_unload())
+    merged.requires_grad_(True).train(False)
+    return merged
+
+
+def _with_weights(model: PreTrainedModel, checkpoint: Path) -> PreTrainedModel:
+    tensors = _read_weights(checkpoint / MODEL_WEIGHTS)
+    read_config(checkpoint / MODEL_CONFIG)
+    expected = {name: tensor for name, tensor in model.state_dict().items() if name not in _tied(model)}
+    _check_fit(tensors, expected, checkpoint / MODEL_WEIGHTS)
+    model.load_state_dict(tensors, strict=False)
+    return model
+
+
+def read_config(path: Path) -> dict[str, object]:
+    """Read the configuration of a checkpoint.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, or not JSON.
+    """
+    try:
+        return cast(dict[str, object], read_json(path))
+    except StorageError as error:
+        raise CheckpointError(f"{error} (the whole checkpoint folder: {path.parent})") from error
+
+
+def _read_weights(path: Path) -> dict[str, Tensor]:
+    try:
+        return read_tensors(path)[0]
+    except StorageError as error:
+        raise CheckpointError(f"{error} (the whole checkpoint folder: {path.parent})") from error
+
+
+def _check_fit(found: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
+    """Compare the names and shapes of a file's tensors with those that the model takes up."""
+    wrong = [
+        f"{name} (file: {_shape(found, name)}, model: {_shape(expected, name)})"
+        for name in sorted({*found, *expected})
+        if _shape(found, name) != _shape(expected, name)
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"{path}: does not fit the base model in {len(wrong)} tensors, the first is {wrong[0]}; "
+            f"delete the folder {path.parent} and run the fine-tuning again"
+        )
+
+
+def _shape(tensors: dict[str, Tensor], name: str) -> str:
+    return str(list(tensors[name].shape)) if name in tensors else "absent"

@@ -1,0 +1,103 @@
+"""Examples as tensors, grouped by token length so that no batch needs padding.
+
+An example's tokens are its prompt followed by its answer less the answer's last token: the positions that predict the
+answer are then the last ones, as many as the answer has tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Examples of one prompt length and one answer length.
+
+    Attributes:
+        rows: row numbers in the table of examples.
+        tokens: prompt, then the answer less its last token.
+        answers: the answer.
+    """
+
+    rows: Int[np.ndarray, " example"]
+    tokens: Int[Tensor, "example position"]
+    answers: Int[Tensor, "example answer_position"]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, places: Int[np.ndarray, " chosen"]) -> Batch:
+        """The examples at some places of this batch."""
+        index = torch.from_numpy(places).to(self.tokens.device)
+        return Batch(self.rows[places], self.tokens[index], self.answers[index])
+
+
+class Examples:
+    """A split on a device: one large batch for each combination of prompt length and answer length."""
+
+    def __init__(self, table: pd.DataFrame, device: torch.device) -> None:
+        """Put the clean prompts and answers of an ``examples`` table on a device.
+
+        Raises:
+            ValueError: the table is empty, or an example has no answer token.
+        """
+        if table.empty:
+            raise ValueError("the split holds no examples; raise tasks.<name>.train and .test to at least 1")
+        self.example_ids: Int[np.ndarray, " example"] = table["example_id"].to_numpy()
+        prompts = [list(ids) for ids in table["clean_ids"]]
+        answers = [list(ids) for ids in table["answer_ids"]]
+        if empty := [int(self.example_ids[row]) for row, answer in enumerate(answers) if not answer]:
+            raise ValueError(f"examples {empty[:10]} have no answer token; make the data again")
+        lengths = [(len(prompt), len(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
+        self.batches = tuple(_batch_of(length, lengths, prompts, answers, device) for length in sorted(set(lengths)))
+        self._batch_of_row = np.empty(len(table), dtype=np.int64)
+        self._place_of_row = np.empty(len(table), dtype=np.int64)
+        for number, batch in enumerate(self.batches):
+            self._batch_of_row[batch.rows] = number
+            self._place_of_row[batch.rows] = np.arange(len(batch))
+
+    def __len__(self) -> int:
+        return len(self.example_ids)
+
+    def select(self, rows: Int[np.ndarray, " chosen"]) -> Iterator[Batch]:
+        """The examples of the given rows, as one batch for each length among them."""
+        numbers = self._batch_of_row[rows]
+        for number in np.unique(numbers):
+            yield self.batches[number].take(self._place_of_row[rows[numbers == number]])
+
+    def batched(self, tokens_per_batch: int) -> Iterator[Batch]:
+        """All examples, in batches of at most ``tokens_per_batch`` tokens (of one example at least)."""
+        for batch in self.batches:
+            size = max(1, tokens_per_batch // batch.tokens.shape[1])
+            for start in range(0, len(batch), size):
+                yield batch.take(np.arange(start, min(start + size, len(batch))))
+
+
+def _batch_of(
+    length: tuple[int, int],
+    lengths: Sequence[tuple[int, int]],
+    prompts: Sequence[list[int]],
+    answers: Sequence[list[int]],
+    device: torch.device,
+) -> Batch:
+    rows = np.array([row for row, found in enumerate(lengths) if found == length], dtype=np.int64)
+    return Batch(
+        rows=rows,
+        tokens=torch.tensor([prompts[row] + answers[row][:-1] for row in rows], dtype=torch.int64, device=device),
+        answers=torch.tensor([answers[row] for row in rows], dtype=torch.int64, device=device),
+    )
+
+
+def answer_logits(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "example answer_position vocabulary"]:
+    """Logits in float32 at the positions that predict an answer token; the head is applied to no other position."""
+    kept = batch.answers.shape[1]
+    logits: Tensor = model(input_ids=batch.tokens, use_cache=False, logits_to_keep=kept).logits
+    return logits.float()

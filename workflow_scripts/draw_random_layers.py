@@ -1,0 +1,29 @@
+"""Draw critical layers at random: the control for the layers that the drift of the circuit points out."""
+
+from pathlib import Path
+
+from circuitdrift import stage
+from circuitdrift.allocation.policies import draw_layers
+from circuitdrift.config import RandomLoraMethod
+from circuitdrift.provenance import Provenance
+from circuitdrift.storage import write_table
+from circuitdrift.training.adapters import shape_of
+
+
+def main(*, manifest: Path, critical_layers: Path, method: RandomLoraMethod, seed: int, provenance: Provenance) -> None:
+    """Rank all layers of the model at random, by the seed and the method's draw.
+
+    Args:
+        manifest: the base model.
+        critical_layers: table to write.
+        method: how many layers are critical, and the number of the draw.
+        seed: seed of the run.
+        provenance: origin of the file.
+    """
+    n_layers = shape_of(manifest).config.num_hidden_layers
+    table = draw_layers(n_layers, method.critical_layers, seed, method.draw)
+    write_table(critical_layers, table, "critical_layers", provenance.with_seed(seed))
+
+
+if __name__ == "__main__":
+    stage.run(main)
