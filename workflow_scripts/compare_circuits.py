@@ -5,7 +5,7 @@ from pathlib import Path
 from circuitdrift import stage
 from circuitdrift.drift.changes import summarise, tabulate_transitions
 from circuitdrift.drift.layers import tabulate_layers
-from circuitdrift.drift.series import BASE_CHECKPOINT, DriftError, StructuralCircuit, stack_circuits, structural_circuit
+from circuitdrift.drift.series import DriftError, StructuralCircuit, stack_circuits, structural_circuit
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import provenance_of, read_table, write_table
 
@@ -52,11 +52,11 @@ def _read_circuit(edges: Path, nodes: Path) -> StructuralCircuit:
 
 
 def _checkpoint_of(table: Path) -> str:
-    """The checkpoint that a table's provenance names; the base model's folder, shared by all runs, is checkpoint 00."""
+    """The checkpoint that a table's provenance names."""
     checkpoint = provenance_of(table).wildcards.get("checkpoint")
     if checkpoint is None:
         raise DriftError(f"{table}: does not say which checkpoint it is of; delete it and select the circuit again")
-    return BASE_CHECKPOINT if checkpoint == "base" else checkpoint
+    return checkpoint
 
 
 if __name__ == "__main__":

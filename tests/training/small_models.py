@@ -34,13 +34,17 @@ def save(model: PreTrainedModel, folder: Path, dtype: str = "float32") -> Path:
     return manifest
 
 
-def examples(n: int, lengths=(5,), answer_tokens=(1,), seed: int = 0) -> pd.DataFrame:
-    """A split whose answers are learnable: the answer repeats the prompt's second token, in as many tokens."""
+def examples(n: int, lengths=(5,), answer_tokens=(1,), seed: int = 0, instruction=()) -> pd.DataFrame:
+    """A split whose answers are learnable: the answer repeats the prompt's second token, in as many tokens.
+
+    All prompts begin with the tokens of the instruction, which comes before those that ``lengths`` counts.
+    """
     draw = np.random.default_rng(seed)
     rows = []
     for number in range(n):
         prompt = draw.integers(2, VOCABULARY, lengths[number % len(lengths)]).astype(np.int32)
         answer = np.repeat(prompt[1], answer_tokens[number % len(answer_tokens)])
+        prompt = np.array([*instruction, *prompt], dtype=np.int32)
         rows.append(
             {
                 "example_id": 1000 + number,

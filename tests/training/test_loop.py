@@ -85,11 +85,12 @@ def padded_loss(model, table):
     return functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
 
 
+@pytest.mark.parametrize("instruction", [(), (3,), (3, 9, 4, 1)])
 @pytest.mark.parametrize("make", [neox, llama])
-def test_loss_and_gradient_equal_those_of_a_padded_batch(make):
+def test_loss_and_gradient_equal_those_of_a_padded_batch(make, instruction):
     torch.manual_seed(0)
     model = make()
-    table = examples(13, lengths=(5, 7, 6), answer_tokens=(1, 2))
+    table = examples(13, lengths=(5, 7, 6), answer_tokens=(1, 2), instruction=instruction)
     expected = padded_loss(model, table)
     expected.backward()
     slow = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
@@ -109,10 +110,11 @@ def written_greedily(model, prompt, n):
     return tokens[len(prompt) :]
 
 
-def test_accuracy_is_that_of_the_models_own_greedy_answers():
+@pytest.mark.parametrize("instruction", [(), (3, 9, 4, 1)])
+def test_accuracy_is_that_of_the_models_own_greedy_answers(instruction):
     torch.manual_seed(0)
     model = neox().eval()
-    table = examples(40, lengths=(5, 7), answer_tokens=(1, 2, 3))
+    table = examples(40, lengths=(5, 7), answer_tokens=(1, 2, 3), instruction=instruction)
     table["answer_ids"] = [  # half of the answers are the model's own
         row.answer_ids if row.Index % 2 else written_greedily(model, row.clean_ids, len(row.answer_ids))
         for row in table.itertuples()
@@ -125,6 +127,22 @@ def test_accuracy_is_that_of_the_models_own_greedy_answers():
     assert (score.n, score.correct) == (40, sum(right))
     assert score.correct >= 20
     assert score.answer_loss == pytest.approx(padded_loss(model, table).item(), rel=1e-5)
+
+
+def test_tokens_that_all_prompts_begin_with_are_run_once():
+    model = neox().eval()
+    seen = []
+    model.gpt_neox.embed_in.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
+    batch = Examples(examples(4, instruction=(3, 9, 4, 1)), CPU).batches[0]
+    answer_logits(model, batch)
+    assert batch.n_shared >= 4
+    assert seen == [(1, batch.n_shared), (4, 9 - batch.n_shared)]
+
+
+def test_prompts_that_are_all_the_same_keep_their_last_token():
+    table = examples(3)
+    table["clean_ids"] = [[7, 8, 9]] * 3
+    assert Examples(table, CPU).batches[0].n_shared == 2
 
 
 def test_head_is_applied_to_answer_positions_only():

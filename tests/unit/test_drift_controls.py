@@ -96,7 +96,7 @@ def measure(tmp_path: Path, base: Path, scores: list[Path]) -> Path:
 
 
 def test_measure_controls(tmp_path):
-    base = write_scores(tmp_path / "base.safetensors", None, "base")
+    base = write_scores(tmp_path / "base.safetensors", None, "00")
     scores = [write_scores(tmp_path / f"{seed}.safetensors", seed, "10") for seed in (2, 0, 1)]
     path = measure(tmp_path, base, scores)
     written = path.read_bytes()
@@ -119,13 +119,13 @@ def test_measure_controls(tmp_path):
 
 
 def test_one_seed_has_no_other_seed(tmp_path):
-    base = write_scores(tmp_path / "base.safetensors", None, "base")
+    base = write_scores(tmp_path / "base.safetensors", None, "00")
     table = read_table(measure(tmp_path, base, [write_scores(tmp_path / "0.safetensors", 0, "10")]), "controls")
     assert set(table["control"]) == {"data_split", "random_circuit"}
 
 
 def test_measure_controls_refuses_what_it_cannot_compare(tmp_path):
-    base = write_scores(tmp_path / "base.safetensors", None, "base")
+    base = write_scores(tmp_path / "base.safetensors", None, "00")
     run = write_scores(tmp_path / "run.safetensors", 0, "10")
     with pytest.raises(DriftError, match="are both of seed 0"):
         measure(tmp_path, base, [run, run])
@@ -156,7 +156,7 @@ def compare(folder: Path, circuits: list[tuple[Path, Path]]) -> dict[str, Path]:
 
 
 def test_from_circuits_to_critical_layers(tmp_path):
-    outputs = compare(tmp_path, [write_circuit(tmp_path, i, name) for i, name in enumerate(("base", "01", "02"))])
+    outputs = compare(tmp_path, [write_circuit(tmp_path, i, name) for i, name in enumerate(("00", "01", "02"))])
     transitions = read_table(outputs["transitions"], "transitions")
     assert transitions["from_checkpoint"].tolist() == ["00", "00", "01", "01"]
     summary = read_table(outputs["summary"], "summary")
@@ -170,7 +170,7 @@ def test_from_circuits_to_critical_layers(tmp_path):
 
 
 def test_compare_circuits_refuses_what_it_cannot_compare(tmp_path):
-    base, first = (write_circuit(tmp_path, i, name) for i, name in enumerate(("base", "01")))
+    base, first = (write_circuit(tmp_path, i, name) for i, name in enumerate(("00", "01")))
     with pytest.raises(DriftError, match="at least two checkpoints"):
         compare(tmp_path, [base])
     with pytest.raises(DriftError, match=r"is of checkpoint '00' but .* of '01'"):

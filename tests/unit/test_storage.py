@@ -83,6 +83,14 @@ def test_tensors_come_back_with_their_metadata(tmp_path):
     assert Provenance.model_validate_json(metadata["provenance"]).rule == "none"
 
 
+def test_the_same_tensors_give_the_same_bytes(tmp_path):
+    metadata = {key: "ä" + key * 3 for key in "hgfedcba"}
+    for number in range(4):
+        write_tensors(tmp_path / str(number), {"x": torch.arange(4.0)}, metadata, Provenance.detached())
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+    assert read_tensors(tmp_path / "0")[1].items() >= metadata.items()
+
+
 def test_truncated_tensors_and_json_are_named(tmp_path):
     write_tensors(tmp_path / "t.safetensors", {"x": torch.ones(8)}, {}, Provenance.detached())
     (tmp_path / "t.safetensors").write_bytes((tmp_path / "t.safetensors").read_bytes()[:-5])

@@ -255,7 +255,25 @@ def write_tensors(
 
     header = {**metadata, **provenance.as_header()}
     contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
-    write_atomically(path, lambda temporary: save_file(contiguous, temporary, metadata=header))
+
+    def write(temporary: Path) -> None:
+        save_file(contiguous, temporary, metadata=header)
+        _sort_metadata(temporary)
+
+    write_atomically(path, write)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Rewrite a safetensors header, in place, with its metadata sorted: safetensors writes them in random order."""
+    with path.open("r+b") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        entries = json.loads(opened.read(length))
+        entries["__metadata__"] = dict(sorted(entries["__metadata__"].items()))
+        header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
+        if len(header) != length:
+            raise StorageError(f"{path}: the header takes {len(header)} bytes in place of {length}")
+        opened.seek(8)
+        opened.write(header)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,7 +1,9 @@
 """Examples as tensors, grouped by token length so that no batch needs padding.
 
 An example's tokens are its prompt followed by its answer less the answer's last token: the positions that predict the
-answer are then the last ones, as many as the answer has tokens.
+answer are then the last ones, as many as the answer has tokens. Tokens with which all examples of a split begin, such
+as the instruction of the arithmetic tasks, are run once for a whole batch: what follows sees their keys and values and
+nothing else of them, and gradients through these add up over the examples.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,13 @@ class Batch:
         rows: row numbers in the table of examples.
         tokens: prompt, then the answer less its last token.
         answers: the answer.
+        n_shared: how many first tokens all examples of the split have in common.
     """
 
     rows: Int[np.ndarray, " example"]
     tokens: Int[Tensor, "example position"]
     answers: Int[Tensor, "example answer_position"]
+    n_shared: int
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -37,7 +41,7 @@ class Batch:
     def take(self, places: Int[np.ndarray, " chosen"]) -> Batch:
         """The examples at some places of this batch."""
         index = torch.from_numpy(places).to(self.tokens.device)
-        return Batch(self.rows[places], self.tokens[index], self.answers[index])
+        return Batch(self.rows[places], self.tokens[index], self.answers[index], self.n_shared)
 
 
 class Examples:
@@ -57,7 +61,10 @@ class Examples:
         if empty := [int(self.example_ids[row]) for row, answer in enumerate(answers) if not answer]:
             raise ValueError(f"examples {empty[:10]} have no answer token; make the data again")
         lengths = [(len(prompt), len(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
-        self.batches = tuple(_batch_of(length, lengths, prompts, answers, device) for length in sorted(set(lengths)))
+        n_shared = _count_shared(prompts)
+        self.batches = tuple(
+            _batch_of(length, lengths, prompts, answers, n_shared, device) for length in sorted(set(lengths))
+        )
         self._batch_of_row = np.empty(len(table), dtype=np.int64)
         self._place_of_row = np.empty(len(table), dtype=np.int64)
         for number, batch in enumerate(self.batches):
@@ -86,6 +93,7 @@ def _batch_of(
     lengths: Sequence[tuple[int, int]],
     prompts: Sequence[list[int]],
     answers: Sequence[list[int]],
+    n_shared: int,
     device: torch.device,
 ) -> Batch:
     rows = np.array([row for row, found in enumerate(lengths) if found == length], dtype=np.int64)
@@ -93,11 +101,33 @@ def _batch_of(
         rows=rows,
         tokens=torch.tensor([prompts[row] + answers[row][:-1] for row in rows], dtype=torch.int64, device=device),
         answers=torch.tensor([answers[row] for row in rows], dtype=torch.int64, device=device),
+        n_shared=n_shared,
     )
+
+
+def _count_shared(prompts: Sequence[list[int]]) -> int:
+    """How many first tokens all prompts have in common, each prompt's last token not counted."""
+    first, last = min(prompts), max(prompts)
+    most = min(len(prompt) for prompt in prompts) - 1
+    return next((place for place in range(most) if first[place] != last[place]), most)
 
 
 def answer_logits(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "example answer_position vocabulary"]:
     """Logits in float32 at the positions that predict an answer token; the head is applied to no other position."""
-    kept = batch.answers.shape[1]
-    logits: Tensor = model(input_ids=batch.tokens, use_cache=False, logits_to_keep=kept).logits
+    logits: Tensor = model(
+        input_ids=batch.tokens[:, batch.n_shared :],
+        past_key_values=_run_shared(model, batch),
+        use_cache=batch.n_shared > 0,
+        logits_to_keep=batch.answers.shape[1],
+    ).logits
     return logits.float()
+
+
+def _run_shared(model: PreTrainedModel, batch: Batch) -> DynamicCache | None:
+    """Keys and values of the shared tokens, for each example of the batch; None where there are no such tokens."""
+    if batch.n_shared == 0:
+        return None
+    cache = DynamicCache()
+    model.base_model(input_ids=batch.tokens[:1, : batch.n_shared], past_key_values=cache, use_cache=True)
+    cache.batch_repeat_interleave(len(batch))
+    return cache
