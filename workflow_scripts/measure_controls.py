@@ -11,8 +11,8 @@ from circuitdrift import stage
 from circuitdrift.circuits.graph import Graph
 from circuitdrift.config import Drift
 from circuitdrift.drift.controls import BASE_SEED, circuit_membership, compare_all_pairs, compare_pair, random_scores
-from circuitdrift.drift.series import BASE_CHECKPOINT, DriftError
-from circuitdrift.provenance import Provenance
+from circuitdrift.drift.series import DriftError
+from circuitdrift.provenance import BASE_CHECKPOINT, Provenance
 from circuitdrift.storage import StorageError, read_tensors, write_table
 
 HALVES = ("scores_half_a", "scores_half_b")

@@ -61,6 +61,7 @@ def test_relative_paths_are_relative_to_the_config_file():
         ({"methods": {"imported": {"kind": "full"}}}, ["methods.imported", "taken"]),
         ({"tasks": {"s": {"family": "sub_task", "of": "c", "part": "add_sub"}}}, ["tasks.s.of", "'c'"]),
         ({"tasks": {"t": 3}}, ["tasks.t"]),
+        ({"circuit": {"steps": 1}}, ["circuit", "quadrature"]),
         ({"seeds": [1, 1]}, ["seeds", "twice"]),
         ({"figures": {"task": "t"}}, ["figures.task", "'t'"]),
         ({"drift": {"methods": ["x"]}}, ["drift.methods", "'x'"]),

@@ -236,6 +236,15 @@ class Attribution(Section):
     objective: Literal["kl"] = "kl"
     batch_size: int = Field(32, ge=1, description="prompt pairs per attribution batch")
 
+    @model_validator(mode="after")
+    def _some_step_has_a_gradient(self) -> Attribution:
+        if self.steps == 1 and self.quadrature == "right":
+            raise ValueError(
+                "steps 1 with quadrature right is the clean run itself, where every gradient of the objective is zero; "
+                "use more steps, or quadrature left or midpoint"
+            )
+        return self
+
 
 class Circuit(Attribution):
     """Circuit extraction: edge attribution, and the share of edges that the circuit keeps."""

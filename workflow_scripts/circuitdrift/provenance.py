@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict
 
 SCHEMA_VERSION = 1
 RECORDED_PACKAGES = ("torch", "transformers", "peft", "numpy", "pandas", "pyarrow", "scipy")
+BASE_CHECKPOINT = "00"
 LIBRARY = Path(__file__).resolve().parent
 
 

@@ -24,7 +24,7 @@ def run(main: Callable[..., None]) -> None:
     ``provenance`` is built from the job; the rule gives the digest of its code under that name. Messages go to the
     job's log file. A failing ``main`` leaves its traceback in the log and its message on the screen.
     """
-    job = sys.modules["__main__"].snakemake  # type: ignore[attr-defined]
+    job = sys.modules["__main__"].snakemake
     with _logging_to(Path(job.log[0]) if job.log else None):
         main(**arguments(main, job))
 

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-BASE_CHECKPOINT = "00"
 EDGE_KEY = ["source", "target", "qkv"]
 
 

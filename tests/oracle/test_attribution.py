@@ -1,0 +1,175 @@
+"""The attribution engine against the decoder that materialises every edge, and against what must hold of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from naive_decoder import MODELS, ROUNDING, Carry, NaiveDecoder, naive_of, random_pairs, small_llama, whole
+from torch import Tensor
+from transformers import LlamaForCausalLM, PreTrainedModel
+
+from circuitdrift.circuits.attribution import clean_weights, score_edges
+from circuitdrift.circuits.graph import Graph
+from circuitdrift.config import Attribution
+from circuitdrift.models.anatomy import anatomy_of
+
+every_model = pytest.mark.parametrize("name", list(MODELS))
+
+
+def assert_scores_equal(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=10 * ROUNDING, atol=ROUNDING * expected.abs().max().item())
+
+
+def kl(reference: Tensor, logits: Tensor) -> Tensor:
+    p = reference.softmax(-1)
+    return (p * (p.log() - logits.softmax(-1).log())).sum()
+
+
+def naive_steps(decoder: NaiveDecoder, clean: list[int], corrupted: list[int], weights: list[float]):
+    """Of one pair: clean logits, differences (corrupted - clean) of each writer, embeddings of each step."""
+    x_clean, x_corrupted = decoder.embedding[clean], decoder.embedding[corrupted]
+    logits, z_clean = decoder.run(x_clean, whole)
+    _, z_corrupted = decoder.run(x_corrupted, whole)
+    differences = {u: z_corrupted[u] - z_clean[u] for u in z_clean}
+    return logits, differences, [x_corrupted + a * (x_clean - x_corrupted) for a in weights]
+
+
+def naive_scores(model: PreTrainedModel, graph: Graph, clean, corrupted, weights: list[float]) -> Tensor:
+    """Scores [example, writers, readers] by autograd on a private copy for every edge, all steps kept."""
+    decoder = naive_of(model)
+    edges = [(graph.writers[u], graph.readers[v]) for u, v in graph.edge_mask.nonzero().tolist()]
+    scores = torch.zeros(len(clean), graph.edge_mask.sum(), dtype=torch.float64)
+    for i, (a, b) in enumerate(zip(clean, corrupted, strict=True)):
+        logits, differences, steps = naive_steps(decoder, a, b, weights)
+        for x in steps:
+            copies = {edge: torch.zeros_like(x, requires_grad=True) for edge in edges}
+            run, _ = decoder.run(x, lambda u, v, z, copies=copies: z + copies[u, v])
+            gradients = torch.autograd.grad(kl(logits, run), [copies[edge] for edge in edges])
+            products = [(differences[u] * g).sum() for (u, _), g in zip(edges, gradients, strict=True)]
+            scores[i] += torch.stack(products) / len(steps)
+    placed = torch.zeros(len(clean), *graph.edge_mask.shape, dtype=torch.float64)
+    placed[:, graph.edge_mask] = scores
+    return placed
+
+
+@every_model
+@pytest.mark.parametrize("quadrature", ["right", "left", "midpoint"])
+def test_scores_are_those_of_private_copies(name: str, quadrature: str) -> None:
+    model, (clean, corrupted) = MODELS[name](), random_pairs(5)
+    anatomy = anatomy_of(model)
+    found = score_edges(anatomy, clean, corrupted, Attribution(steps=3, quadrature=quadrature, batch_size=3))
+    offset = {"right": 1, "left": 0, "midpoint": 0.5}[quadrature]
+    expected = naive_scores(model, anatomy.graph, clean, corrupted, [(k + offset) / 3 for k in range(3)])
+    assert expected.abs().max() > 1e-3
+    for tensor, of in ((found.scores, expected), (found.half_a, expected[0::2]), (found.half_b, expected[1::2])):
+        assert tensor.dtype == torch.float32
+        assert_scores_equal(tensor.double(), of.mean(0))
+
+
+@every_model
+def test_scores_are_finite_differences(name: str) -> None:
+    """One step at the midpoint: the score is the slope of the objective as one edge moves along its difference."""
+    model, (clean, corrupted) = MODELS[name](), random_pairs(2)
+    anatomy, decoder = anatomy_of(model), naive_of(model)
+    found = score_edges(anatomy, clean, corrupted, Attribution(steps=1, quadrature="midpoint"))
+    edges = anatomy.graph.edge_mask.nonzero().tolist()[::7]
+    h = 1e-5
+    for u, v in edges:
+        edge = (anatomy.graph.writers[u], anatomy.graph.readers[v])
+        slopes = []
+        for a, b in zip(clean, corrupted, strict=True):
+            logits, differences, (x,) = naive_steps(decoder, a, b, [0.5])
+
+            def moved(by: float, edge=edge, differences=differences) -> Carry:
+                return lambda w, r, z: z + by * differences[w] if (w, r) == edge else z
+
+            up, down = (kl(logits, decoder.run(x, moved(by))[0]) for by in (h, -h))
+            slopes.append((up - down) / (2 * h))
+        expected = torch.stack(slopes).mean()
+        assert found.scores[u, v].item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-8)
+
+
+@every_model
+def test_completeness(name: str) -> None:
+    """The edges out of ``input`` add up to the objective's change from clean to corrupted, where it is zero at clean.
+
+    Their gradients sum to the total derivative by the embedding, along which the integral is taken; for no other
+    writer or reader is the path of integration straight, so nothing of the kind holds elsewhere.
+    """
+    model, (clean, corrupted) = MODELS[name](), random_pairs(4)
+    found = score_edges(anatomy_of(model), clean, corrupted, Attribution(steps=50, quadrature="midpoint"))
+    decoder = naive_of(model)
+    changes = [
+        kl(decoder.run(decoder.embedding[a], whole)[0], decoder.run(decoder.embedding[b], whole)[0])
+        for a, b in zip(clean, corrupted, strict=True)
+    ]
+    assert found.scores[0].sum().item() == pytest.approx(torch.stack(changes).mean().item(), rel=0.01)
+
+
+@every_model
+def test_batching_and_shared_prefixes_change_nothing(name: str) -> None:
+    """In batches of one each pair drops all it shares; in one batch only what all pairs share is dropped."""
+    anatomy, (clean, corrupted) = anatomy_of(MODELS[name]()), random_pairs(9)
+    all_at_once = score_edges(anatomy, clean, corrupted, Attribution(batch_size=32))
+    for size in (1, 2, 5):
+        batched = score_edges(anatomy, clean, corrupted, Attribution(batch_size=size))
+        assert_scores_equal(batched.scores, all_at_once.scores)
+        assert_scores_equal(batched.half_b, all_at_once.half_b)
+
+
+def test_right_quadrature_loses_nothing_by_its_skipped_step() -> None:
+    assert clean_weights(5, "right") == [0.2, 0.4, 0.6, 0.8]
+    assert clean_weights(2, "left") == [0.0, 0.5]
+    with pytest.raises(ValueError, match="use more steps"):
+        clean_weights(1, "right")
+
+
+def ungrouped(grouped: LlamaForCausalLM) -> LlamaForCausalLM:
+    """A model without groups whose key and value weights are the grouped model's, repeated."""
+    model = small_llama(n_groups=grouped.config.num_attention_heads)
+    groups, d_head = grouped.config.num_key_value_heads, grouped.model.layers[0].self_attn.head_dim
+    state = grouped.state_dict()
+    for key in state:
+        if "k_proj" in key or "v_proj" in key:
+            repeated = state[key].unflatten(0, (groups, d_head)).repeat_interleave(4 // groups, dim=0)
+            state[key] = repeated.flatten(0, 1)
+    model.load_state_dict(state)
+    return model
+
+
+@pytest.mark.parametrize("n_groups", [1, 2])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_groups_score_as_their_ungrouped_twin(n_groups: int, attention: str) -> None:
+    grouped, (clean, corrupted) = small_llama(n_groups), random_pairs(5)
+    twin = ungrouped(grouped)
+    grouped.set_attn_implementation(attention)
+    ids = torch.tensor([clean[0]])
+    torch.testing.assert_close(grouped(ids).logits, twin(ids).logits, rtol=ROUNDING, atol=ROUNDING)
+    found = score_edges(anatomy_of(grouped), clean, corrupted, Attribution())
+    expected = score_edges(anatomy_of(twin), clean, corrupted, Attribution())
+    assert_scores_equal(found.scores, expected.scores)
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model, (clean, corrupted) = small_llama(2), random_pairs(4)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    logits = model(torch.tensor([clean[0]])).logits
+    score_edges(anatomy_of(model), clean, corrupted, Attribution())
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert torch.equal(model(torch.tensor([clean[0]])).logits, logits)
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
+    assert all(not module._forward_hooks and not module._forward_pre_hooks for module in model.modules())
+    assert {layer.self_attn.num_key_value_groups for layer in model.model.layers} == {2}
+
+
+def test_pairs_that_do_not_pair_up_are_refused() -> None:
+    anatomy = anatomy_of(small_llama())
+    with pytest.raises(ValueError, match="example 1: clean prompt of 2 tokens, corrupted one of 3"):
+        score_edges(anatomy, [[1, 2], [3, 4]], [[1, 3], [3, 4, 5]], Attribution())
+    with pytest.raises(ValueError, match="at least 2"):
+        score_edges(anatomy, [[1, 2]], [[1, 3]], Attribution())
+
+
+def test_equal_prompts_score_zero() -> None:
+    found = score_edges(anatomy_of(small_llama()), [[1, 2], [3, 4]], [[1, 2], [3, 4]], Attribution())
+    assert not found.scores.any()

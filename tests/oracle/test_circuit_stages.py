@@ -1,0 +1,88 @@
+"""The stage scripts for circuits, on a small saved model: base and fine-tuned checkpoint in one job each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from naive_decoder import random_pairs, randomised, small_llama
+
+import measure_faithfulness
+import score_edges
+import select_circuits
+from circuitdrift.circuits.selection import top_circuit
+from circuitdrift.config import Attribution, Faithfulness
+from circuitdrift.models.anatomy import anatomy_of
+from circuitdrift.models.loading import load_model
+from circuitdrift.models.manifest import write_manifest
+from circuitdrift.provenance import Provenance
+from circuitdrift.storage import provenance_of, read_table, read_tensors, write_table
+from circuitdrift.training.checkpoints import save_checkpoint
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> tuple[Path, Path, Path]:
+    """Manifest of a saved model, its examples, and a fully fine-tuned checkpoint of it."""
+    folder = tmp_path / "models" / "tiny"
+    model = small_llama().float()
+    model.save_pretrained(folder)
+    manifest = folder / "manifest.json"
+    files = ["config.json", "model.safetensors"]
+    write_manifest(manifest, source={"source": "scratch"}, folder=folder, files=files, dtype="float32")
+    clean, corrupted = random_pairs(8)
+    examples = pd.DataFrame(
+        {
+            "example_id": range(8),
+            "clean": "",
+            "corrupted": "",
+            "answer": "",
+            "corrupted_answer": "",
+            "clean_ids": clean,
+            "corrupted_ids": corrupted,
+            "answer_ids": [[i] for i in range(8)],
+            "corrupted_answer_ids": [[i + 1] for i in range(8)],
+        }
+    )
+    write_table(tmp_path / "circuit.parquet", examples, "examples", Provenance.detached())
+    save_checkpoint(randomised(model, seed=9).float(), tmp_path / "01", torch.float32, Provenance.detached())
+    return manifest, tmp_path / "circuit.parquet", tmp_path / "01"
+
+
+def test_stages_follow_each_other(study: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    manifest, examples, checkpoint = study
+    provenance, recipe = Provenance.detached(), Attribution(steps=3)
+    jobs = {"base": [], "01": [checkpoint]}
+    for name, checkpoints in jobs.items():
+        scores, edges, nodes, faithfulness = (
+            [tmp_path / name / file]
+            for file in ("scores.safetensors", "edges.parquet", "nodes.parquet", "faithfulness.parquet")
+        )
+        score_edges.main(manifest, examples, checkpoints, scores, recipe, "cpu", provenance)
+        select_circuits.main(scores, edges, nodes, 0.2, provenance)
+        measure = Faithfulness(size_fractions=(0.5,), examples=5, bootstrap=100)
+        measure_faithfulness.main(manifest, examples, edges, checkpoints, faithfulness, measure, 0.2, "cpu", provenance)
+        graph = anatomy_of(load_model(manifest, torch.device("cpu"))).graph
+        tensors, metadata = read_tensors(scores[0])
+        halves = (tensors["scores_half_a"] + tensors["scores_half_b"]) / 2
+        torch.testing.assert_close(halves, tensors["scores"])
+        assert '"a0.h1<q>"' in metadata["readers"]
+        table = read_table(edges[0], "edges")
+        assert table["in_circuit"].sum() == top_circuit(graph, tensors["scores"], 0.2).sum()
+        assert read_table(nodes[0], "nodes")["in_circuit"].sum() > 2
+        curve = read_table(faithfulness[0], "faithfulness")
+        assert curve["size_fraction"].unique().tolist() == [0.2, 0.5]
+        wanted = "00" if name == "base" else "01"
+        for path in (*edges, *nodes, *faithfulness):
+            assert provenance_of(path).wildcards["checkpoint"] == wanted
+    base, tuned = (read_tensors(tmp_path / name / "scores.safetensors")[0]["scores"] for name in jobs)
+    assert not torch.allclose(base, tuned)
+
+
+def test_scoring_twice_gives_the_same_bytes(study: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    manifest, examples, _ = study
+    paths = [tmp_path / f"{i}" / "scores.safetensors" for i in range(2)]
+    for path in paths:
+        score_edges.main(manifest, examples, [], [path], Attribution(), "cpu", Provenance.detached())
+    assert paths[0].read_bytes() == paths[1].read_bytes()

@@ -1,0 +1,109 @@
+"""Faithfulness: formulas by hand, the bootstrap against scipy's, and curves against plain runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from naive_decoder import MODELS, random_pairs
+from scipy import stats
+
+from circuitdrift.circuits.attribution import score_edges
+from circuitdrift.circuits.metrics import (
+    METRICS,
+    PromptPairs,
+    bootstrap_interval,
+    faithfulness_curve,
+    prompt_pairs,
+    summarise,
+)
+from circuitdrift.circuits.selection import top_circuit
+from circuitdrift.config import Attribution, Faithfulness
+from circuitdrift.models.anatomy import anatomy_of
+
+
+def pairs(n: int) -> PromptPairs:
+    clean, corrupted = random_pairs(n)
+    return PromptPairs(clean, corrupted, torch.arange(n) % 5, torch.arange(n) % 5 + 1)
+
+
+@pytest.mark.parametrize(
+    ("metric", "means", "expected"),
+    [
+        ("kl_model_circuit", (0.0, 0.5, 2.0), 0.75),
+        ("kl_from_corrupted", (2.0, 1.5, 0.0), 0.75),
+        ("kl_from_corrupted", (2.0, 2.5, 0.0), 0.75),
+        ("accuracy", (0.9, 0.5, 0.1), 0.5),
+        ("logit_difference", (3.0, 4.0, -1.0), 1.25),
+        ("accuracy", (0.3, 0.5, 0.3), np.nan),
+    ],
+)
+def test_formulas(metric: str, means: tuple[float, float, float], expected: float) -> None:
+    row = summarise(metric, np.array([means, means]), resamples=200)
+    assert (row["full"], row["circuit"], row["corrupted"]) == pytest.approx(means)
+    assert row["faithfulness"] == pytest.approx(expected, nan_ok=True)
+    assert (row["lower"], row["upper"]) == pytest.approx((expected, expected), nan_ok=True)
+
+
+def test_interval_is_the_paired_bootstrap_of_a_ratio() -> None:
+    generator = np.random.default_rng(5)
+    strength = generator.uniform(1, 5, size=80)
+    runs = np.stack([strength, strength * generator.normal(0.7, 0.2, 80), 0.1 * strength], axis=1)
+    ours = bootstrap_interval("logit_difference", runs, 4000)
+    theirs = stats.bootstrap(
+        tuple(runs.T),
+        lambda f, c, k, axis: (c.mean(axis) - k.mean(axis)) / (f.mean(axis) - k.mean(axis)),
+        paired=True,
+        method="percentile",
+        n_resamples=4000,
+        rng=np.random.default_rng(1),
+    ).confidence_interval
+    width = theirs.high - theirs.low
+    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.08 * width)
+    assert ours == bootstrap_interval("logit_difference", runs, 4000)
+
+
+@pytest.mark.parametrize("name", list(MODELS))
+def test_curve(name: str) -> None:
+    """Sizes are sorted and hold the study's own; the full graph is faithful by every measure."""
+    model, data = MODELS[name](), pairs(12)
+    anatomy = anatomy_of(model)
+    scores = score_edges(anatomy, data.clean, data.corrupted, Attribution()).scores
+    measure = Faithfulness(size_fractions=(1.0, 0.3), batch_size=5, bootstrap=200)
+    curve = faithfulness_curve(anatomy, data, scores, measure, 0.1)
+    assert curve["size_fraction"].unique().tolist() == [0.1, 0.3, 1.0]
+    assert curve["metric"].tolist() == list(METRICS) * 3
+    for size, rows in curve.groupby("size_fraction"):
+        assert rows["n_edges"].unique().tolist() == [int(top_circuit(anatomy.graph, scores, size).sum())]
+    whole = curve[curve["size_fraction"] == 1.0].set_index("metric")
+    assert whole["n_edges"].eq(anatomy.graph.n_edges).all()
+    defined = whole["faithfulness"].dropna()
+    np.testing.assert_allclose(defined, 1.0, atol=1e-4)
+    with torch.no_grad():
+        clean, corrupted = (
+            [model(torch.tensor([ids])).logits[0, -1] for ids in prompts] for prompts in (data.clean, data.corrupted)
+        )
+    logits = list(zip(clean, corrupted, strict=True))
+    hits = [int(x.argmax()) == int(answer) for (x, _), answer in zip(logits, data.answers, strict=True)]
+    assert whole.loc["accuracy", "full"] == pytest.approx(np.mean(hits))
+    moved = [float((x.softmax(-1) * (x.log_softmax(-1) - y.log_softmax(-1))).sum()) for x, y in logits]
+    assert whole.loc["kl_model_circuit", "corrupted"] == pytest.approx(np.mean(moved), rel=1e-4)
+    back = [float((y.softmax(-1) * (y.log_softmax(-1) - x.log_softmax(-1))).sum()) for x, y in logits]
+    assert whole.loc["kl_from_corrupted", "full"] == pytest.approx(np.mean(back), rel=1e-4)
+    differences = [float(x[a] - x[b]) for x, a, b in zip(clean, data.answers, data.corrupted_answers, strict=True)]
+    assert whole.loc["logit_difference", "full"] == pytest.approx(np.mean(differences), rel=1e-4)
+
+
+def test_answers_of_several_tokens_are_refused() -> None:
+    frame = pd.DataFrame(
+        {
+            "example_id": [7],
+            "clean_ids": [[1, 2]],
+            "corrupted_ids": [[1, 3]],
+            "answer_ids": [[4, 5]],
+            "corrupted_answer_ids": [[4]],
+        }
+    )
+    with pytest.raises(ValueError, match="example 7: answer_ids holds 2 tokens"):
+        prompt_pairs(frame)

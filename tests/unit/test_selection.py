@@ -1,0 +1,136 @@
+"""Selection of edges, pruning, and the tables of a circuit."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from circuitdrift.circuits.graph import Graph
+from circuitdrift.circuits.selection import (
+    edge_count,
+    edge_table,
+    node_table,
+    nodes_in,
+    prune,
+    scores_of_table,
+    strongest_edges,
+    top_circuit,
+)
+from circuitdrift.provenance import Provenance
+from circuitdrift.storage import read_table, write_table
+
+GRAPH = Graph(3, 2, parallel=False)
+
+graphs = st.builds(Graph, st.integers(1, 4), st.integers(1, 3), st.booleans())
+
+
+def random_scores(graph: Graph, seed: int = 0) -> Tensor:
+    scores = torch.randn(graph.edge_mask.shape, generator=torch.Generator().manual_seed(seed))
+    return scores * graph.edge_mask
+
+
+def circuit_of(graph: Graph, *edges: tuple[str, str]) -> Tensor:
+    circuit = torch.zeros_like(graph.edge_mask)
+    for source, target in edges:
+        circuit[graph.writers.index(source), graph.readers.index(target)] = True
+    return circuit
+
+
+def test_the_share_is_exact_in_decimals() -> None:
+    assert [edge_count(Graph(6, 8, True), fraction) for fraction in (0.05, 0.1, 0.15, 1.0)] == [179, 358, 537, 3580]
+
+
+def test_the_strongest_edges_of_either_sign_are_kept() -> None:
+    scores = random_scores(GRAPH)
+    kept = strongest_edges(GRAPH, scores, 10)
+    assert int(kept.sum()) == 10
+    assert scores[kept].abs().min() >= scores[GRAPH.edge_mask & ~kept].abs().max()
+    assert (scores[kept] < 0).any()
+    assert (scores[kept] > 0).any()
+
+
+def test_ties_go_to_the_first_in_graph_order() -> None:
+    kept = strongest_edges(GRAPH, torch.ones(GRAPH.edge_mask.shape), 5)
+    assert torch.equal(kept.flatten().nonzero()[:, 0], GRAPH.edge_mask.flatten().nonzero()[:5, 0])
+
+
+def test_unusable_scores_are_refused() -> None:
+    scores = random_scores(GRAPH)
+    with pytest.raises(ValueError, match="do not fit the graph"):
+        strongest_edges(GRAPH, scores[1:], 3)
+    scores[0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"input -> a0\.h0<q> is not finite"):
+        strongest_edges(GRAPH, scores, 3)
+
+
+def test_pruning_drops_dead_ends_chain_by_chain() -> None:
+    lasting = [("input", "a0.h0<k>"), ("a0.h0", "m1"), ("m1", "logits")]
+    into_nothing = [("input", "a0.h1<q>"), ("a0.h1", "m2")]
+    out_of_nothing = [("m0", "a1.h0<v>"), ("a1.h0", "logits")]
+    circuit = circuit_of(GRAPH, *lasting, *into_nothing, *out_of_nothing)
+    assert torch.equal(prune(GRAPH, circuit), circuit_of(GRAPH, *lasting))
+    assert not prune(GRAPH, circuit_of(GRAPH, *into_nothing, *out_of_nothing)).any()
+
+
+def paths_keep(graph: Graph, circuit: Tensor) -> set[tuple[str, str]]:
+    """By search over names: the edges whose source is reached from input and whose target reaches logits."""
+    edges = {(graph.writers[u], graph.readers[v]) for u, v in circuit.nonzero().tolist()}
+
+    def reached(start: str, steps: set[tuple[str, str]]) -> set[str]:
+        seen, new = set(), {start}
+        while new:
+            seen |= new
+            new = {b for a, b in steps if a in new} - seen
+        return seen
+
+    steps = {(u, v.split("<")[0]) for u, v in edges}
+    forwards, backwards = reached("input", steps), reached("logits", {(v, u) for u, v in steps})
+    return {(u, v) for u, v in edges if u in forwards and v.split("<")[0] in backwards}
+
+
+@settings(max_examples=60, deadline=None)
+@given(graphs, st.integers(0, 10_000), st.floats(0.02, 0.6))
+def test_pruning_keeps_exactly_what_lies_on_a_path(graph: Graph, seed: int, share: float) -> None:
+    chance = torch.rand(graph.edge_mask.shape, generator=torch.Generator().manual_seed(seed))
+    circuit = graph.edge_mask & (chance < share)
+    pruned = prune(graph, circuit)
+    assert {(graph.writers[u], graph.readers[v]) for u, v in pruned.nonzero().tolist()} == paths_keep(graph, circuit)
+    assert torch.equal(prune(graph, pruned), pruned)
+
+
+def test_tables_survive_the_disk_and_give_the_scores_back(tmp_path) -> None:
+    scores = random_scores(GRAPH)
+    circuit = top_circuit(GRAPH, scores, 0.3)
+    edges, nodes = edge_table(GRAPH, scores, circuit), node_table(GRAPH, circuit)
+    write_table(tmp_path / "edges.parquet", edges, "edges", Provenance.detached())
+    write_table(tmp_path / "nodes.parquet", nodes, "nodes", Provenance.detached())
+    edges, nodes = read_table(tmp_path / "edges.parquet", "edges"), read_table(tmp_path / "nodes.parquet", "nodes")
+    assert len(edges) == GRAPH.n_edges
+    assert torch.equal(scores_of_table(GRAPH, edges), scores)
+    assert edges["in_circuit"].sum() == circuit.sum()
+    last = edges.iloc[-1]
+    assert (last["source"], last["target"], last["source_layer"], last["target_layer"]) == ("m2", "logits", 2, 3)
+    assert pd.isna(last["qkv"])
+    assert edges.iloc[0]["qkv"] == "q"
+    kept = edges[edges["in_circuit"]]
+    assert set(nodes.loc[nodes["in_circuit"], "node"]) == {*kept["source"], *kept["target"]}
+    assert nodes["node"].tolist() == list(GRAPH.nodes)
+    assert nodes.loc[nodes["node"] == "a1.h1", ["kind", "layer", "head"]].to_numpy().tolist() == [["head", 1, 1]]
+    assert nodes.iloc[-1][["kind", "layer", "head"]].tolist() == ["logits", 3, -1]
+
+
+def test_a_table_of_another_graph_is_refused() -> None:
+    other = Graph(3, 2, parallel=True)
+    table = edge_table(other, random_scores(other), other.edge_mask)
+    with pytest.raises(ValueError, match="not the 100 edges of this model's graph"):
+        scores_of_table(GRAPH, table)
+
+
+def test_nodes_of_a_circuit() -> None:
+    circuit = circuit_of(GRAPH, ("input", "a1.h0<v>"), ("a1.h0", "logits"))
+    names = [name for name, kept in zip(GRAPH.nodes, nodes_in(GRAPH, circuit).tolist(), strict=True) if kept]
+    assert names == ["input", "a1.h0", "logits"]

@@ -1,0 +1,137 @@
+"""From edge scores to a circuit: the strongest edges, pruned, as tables of edges and nodes."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import pandas as pd
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from circuitdrift.circuits.graph import INPUTS_OF_A_HEAD, Graph
+
+
+def edge_count(graph: Graph, fraction: float) -> int:
+    """Number of edges that a share of the graph amounts to: rounded down (PAPER section 1, column '5 %').
+
+    The fraction is taken as the decimal number that it is written as, so that 0.05 of 3,580 is 179 on every machine.
+    """
+    return math.floor(Fraction(str(fraction)) * graph.n_edges)
+
+
+def strongest_edges(graph: Graph, scores: Float[Tensor, "writers readers"], n: int) -> Bool[Tensor, "writers readers"]:
+    """The n edges of largest absolute score; of equal ones, those that come first in the graph's order.
+
+    Raises:
+        ValueError: the scores do not have the graph's shape, or an edge's score is not finite.
+    """
+    if scores.shape != graph.edge_mask.shape:
+        raise ValueError(
+            f"scores of shape {tuple(scores.shape)} do not fit the graph, which has {graph.n_writers} writers and "
+            f"{graph.n_readers} readers; score the edges of this model"
+        )
+    edges = graph.edge_mask.flatten().nonzero().squeeze(1)
+    strength = scores.detach().cpu().flatten()[edges].abs()
+    if not bool(torch.isfinite(strength).all()):
+        writer, reader = divmod(int(edges[~torch.isfinite(strength)][0]), graph.n_readers)
+        raise ValueError(
+            f"the score of edge {graph.writers[writer]} -> {graph.readers[reader]} is not finite; "
+            "the model's activations overflow: load it in float32"
+        )
+    order = torch.sort(strength, descending=True, stable=True).indices
+    kept = torch.zeros(graph.edge_mask.numel(), dtype=torch.bool)
+    kept[edges[order[:n]]] = True
+    return kept.view_as(graph.edge_mask)
+
+
+def nodes_in(graph: Graph, circuit: Bool[Tensor, "writers readers"]) -> Bool[Tensor, " nodes"]:
+    """The nodes that have an edge of the circuit at either end."""
+    touched = torch.zeros(len(graph.nodes), dtype=torch.bool)
+    touched[: graph.n_writers] = circuit.any(dim=1)
+    touched[graph.node_of_reader[circuit.any(dim=0)]] = True
+    return touched
+
+
+def prune(graph: Graph, circuit: Bool[Tensor, "writers readers"]) -> Bool[Tensor, "writers readers"]:
+    """Drop every edge that lies on no path from ``input`` to ``logits`` inside the circuit.
+
+    A head that keeps one of its three inputs counts as reached. Pruning a pruned circuit changes nothing.
+    """
+    kept = circuit & graph.edge_mask
+    while True:
+        reads = torch.zeros(len(graph.nodes), dtype=torch.bool)
+        reads[graph.node_of_reader[kept.any(dim=0)]] = True
+        reads[0] = True
+        writes = torch.ones(len(graph.nodes), dtype=torch.bool)
+        writes[: graph.n_writers] = kept.any(dim=1)
+        alive = reads & writes
+        pruned = kept & alive[: graph.n_writers, None] & alive[graph.node_of_reader][None, :]
+        if torch.equal(pruned, kept):
+            return kept
+        kept = pruned
+
+
+def top_circuit(
+    graph: Graph, scores: Float[Tensor, "writers readers"], fraction: float
+) -> Bool[Tensor, "writers readers"]:
+    """The circuit of the paper: the strongest share of all edges by absolute score, pruned (PAPER section 4.2)."""
+    return prune(graph, strongest_edges(graph, scores, edge_count(graph, fraction)))
+
+
+def edge_table(
+    graph: Graph, scores: Float[Tensor, "writers readers"], circuit: Bool[Tensor, "writers readers"]
+) -> pd.DataFrame:
+    """Every edge of the graph, row-major by writer, in the columns of schema "edges"."""
+    writers, readers = graph.edge_mask.nonzero(as_tuple=True)
+    targets = graph.node_of_reader[readers]
+    inputs = [_input_of(name) for name in graph.readers]
+    return pd.DataFrame(
+        {
+            "source": [graph.writers[i] for i in writers.tolist()],
+            "target": [graph.nodes[i] for i in targets.tolist()],
+            "qkv": pd.Series([inputs[i] for i in readers.tolist()], dtype="str"),
+            "source_layer": graph.layer_of_node[writers].numpy().astype("int16"),
+            "target_layer": graph.layer_of_node[targets].numpy().astype("int16"),
+            "score": scores.detach().cpu()[graph.edge_mask].to(torch.float32).numpy(),
+            "in_circuit": circuit[graph.edge_mask].numpy(),
+        }
+    )
+
+
+def _input_of(reader: str) -> str | None:
+    return reader[-2] if reader.endswith(tuple(f"<{which}>" for which in INPUTS_OF_A_HEAD)) else None
+
+
+def scores_of_table(graph: Graph, edges: pd.DataFrame) -> Float[Tensor, "writers readers"]:
+    """The score tensor that an edge table was made of; zero where the graph has no edge.
+
+    Raises:
+        ValueError: the table's edges are not those of the graph, in its order.
+    """
+    empty = torch.zeros(graph.edge_mask.shape, dtype=torch.float32)
+    expected = edge_table(graph, empty, graph.edge_mask)
+    ends = ["source", "target", "qkv"]
+    if len(edges) != len(expected) or not (edges[ends].fillna("") == expected[ends].fillna("")).all(axis=None):
+        raise ValueError(
+            f"the edge table has {len(edges)} rows that are not the {graph.n_edges} edges of this model's graph "
+            f"({graph.n_layers} layers, {graph.n_heads} heads); select the circuit from this model's own scores"
+        )
+    empty[graph.edge_mask] = torch.from_numpy(edges["score"].to_numpy(dtype="float32", copy=True))
+    return empty
+
+
+def node_table(graph: Graph, circuit: Bool[Tensor, "writers readers"]) -> pd.DataFrame:
+    """Every node of the graph in its order, in the columns of schema "nodes"; ``head`` is -1 where there is none."""
+    kinds = ["input", *(["head"] * graph.n_heads + ["mlp"]) * graph.n_layers, "logits"]
+    heads = [-1, *[*range(graph.n_heads), -1] * graph.n_layers, -1]
+    return pd.DataFrame(
+        {
+            "node": list(graph.nodes),
+            "kind": kinds,
+            "layer": graph.layer_of_node.numpy().astype("int16"),
+            "head": pd.Series(heads, dtype="int16"),
+            "in_circuit": nodes_in(graph, circuit).numpy(),
+        }
+    )

@@ -1,0 +1,217 @@
+"""Runs of a model whose activations are watched: hooks, grouped keys and values, shared prefixes, and traces."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import DynamicCache
+
+from circuitdrift.models.anatomy import Anatomy, AnatomyError, Block, Projection
+
+BeforeHook = Callable[[nn.Module, tuple[Tensor, ...]], object]
+AfterHook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], object]
+
+
+@contextmanager
+def hooked(
+    before: Sequence[tuple[nn.Module, BeforeHook]] = (), after: Sequence[tuple[nn.Module, AfterHook]] = ()
+) -> Iterator[None]:
+    """Hooks on modules' inputs (``before``) and outputs (``after``), removed on leaving.
+
+    As in torch, a hook that returns something replaces the input or the output by it.
+    """
+    with ExitStack() as stack:
+        for module, before_hook in before:
+            stack.callback(module.register_forward_pre_hook(before_hook).remove)
+        for module, after_hook in after:
+            stack.callback(module.register_forward_hook(after_hook).remove)
+        yield
+
+
+@contextmanager
+def one_key_per_query_head(anatomy: Anatomy) -> Iterator[None]:
+    """Give every query head its own copy of its group's keys and values, as if the model had no groups.
+
+    The outputs of the key and value projections are repeated for each query head of a group, before any hook that
+    is added inside, and the attention modules are told that groups have one head. Weights stay as they are, and so
+    do the logits. Without groups this does nothing.
+    """
+    after: list[tuple[nn.Module, AfterHook]] = []
+    with ExitStack() as stack:
+        for block in anatomy.blocks:
+            for projection in block.projections.values():
+                if projection.shared:
+                    after.append((projection.module, _repeat_rows(projection)))
+            if any(projection.shared for projection in block.projections.values()):
+                stack.callback(setattr, block.attention, "num_key_value_groups", block.attention.num_key_value_groups)
+                block.attention.num_key_value_groups = 1  # type: ignore[assignment]
+        stack.enter_context(hooked(after=after))
+        yield
+
+
+def _repeat_rows(projection: Projection) -> AfterHook:
+    rows = projection.rows.flatten()
+    return lambda module, args, output: output[..., rows]
+
+
+@contextmanager
+def without_parameter_gradients(anatomy: Anatomy) -> Iterator[None]:
+    """Backward passes inside reach activations only."""
+    trainable = [parameter for parameter in anatomy.model.parameters() if parameter.requires_grad]
+    try:
+        for parameter in trainable:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in trainable:
+            parameter.requires_grad_(True)
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Keys and values, layer by layer, of the tokens that a batch's clean and corrupted prompts have in common."""
+
+    keys_and_values: tuple[
+        tuple[Float[Tensor, "batch head prefix d_head"], Float[Tensor, "batch head prefix d_head"]], ...
+    ]
+
+    def cache(self, copies: int) -> DynamicCache | None:
+        """A fresh cache for ``copies`` runs of the batch one after the other; None where the prefix is empty."""
+        if not self.keys_and_values:
+            return None
+        return DynamicCache(
+            tuple((k.repeat(copies, 1, 1, 1), v.repeat(copies, 1, 1, 1)) for k, v in self.keys_and_values)
+        )
+
+
+@torch.no_grad()
+def run_prefix(anatomy: Anatomy, token_ids: Int[Tensor, "batch prefix"]) -> Prefix:
+    """Run shared tokens once; what follows them sees their keys and values and nothing else of them."""
+    if token_ids.shape[1] == 0:
+        return Prefix(())
+    cache = DynamicCache()
+    anatomy.backbone(input_ids=token_ids, past_key_values=cache, use_cache=True)
+    return Prefix(tuple((layer.keys, layer.values) for layer in cache.layers))
+
+
+def last_logits(
+    anatomy: Anatomy, embeddings: Float[Tensor, "rows position d_model"], prefix: Prefix
+) -> Float[Tensor, "rows vocabulary"]:
+    """Run the model on embeddings after a prefix; logits at the last position, where alone the head is applied.
+
+    ``rows`` is a multiple of the prefix's batch: one run of the batch after the other.
+    """
+    copies = len(embeddings) // len(prefix.keys_and_values[0][0]) if prefix.keys_and_values else 1
+    cache = prefix.cache(copies)
+    output = anatomy.backbone(inputs_embeds=embeddings, past_key_values=cache, use_cache=cache is not None)
+    logits: Tensor = anatomy.unembedding(output.last_hidden_state[:, -1])
+    return logits
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one run wrote and read.
+
+    Attributes:
+        embeddings: what ``input`` wrote.
+        head_values: for each layer what goes into the output projection, all heads side by side.
+        mlp_outputs: for each layer what the MLP wrote.
+        attention_inputs: for each layer the residual stream that the attention norm read.
+        mlp_inputs: for each layer the residual stream that the MLP norm read.
+        final_input: the residual stream that the final norm read.
+        logits: at the last position.
+    """
+
+    embeddings: Float[Tensor, "batch position d_model"]
+    head_values: tuple[Float[Tensor, "batch position d_attention"], ...]
+    mlp_outputs: tuple[Float[Tensor, "batch position d_model"], ...]
+    attention_inputs: tuple[Float[Tensor, "batch position d_model"], ...]
+    mlp_inputs: tuple[Float[Tensor, "batch position d_model"], ...]
+    final_input: Float[Tensor, "batch position d_model"]
+    logits: Float[Tensor, "batch vocabulary"]
+
+    def rows(self, part: slice) -> Trace:
+        """The trace of some of the batch's rows."""
+        return Trace(
+            embeddings=self.embeddings[part],
+            head_values=tuple(layer[part] for layer in self.head_values),
+            mlp_outputs=tuple(layer[part] for layer in self.mlp_outputs),
+            attention_inputs=tuple(layer[part] for layer in self.attention_inputs),
+            mlp_inputs=tuple(layer[part] for layer in self.mlp_inputs),
+            final_input=self.final_input[part],
+            logits=self.logits[part],
+        )
+
+
+@torch.no_grad()
+def trace(anatomy: Anatomy, embeddings: Float[Tensor, "batch position d_model"], prefix: Prefix) -> Trace:
+    """Run the model and keep every writer's output and every norm's input. No copies are made of them."""
+    inputs: dict[nn.Module, Tensor] = {}
+    outputs: dict[nn.Module, Tensor] = {}
+    read = [anatomy.final_norm.module]
+    for block in anatomy.blocks:
+        read += [block.attention_norm.module, block.mlp_norm.module, block.output]
+    wrote = [block.mlp for block in anatomy.blocks]
+    with hooked(
+        before=[(module, lambda module, args: inputs.update({module: args[0]})) for module in read],
+        after=[(module, lambda module, args, output: outputs.update({module: output})) for module in wrote],
+    ):
+        logits = last_logits(anatomy, embeddings, prefix)
+    return Trace(
+        embeddings=embeddings,
+        head_values=tuple(inputs[block.output] for block in anatomy.blocks),
+        mlp_outputs=tuple(outputs[block.mlp] for block in anatomy.blocks),
+        attention_inputs=tuple(inputs[block.attention_norm.module] for block in anatomy.blocks),
+        mlp_inputs=tuple(inputs[block.mlp_norm.module] for block in anatomy.blocks),
+        final_input=inputs[anatomy.final_norm.module],
+        logits=logits,
+    )
+
+
+def written_by_heads(
+    block: Block, head_values: Float[Tensor, "batch position d_attention"], n_heads: int
+) -> Float[Tensor, "head batch position d_model"]:
+    """What each head adds to the residual stream, less the output projection's bias, in the dtype of the values."""
+    batch, position, _ = head_values.shape
+    values = head_values.unflatten(-1, (n_heads, -1)).movedim(-2, 0).flatten(1, 2)
+    weight = block.output.weight.to(values.dtype).unflatten(1, (n_heads, -1)).permute(1, 2, 0)
+    return torch.bmm(values, weight).unflatten(1, (batch, position))
+
+
+@torch.no_grad()
+def check_anatomy(anatomy: Anatomy, token_ids: Int[Tensor, "batch position"]) -> None:
+    """Check on a prompt that the description is true of the model.
+
+    The writers' outputs and the output projections' biases must sum to the residual stream that the final norm
+    reads, and the logits of a watched run must be those of the plain model, each to within the model's precision.
+
+    Raises:
+        AnatomyError: they do not; the message gives the two largest differences.
+    """
+    plain = anatomy.model(input_ids=token_ids).logits[:, -1]
+    with one_key_per_query_head(anatomy):
+        watched = trace(anatomy, anatomy.embedding(token_ids), Prefix(()))
+    dtype = anatomy.accumulation_dtype
+    total = watched.embeddings.to(dtype)
+    for block, values, mlp in zip(anatomy.blocks, watched.head_values, watched.mlp_outputs, strict=True):
+        total = total + written_by_heads(block, values.to(dtype), anatomy.graph.n_heads).sum(dim=0) + mlp.to(dtype)
+        if block.output.bias is not None:
+            total = total + block.output.bias.to(dtype)
+    tolerance = 100 * torch.finfo(anatomy.embedding.weight.dtype).eps
+    residual = _relative_difference(total, watched.final_input.to(dtype))
+    logits = _relative_difference(watched.logits.to(dtype), plain.to(dtype))
+    if not (residual <= tolerance and logits <= tolerance):
+        raise AnatomyError(
+            f"{type(anatomy.model).__name__}: the description of this architecture does not fit the model: writers' "
+            f"outputs differ from the residual stream by {residual:.2e} of its largest value, watched logits from the "
+            f"plain model's by {logits:.2e}, and at most {tolerance:.2e} is due to rounding; use a supported model"
+        )
+
+
+def _relative_difference(found: Tensor, expected: Tensor) -> float:
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(expected.dtype).tiny))

@@ -1,0 +1,61 @@
+"""Rule score_edges: attribution scores of every edge of a model's graph, at each of a run's checkpoints."""
+
+import json
+import logging
+import time
+from pathlib import Path
+
+import torch
+
+from circuitdrift import stage
+from circuitdrift.circuits.attribution import score_edges
+from circuitdrift.circuits.metrics import prompt_pairs
+from circuitdrift.compute import resolve_device
+from circuitdrift.config import Attribution
+from circuitdrift.models.anatomy import anatomy_of
+from circuitdrift.models.tracing import check_anatomy
+from circuitdrift.provenance import BASE_CHECKPOINT, Provenance
+from circuitdrift.storage import read_table, write_tensors
+from circuitdrift.training.checkpoints import load_checkpoint
+
+logger = logging.getLogger(__name__)
+
+
+def main(
+    manifest: Path,
+    examples: Path,
+    checkpoints: list[Path],
+    scores: list[Path],
+    recipe: Attribution,
+    device: str,
+    provenance: Provenance,
+) -> None:
+    """Score each checkpoint, or the base model where there are none, into the score file of the same place."""
+    pairs = prompt_pairs(read_table(examples, "examples"))
+    on = resolve_device(device)
+    of: list[Path | None] = [*checkpoints] or [None]
+    for checkpoint, path in zip(of, scores, strict=True):
+        started = time.monotonic()
+        name = BASE_CHECKPOINT if checkpoint is None else checkpoint.name
+        model = load_checkpoint(manifest, checkpoint, on)
+        anatomy = anatomy_of(model)
+        check_anatomy(anatomy, torch.tensor([pairs.clean[0]], device=on))
+        found = score_edges(anatomy, pairs.clean, pairs.corrupted, recipe)
+        graph = anatomy.graph
+        write_tensors(
+            path,
+            {"scores": found.scores, "scores_half_a": found.half_a, "scores_half_b": found.half_b},
+            {
+                "writers": json.dumps(graph.writers),
+                "readers": json.dumps(graph.readers),
+                "graph": json.dumps({"n_layers": graph.n_layers, "n_heads": graph.n_heads, "parallel": graph.parallel}),
+                "recipe": recipe.model_dump_json(),
+                "examples": str(len(pairs.clean)),
+            },
+            provenance.for_checkpoint(name).on(on, model.dtype),
+        )
+        logger.info("checkpoint %s: %d edges scored in %.1f s", name, graph.n_edges, time.monotonic() - started)
+
+
+if __name__ == "__main__":
+    stage.run(main)
