@@ -21,6 +21,7 @@ include: "rules/circuits.smk"
 include: "rules/drift.smk"
 include: "rules/circuitlora.smk"
 include: "rules/figures.smk"
+include: "rules/tables.smk"
 
 
 rule all:

@@ -1,4 +1,4 @@
-# What every rule file uses: the study, its patterns, and functions that turn its config into params.
+# What the files beside this one share: the study, its patterns, and functions that turn its config into params.
 # Everything here runs at parsing, again in each cluster job, so it imports no torch.
 import re
 import sys
@@ -13,7 +13,7 @@ sys.path.insert(0, str(SCRIPTS))
 from circuitdrift.config_reading import ConfigError
 from circuitdrift.provenance import digest_of_code
 from circuitdrift.study import read_study
-from circuitdrift.tasks.prompt_file import check_prompt_file, report
+from circuitdrift.tasks import prompt_file
 
 # Each rule has a digest of its code among its params, blind to comments. Snakemake's own code trigger looks at the
 # script's modification time, which a comment or a fresh checkout changes, so it is taken out: here rather than in a
@@ -30,10 +30,11 @@ try:
     study = read_study(Path(CONFIG_FILES[0]))
 except ConfigError as error:
     raise WorkflowError(str(error))
+config.update(study.config.model_dump(mode="json"))  # for the report's captions
 
-for prompt_file in study.prompt_files.values():
-    if problems := check_prompt_file(prompt_file):
-        raise WorkflowError(f"{prompt_file} cannot be used:\n{report(problems)}")
+for path in study.prompt_files.values():
+    if problems := prompt_file.check_prompt_file(path):
+        raise WorkflowError(f"{path} cannot be used:\n{prompt_file.report(problems)}")
 
 
 def one_of(names):
@@ -86,3 +87,37 @@ def memory_for(small, large):
         return (small if study.is_small(wildcards.model) else large) * attempt
 
     return memory
+
+
+def ranks_of_run(wildcards):
+    """The allocation of ranks that a method trains with; none where all layers have the same."""
+    if wildcards.method in study.methods_of("circuit_lora") + study.methods_of("random_lora"):
+        return f"{study.allocation}/adapter_config.json".format(name=wildcards.method, **wildcards)
+    return []
+
+
+def figure_files(name, category):
+    """The files of a figure; the picture goes into the report."""
+    picture = report(
+        f"{study.results}/figures/{name}.svg",
+        caption=f"../docs/captions/{name}.rst",
+        category=category,
+        labels={"figure": name.replace("_", " ")},
+    )
+    return {
+        "pdf": f"{study.results}/figures/{name}.pdf",
+        "svg": picture,
+        "png": f"{study.results}/figures/{name}.png",
+        "table": f"{study.results}/figures/{name}.parquet",
+    }
+
+
+def table_files(name):
+    """The files of a table; the csv goes into the report."""
+    csv = report(
+        f"{study.results}/tables/{name}.csv",
+        caption=f"../docs/captions/table_{name}.rst",
+        category="Tables",
+        labels={"table": name.replace("_", " ")},
+    )
+    return {"csv": csv, "md": f"{study.results}/tables/{name}.md", "tex": f"{study.results}/tables/{name}.tex"}

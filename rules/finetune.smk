@@ -1,13 +1,6 @@
 # Fine-tuning: checkpoint 00 is the base model, the others are uniform in steps; accuracy is measured at each.
 
 
-def ranks_of_run(wildcards):
-    """The allocation of ranks that a method trains with; none where all layers have the same."""
-    if wildcards.method in study.methods_of("circuit_lora") + study.methods_of("random_lora"):
-        return f"{study.allocation}/adapter_config.json".format(name=wildcards.method, **wildcards)
-    return []
-
-
 rule finetune:
     input:
         manifest=study.manifest,

@@ -171,6 +171,47 @@ class Study:
         methods = self.config.methods
         return tuple(r for r in self.runs if isinstance(methods[r.method], CircuitLoraMethod | RandomLoraMethod))
 
+    @cached_property
+    def figures(self) -> tuple[str, ...]:
+        """Names of the figures that the study has the data for."""
+        of_runs = ("method_accuracy",) if self.runs else ()
+        of_drift = (
+            "accuracy_and_faithfulness",
+            "transition_changes",
+            "change_rates",
+            "layer_changes",
+            "circuit_before_after",
+        )
+        return of_runs + (of_drift if self.drift_runs else ())
+
+    @cached_property
+    def tables(self) -> tuple[str, ...]:
+        """Names of the tables that the study has the data for."""
+        return (
+            *(("method_accuracy", "base_accuracy") if self.runs else ()),
+            *(("change_rates",) if self.drift_runs else ()),
+            *(("critical_layers",) if self.allocated_runs else ()),
+        )
+
+    @cached_property
+    def shown_circuits(self) -> tuple[str, str]:
+        """Folders of the circuit before and after the one run that single-circuit figures show.
+
+        It is the first run with circuits of the model and task that the ``figures`` section names; without one there
+        is no such figure.
+        """
+        figures = self.config.figures
+        for run in self.drift_runs:
+            if figures.model in {None, run.model} and figures.task in {None, run.task}:
+                return _fill(self.base_circuit, run), _fill(f"{self.circuits}/{self.checkpoints[-1]}", run)
+        return "", ""
+
+    @cached_property
+    def critical_layers(self) -> int:
+        """How many layers figures mark as critical: as many as the first CircuitLoRA has, five as in the paper else."""
+        methods = self.config.methods.values()
+        return next((method.critical_layers for method in methods if isinstance(method, CircuitLoraMethod)), 5)
+
     def models_from(self, *sources: str) -> tuple[str, ...]:
         """Names of the models of some sources."""
         return tuple(name for name, model in self.config.models.items() if model.source in sources)

@@ -1,0 +1,78 @@
+# Tables, as csv, Markdown and LaTeX.
+rule tabulate_method_accuracy:
+    input:
+        accuracy=accuracies,
+    output:
+        **table_files("method_accuracy"),
+    log:
+        "logs/tabulate_method_accuracy.log",
+    conda:
+        "../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        provenance=code_of("tabulate_method_accuracy"),
+    script:
+        "../workflow_scripts/tabulate_method_accuracy.py"
+
+
+rule tabulate_change_rates:
+    input:
+        summary=summaries,
+        controls=controls,
+    output:
+        **table_files("change_rates"),
+    log:
+        "logs/tabulate_change_rates.log",
+    conda:
+        "../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        provenance=code_of("tabulate_change_rates"),
+    script:
+        "../workflow_scripts/tabulate_change_rates.py"
+
+
+rule tabulate_critical_layers:
+    input:
+        critical_layers=study.of_runs(f"{study.allocation}/critical_layers.parquet", study.allocated_runs),
+    output:
+        **table_files("critical_layers"),
+    log:
+        "logs/tabulate_critical_layers.log",
+    conda:
+        "../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        provenance=code_of("tabulate_critical_layers"),
+    script:
+        "../workflow_scripts/tabulate_critical_layers.py"
+
+
+rule tabulate_base_accuracy:
+    input:
+        accuracy=accuracies,
+        test=study.of_runs(f"{study.data}/test.parquet", study.runs),
+    output:
+        **table_files("base_accuracy"),
+    log:
+        "logs/tabulate_base_accuracy.log",
+    conda:
+        "../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        provenance=code_of("tabulate_base_accuracy"),
+    script:
+        "../workflow_scripts/tabulate_base_accuracy.py"
+
+
+rule tables:
+    input:
+        [f"{study.results}/tables/{name}.csv" for name in study.tables],

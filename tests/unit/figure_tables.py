@@ -1,0 +1,212 @@
+"""Made-up but plausible tables of a study, written as the workflow writes them, for the tests of figures and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise, product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from circuitdrift.provenance import Provenance
+from circuitdrift.storage import write_table
+
+PARAMETERS = {
+    "lora_r2": 24_576,
+    "lora_r8": 98_304,
+    "lora_r16": 196_608,
+    "circuit_lora_8_32": 196_608,
+    "random_lora_8_32": 196_608,
+    "full": 1_347_584,
+}
+FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+
+
+@dataclass(frozen=True)
+class MadeUpStudy:
+    """Writes the tables of a study under a folder; every number is drawn from ``default_rng(0)``."""
+
+    folder: Path
+    tasks: Sequence[str] = ("add_sub_100", "sequence", "compositional")
+    methods: Sequence[str] = ("lora_r2", "lora_r16", "circuit_lora_8_32", "random_lora_8_32")
+    seeds: Sequence[int] = (0, 1)
+    models: Sequence[str] = ("tiny-neox",)
+    n_checkpoints: int = 10
+    n_layers: int = 6
+    n_heads: int = 4
+    rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(0))
+
+    @property
+    def checkpoints(self) -> list[str]:
+        return [f"{number:02d}" for number in range(self.n_checkpoints + 1)]
+
+    def runs(self) -> Iterator[dict[str, str]]:
+        for model, task, method, seed in product(self.models, self.tasks, self.methods, self.seeds):
+            yield {"model": model, "task": task, "method": method, "seed": str(seed)}
+
+    def write(self, name: str, table: pd.DataFrame, schema: str, /, **wildcards: str) -> Path:
+        path = self.folder.joinpath(*wildcards.values(), f"{name}.parquet")
+        write_table(path, table, schema, Provenance.detached(**wildcards))
+        return path
+
+    def accuracy(self) -> list[Path]:
+        paths = []
+        ceilings = {run: 0.5 + 0.45 * self.rng.random() for run in product(self.tasks, self.methods)}
+        for run in self.runs():
+            ceiling = ceilings[run["task"], run["method"]] + 0.03 * self.rng.normal()
+            at = np.linspace(0, 1, len(self.checkpoints))
+            accuracy = np.clip(0.1 + (ceiling - 0.1) * (1 - np.exp(-4 * at)), 0, 1)
+            error = 1.96 * np.sqrt(accuracy * (1 - accuracy) / 500)
+            table = pd.DataFrame({"checkpoint": self.checkpoints, "step": range(0, 50 * len(at), 50)})
+            table = table.assign(split="test", n=500, accuracy=accuracy, lower=accuracy - error, upper=accuracy + error)
+            parameters = PARAMETERS[run["method"]]
+            table = table.assign(trainable_parameters=parameters, trainable_share=parameters / 1_400_000)
+            paths.append(self.write("accuracy", table, "accuracy", **run))
+        return paths
+
+    def faithfulness(self) -> list[Path]:
+        paths = []
+        bases = [{"model": m, "task": t, "checkpoint": "00"} for m, t in product(self.models, self.tasks)]
+        later = [{**run, "checkpoint": name} for run in self.runs() for name in self.checkpoints[1:]]
+        for wildcards in [*bases, *later]:
+            rows = []
+            for fraction, metric in product(FRACTIONS, ("kl_model_circuit", "kl_from_corrupted", "accuracy")):
+                value = np.clip(
+                    (0.9 if metric != "kl_model_circuit" else 0.75) + 0.1 * np.log10(fraction / 0.05), -1, 1
+                )
+                value += 0.03 * self.rng.normal()
+                rows.append((fraction, int(2000 * fraction), metric, 0.0, 0.2, 1.0, value, value - 0.03, value + 0.03))
+            columns = [
+                "size_fraction",
+                "n_edges",
+                "metric",
+                "full",
+                "circuit",
+                "corrupted",
+                "faithfulness",
+                "lower",
+                "upper",
+            ]
+            paths.append(self.write("faithfulness", pd.DataFrame(rows, columns=columns), "faithfulness", **wildcards))
+        return paths
+
+    def transitions(self) -> list[Path]:
+        paths = []
+        for run in self.runs():
+            rows = []
+            for step, (before, after) in enumerate(pairwise(self.checkpoints)):
+                for level, initial, scale in (("node", 25, 4), ("edge", 130, 45)):
+                    added, removed = self.rng.poisson(scale * np.exp(-0.25 * step), 2)
+                    rows.append((before, after, level, initial, added, removed, added + removed, 0.7))
+            columns = ["from_checkpoint", "to_checkpoint", "level", "initial", "added", "removed", "changed", "jaccard"]
+            paths.append(self.write("transitions", pd.DataFrame(rows, columns=columns), "transitions", **run))
+        return paths
+
+    def summary(self) -> list[Path]:
+        paths = []
+        for run in self.runs():
+            values = {("node", "rate_net"): 0.12, ("edge", "rate_net"): 0.45}
+            values |= {("node", "rate_cumulative"): 0.7, ("edge", "rate_cumulative"): 2.1, ("edge", "rate_mean"): 0.2}
+            rows = [
+                (self.checkpoints[0], self.checkpoints[-1], level, measure, value * (1 + 0.15 * self.rng.normal()))
+                for (level, measure), value in values.items()
+            ]
+            columns = ["from_checkpoint", "to_checkpoint", "level", "measure", "value"]
+            paths.append(self.write("summary", pd.DataFrame(rows, columns=columns), "summary", **run))
+        return paths
+
+    def controls(self) -> list[Path]:
+        paths = []
+        last = self.checkpoints[-1]
+        kinds = [("other_seed", last, 0.1, 0.38), ("data_split", last, 0.05, 0.17), ("data_split", "00", 0.04, 0.14)]
+        kinds.append(("random_circuit", last, 0.2, 1.8))
+        for model, task, method in product(self.models, self.tasks, self.methods):
+            rows = []
+            for control, checkpoint, node, edge in kinds:
+                for level, initial, rate in (("node", 25, node), ("edge", 130, edge)):
+                    noisy = rate * (1 + 0.1 * self.rng.normal())
+                    rows.append((control, checkpoint, 0, 1, level, initial, int(initial * noisy), noisy, 0.6))
+            columns = ["control", "checkpoint", "seed_a", "seed_b", "level", "initial", "changed", "rate", "jaccard"]
+            table = pd.DataFrame(rows, columns=columns)
+            paths.append(self.write("controls", table, "controls", model=model, task=task, method=method))
+        return paths
+
+    def layers(self) -> list[Path]:
+        paths = []
+        pairs = [*pairwise(self.checkpoints), (self.checkpoints[0], self.checkpoints[-1])]
+        for run in self.runs():
+            rows = []
+            for (before, after), layer, level in product(pairs, range(self.n_layers), ("node", "edge")):
+                added, removed = self.rng.poisson(12 * np.exp(-0.3 * layer) + 2, 2)
+                change = np.exp(-0.4 * layer) * (1 + 0.2 * self.rng.random()) if level == "edge" else np.nan
+                rows.append((before, after, layer, level, added, removed, change, change / 4))
+            columns = ["from_checkpoint", "to_checkpoint", "layer", "level", "added", "removed"]
+            columns += ["score_change", "score_change_normalised"]
+            paths.append(self.write("layers", pd.DataFrame(rows, columns=columns), "layers", **run))
+        return paths
+
+    def critical_layers(self) -> list[Path]:
+        paths = []
+        for run in self.runs():
+            if not run["method"].startswith("circuit_lora"):
+                continue
+            wildcards = {"model": run["model"], "task": run["task"], "name": run["method"], "seed": run["seed"]}
+            frames = []
+            for policy in ("score_change", "score_change_normalised"):
+                value = np.sort(self.rng.random(self.n_layers))[::-1]
+                order = np.arange(1, self.n_layers + 1)
+                layer = self.rng.permutation(self.n_layers)
+                frames.append(
+                    pd.DataFrame(
+                        {"layer": layer, "policy": policy, "value": value, "rank_order": order, "critical": order <= 2}
+                    )
+                )
+            paths.append(self.write("critical_layers", pd.concat(frames), "critical_layers", **wildcards))
+        return paths
+
+    def test_splits(self) -> list[Path]:
+        ids = [[1]] * 4
+        paths = []
+        for model, task in product(self.models, self.tasks):
+            table = pd.DataFrame(
+                {"example_id": range(4), "clean": "2 + 2 =", "corrupted": "2 - 2 =", "corrupted_answer": " 0"}
+            )
+            table["answer"] = [" 4", " 4", " 4", " 5"]
+            for column in ("clean_ids", "corrupted_ids", "answer_ids", "corrupted_answer_ids"):
+                table[column] = ids
+            paths.append(self.write("test", table, "examples", model=model, task=task))
+        return paths
+
+    def circuit(self, checkpoint: str, fraction: float = 0.1, strength: float = 1.0) -> tuple[Path, Path]:
+        """An edges and a nodes table of a parallel decoder; later circuits share scores with the first."""
+        edges, nodes = parallel_graph(self.n_layers, self.n_heads)
+        shared = np.random.default_rng(1).standard_cauchy(len(edges))
+        score = shared + strength * (checkpoint != "00") * self.rng.standard_cauchy(len(edges))
+        edges = edges.assign(score=score, in_circuit=np.abs(score) >= np.quantile(np.abs(score), 1 - fraction))
+        kept = edges[edges["in_circuit"]]
+        nodes = nodes.assign(in_circuit=nodes["node"].isin({*kept["source"], *kept["target"]}))
+        return (
+            self.write(f"edges-{checkpoint}", edges, "edges", checkpoint=checkpoint),
+            self.write(f"nodes-{checkpoint}", nodes, "nodes", checkpoint=checkpoint),
+        )
+
+
+def parallel_graph(n_layers: int, n_heads: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Every edge and node of a decoder whose attention and MLP run in parallel; scores and membership left out."""
+    nodes = [("input", "input", 0, -1)]
+    edges = []
+    for layer in range(n_layers):
+        writers = [(name, at) for name, _, at, _ in nodes]
+        for source, source_layer in writers:
+            edges += [(source, f"a{layer}.h{h}", q, source_layer, layer) for h in range(n_heads) for q in "qkv"]
+            edges.append((source, f"m{layer}", None, source_layer, layer))
+        nodes += [(f"a{layer}.h{head}", "head", layer, head) for head in range(n_heads)]
+        nodes.append((f"m{layer}", "mlp", layer, -1))
+    edges += [(name, "logits", None, layer, n_layers) for name, _, layer, _ in nodes]
+    nodes.append(("logits", "logits", n_layers, -1))
+    return (
+        pd.DataFrame(edges, columns=["source", "target", "qkv", "source_layer", "target_layer"]),
+        pd.DataFrame(nodes, columns=["node", "kind", "layer", "head"]),
+    )

@@ -1,0 +1,232 @@
+"""The picture of a circuit before and after fine-tuning: heads and MLPs layer by layer, edges between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from circuitdrift.config import Figures
+from circuitdrift.drift.series import merge_inputs
+from circuitdrift.figures.style import legend_below
+from circuitdrift.figures.tidy import FigureDataError
+
+COLOURS = {"kept": "#7f7f7f", "removed": "#D55E00", "added": "#0072B2"}
+_ABSENT = "#d9d9d9"
+_MARKERS = {"input": "s", "head": "o", "mlp": "s", "logits": "s"}
+_MLP_RISE = 0.42
+_THINNEST, _THICKEST = 0.35, 2.6
+_FAINTEST, _STRONGEST = 0.25, 0.95
+_CURVE_POINTS = 14
+
+
+@dataclass(frozen=True)
+class CircuitMap:
+    """What the picture shows: the status of each node and edge, and where each node stands."""
+
+    nodes: pd.DataFrame
+    edges: pd.DataFrame
+
+    def as_table(self) -> pd.DataFrame:
+        """Nodes and edges in one tidy table, told apart by ``part``."""
+        return pd.concat([self.nodes.assign(part="node"), self.edges.assign(part="edge")], ignore_index=True)
+
+
+def compare_for_map(
+    before_edges: pd.DataFrame, after_edges: pd.DataFrame, before_nodes: pd.DataFrame, after_nodes: pd.DataFrame
+) -> CircuitMap:
+    """Tell which nodes and edges were kept, removed and added between two circuits of one graph.
+
+    Args:
+        before_edges: edges table of the earlier circuit.
+        after_edges: edges table of the later circuit.
+        before_nodes: nodes table of the earlier circuit.
+        after_nodes: nodes table of the later circuit.
+
+    Returns:
+        Nodes with node, kind, layer, head, status (kept, removed, added, absent), x, y; edges with source, target,
+        status, score_before, score_after (0 where absent).
+
+    Raises:
+        FigureDataError: the two nodes tables are not of the same graph.
+    """
+    if set(before_nodes["node"]) != set(after_nodes["node"]):
+        raise FigureDataError(
+            "before_nodes and after_nodes: tables of different graphs; give two circuits of one model"
+        )
+    columns = ["node", "kind", "layer", "head", "in_circuit"]
+    nodes = before_nodes[columns].merge(after_nodes[["node", "in_circuit"]], on="node", suffixes=("", "_after"))
+    nodes["status"] = _status(nodes["in_circuit"], nodes["in_circuit_after"])
+    x, y = node_places(nodes)
+    nodes = nodes.drop(columns=["in_circuit", "in_circuit_after"]).assign(x=x, y=y)
+
+    before, after = (merge_inputs(edges)["score"].reset_index() for edges in (before_edges, after_edges))
+    edges = before.merge(after, on=["source", "target"], how="outer", suffixes=("_before", "_after"), sort=True)
+    edges["status"] = _status(edges["score_before"].notna(), edges["score_after"].notna())
+    return CircuitMap(nodes, edges.fillna({"score_before": 0.0, "score_after": 0.0}))
+
+
+def node_places(nodes: pd.DataFrame) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
+    """Where nodes stand: x by head, MLPs right of the heads and a little higher, y by layer.
+
+    The input stands at y = 0 in the middle of the heads, layer l at y = l + 1, the logits above the last layer.
+    """
+    heads = int(nodes["head"].max()) + 1
+    n_layers = int(nodes.loc[nodes["kind"].isin(["head", "mlp"]), "layer"].max()) + 1
+    kind = nodes["kind"].to_numpy()
+    layer = nodes["layer"].to_numpy(dtype=float)
+    middle = (heads - 1) / 2
+    x = np.select(
+        [kind == "head", kind == "mlp"],
+        [nodes["head"].to_numpy(dtype=float), heads - 1 + max(1.0, heads / 8)],
+        default=middle,
+    )
+    y = np.select(
+        [kind == "input", kind == "logits", kind == "mlp"],
+        [0.0, n_layers + 1.0, layer + 1 + _MLP_RISE],
+        default=layer + 1,
+    )
+    return x, y
+
+
+def draw_circuit_map(circuit: CircuitMap, titles: tuple[str, str], style: Figures) -> Figure:
+    """Draw the two circuits side by side: before, with what was removed; after, with what was added.
+
+    Args:
+        circuit: from :func:`compare_for_map`.
+        titles: what stands over the panels, such as the checkpoints' names.
+        style: the study's figure settings.
+    """
+    n_layers = int(circuit.nodes["y"].max())
+    height = style.width_inches * float(np.clip(0.09 * n_layers, 0.6, 1.15))
+    figure = Figure(figsize=(style.width_inches, height), layout="constrained")
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    strongest = float(circuit.edges[["score_before", "score_after"]].abs().to_numpy().max(initial=0.0))
+    for ax, title, change, score in (
+        (left, titles[0], "removed", "score_before"),
+        (right, titles[1], "added", "score_after"),
+    ):
+        _draw_edges(ax, circuit, score, change, strongest)
+        _draw_nodes(ax, circuit.nodes, change)
+        shown = circuit.edges[circuit.edges["status"].isin(["kept", change])]
+        present = circuit.nodes["status"].isin(["kept", change])
+        ax.set_title(f"{title}\n{int(present.sum()):,} nodes, {len(shown):,} edges", fontsize="medium")
+        _layer_axes(ax, circuit.nodes)
+    left.set_ylabel("Layer")
+    legend_below(figure, [*(_handle(circuit, status) for status in COLOURS), _absent_handle()])
+    return figure
+
+
+def _status(before: pd.Series, after: pd.Series) -> np.ndarray[Any, np.dtype[np.object_]]:
+    return np.select([before & after, before, after], ["kept", "removed", "added"], default="absent").astype(object)
+
+
+def _draw_edges(ax: Axes, circuit: CircuitMap, score: str, change: str, strongest: float) -> None:
+    """Curves, the weakest at the back; width and opacity grow with the cube root of |score|."""
+    shown = circuit.edges[circuit.edges["status"].isin(["kept", change])]
+    if shown.empty or strongest == 0.0:
+        return
+    strength = np.cbrt(shown[score].abs().to_numpy(dtype=float) / strongest)
+    order = np.argsort(strength, kind="stable")
+    place = circuit.nodes.set_index("node")[["x", "y"]]
+    starts = place.loc[shown["source"]].to_numpy()[order]
+    ends = place.loc[shown["target"]].to_numpy()[order]
+    crowding = min(1.0, 300 / len(shown))
+    visible = (_FAINTEST + (_STRONGEST - _FAINTEST) * strength[order]) * crowding ** (1 - strength[order])
+    opacity = np.clip(visible, 0.02, 1.0)
+    colours = [
+        (*to_rgba(COLOURS[status])[:3], alpha)
+        for status, alpha in zip(shown["status"].to_numpy()[order], opacity, strict=True)
+    ]
+    widths = _THINNEST + (_THICKEST - _THINNEST) * strength[order]
+    lines = LineCollection(list(_curves(starts, ends)), colors=colours, linewidths=widths, capstyle="round", zorder=1)
+    lines.set_rasterized(len(shown) > 1500)
+    ax.add_collection(lines)
+
+
+def _curves(
+    starts: Float[np.ndarray, "edges 2"], ends: Float[np.ndarray, "edges 2"]
+) -> Float[np.ndarray, "edges points 2"]:
+    """Upright S-curves from start to end, so that edges leave and reach nodes along the flow of the layers."""
+    t = np.linspace(0.0, 1.0, _CURVE_POINTS)
+    ease = t * t * (3 - 2 * t)
+    x = starts[:, :1] + (ends[:, :1] - starts[:, :1]) * ease
+    y = starts[:, 1:] + (ends[:, 1:] - starts[:, 1:]) * t
+    span = ends[:, 1:] - starts[:, 1:]
+    straight_up = np.abs(ends[:, :1] - starts[:, :1]) < 0.5
+    bow = np.where(straight_up & (span > 1.5), -0.06 * span, 0.0)
+    return np.stack([x + bow * np.sin(np.pi * t), y], axis=-1)
+
+
+def _draw_nodes(ax: Axes, nodes: pd.DataFrame, change: str) -> None:
+    crowd = max(int(nodes["head"].max()) + 2, int(nodes["y"].max()))
+    size = float(np.clip(900 / crowd, 9, 70))
+    for kind, of_kind in nodes.groupby("kind", sort=False):
+        marker = _MARKERS[str(kind)]
+        shown = of_kind["status"].isin(["kept", change])
+        absent = of_kind[~shown]
+        ax.scatter(
+            absent["x"],
+            absent["y"],
+            s=size,
+            marker=marker,
+            facecolor="white",
+            edgecolor=_ABSENT,
+            linewidth=0.8,
+            zorder=3,
+        )
+        present = of_kind[shown]
+        colours = [COLOURS[status] if status != "kept" else "#4d4d4d" for status in present["status"]]
+        ax.scatter(
+            present["x"], present["y"], s=size, marker=marker, c=colours, edgecolor="white", linewidth=0.7, zorder=4
+        )
+
+
+def _layer_axes(ax: Axes, nodes: pd.DataFrame) -> None:
+    """Layers as y ticks, heads and the MLP column as x ticks."""
+    heads = int(nodes["head"].max()) + 1
+    n_layers = int(nodes["y"].max()) - 1
+    step = max(1, round(n_layers / 12))
+    layers = list(range(0, n_layers, step))
+    ax.set_yticks(
+        [0, *(layer + 1 for layer in layers), n_layers + 1], ["input", *map(str, layers), "logits"], fontsize="small"
+    )
+    head_step = max(1, round(heads / 6))
+    shown_heads = list(range(0, heads, head_step))
+    right = float(nodes["x"].max())
+    ax.set_xticks([*shown_heads, right], [*(str(head) for head in shown_heads), "MLP"], fontsize="small")
+    ax.set_xlabel("Head")
+    ax.tick_params(length=0, labelleft=True)
+    ax.set_xlim(-0.7, right + 0.7)
+    ax.set_ylim(-0.5, n_layers + 1.5)
+    ax.grid(False)
+    for spine in ax.spines.values():
+        spine.set_visible(False)
+
+
+def _handle(circuit: CircuitMap, status: str) -> Line2D:
+    nodes = int((circuit.nodes["status"] == status).sum())
+    edges = int((circuit.edges["status"] == status).sum())
+    label = f"{status}: {nodes:,} nodes, {edges:,} edges"
+    return Line2D([], [], color=COLOURS[status], linewidth=1.8, marker="o", markersize=5, label=label)
+
+
+def _absent_handle() -> Line2D:
+    return Line2D(
+        [],
+        [],
+        linestyle="",
+        marker="o",
+        markersize=5,
+        color=_ABSENT,
+        markerfacecolor="white",
+        label="not in this circuit",
+    )

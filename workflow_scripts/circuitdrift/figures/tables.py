@@ -1,0 +1,276 @@
+"""The study's tables: tidy numbers for CSV, and the same laid out for reading in Markdown and LaTeX."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from circuitdrift.figures import tidy
+from circuitdrift.figures.labels import method_label, method_order, share_label, task_label
+from circuitdrift.storage import write_text
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "\N{MULTIPLICATION SIGN}": r"$\times$",
+    "\N{EN DASH}": "--",
+}
+_EMPTY = "\N{EN DASH}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table: its numbers, one observation a row, and its layout for readers, all text."""
+
+    title: str
+    note: str
+    tidy: pd.DataFrame
+    layout: pd.DataFrame
+
+
+def write_table_files(table: Table, csv: Path, md: Path, tex: Path) -> None:
+    """Write the tidy numbers as CSV, the layout as Markdown and as a LaTeX table (needs the booktabs package)."""
+    write_text(csv, table.tidy.to_csv(index=False, lineterminator="\n"))
+    write_text(md, as_markdown(table))
+    write_text(tex, as_latex(table))
+
+
+def as_markdown(table: Table) -> str:
+    """Title, table and note in GitHub's Markdown."""
+    head = [str(column) for column in table.layout.columns]
+    rows = [head, ["---"] * len(head), *table.layout.astype(str).to_numpy().tolist()]
+    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
+    return f"**{table.title}**\n\n" + "\n".join(lines) + f"\n\n{table.note}\n"
+
+
+def as_latex(table: Table) -> str:
+    """A table environment with booktabs rules, every sign escaped."""
+    head = [str(column) for column in table.layout.columns]
+    lines = [
+        " & ".join(escape_latex(cell) for cell in row) + r" \\" for row in table.layout.astype(str).to_numpy().tolist()
+    ]
+    return "\n".join(
+        [
+            r"\begin{table}",
+            r"  \centering",
+            rf"  \caption{{{escape_latex(table.title)}. {escape_latex(table.note)}}}",
+            rf"  \begin{{tabular}}{{{'l' * len(head)}}}",
+            r"    \toprule",
+            "    " + " & ".join(escape_latex(cell) for cell in head) + r" \\",
+            r"    \midrule",
+            *(f"    {line}" for line in lines),
+            r"    \bottomrule",
+            r"  \end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def escape_latex(text: str) -> str:
+    """Text with LaTeX's special characters escaped."""
+    return "".join(_LATEX.get(character, character) for character in text)
+
+
+def method_accuracy(accuracy: pd.DataFrame) -> Table:
+    """Final test accuracy by method and task, with trainable parameters (the paper's T1)."""
+    final = tidy.final_accuracy(accuracy)
+    means = final[final["statistic"] == "mean"]
+    tasks = means["task"].drop_duplicates().tolist()
+    rows = []
+    for model in means["model"].drop_duplicates():
+        of_model = means[means["model"] == model]
+        sizes = of_model.groupby("method")["trainable_parameters"].max()
+        for method in sorted(sizes.index, key=lambda name: (sizes[name], method_order(name))):
+            of_method = of_model[of_model["method"] == method].set_index("task")
+            cells = {
+                task_label(task): _percent_with_interval(
+                    of_method.loc[task, "accuracy"], *of_method.loc[task, ["lower", "upper"]]
+                )
+                if task in of_method.index
+                else _EMPTY
+                for task in tasks
+            }
+            mean = {"Mean of tasks": f"{of_method['accuracy'].mean():.1f}"} if len(of_method) == len(tasks) > 1 else {}
+            rows.append(
+                {
+                    "Model": model,
+                    "Method": method_label(method),
+                    "Trainable parameters": f"{sizes[method]:,}",
+                    "Share": share_label(of_method["trainable_share"].iloc[0]),
+                    **cells,
+                    **mean,
+                }
+            )
+    note = (
+        f"Test accuracy in % after fine-tuning, mean over {_seeds_phrase(means)}, with the mean of the seeds' 95 % "
+        f"Wilson intervals (each over {_counts_phrase(means['n'])} test prompts). Methods are ordered by trainable "
+        "parameters; the share is of all parameters, the method's own included."
+    )
+    return Table("Accuracy by method", note, final, _layout(rows))
+
+
+def base_accuracy(accuracy: pd.DataFrame, test: pd.DataFrame) -> Table:
+    """The pre-trained model's test accuracy on each task, beside what guessing the commonest answer would give.
+
+    Args:
+        accuracy: accuracy tables of any runs; their checkpoint 00 is the pre-trained model.
+        test: the examples of the test splits.
+    """
+    start = accuracy[(accuracy["checkpoint"] == accuracy["checkpoint"].min()) & (accuracy["split"] == "test")]
+    base = start.drop_duplicates(["model", "task"])[["model", "task", "n", "accuracy", "lower", "upper"]]
+    guesses = test.groupby(["model", "task"], sort=False)["answer"].agg(
+        majority_share=lambda answers: answers.value_counts(normalize=True).iloc[0],
+        commonest_answer=lambda answers: answers.value_counts().sort_index().idxmax().strip(),
+    )
+    table = base.merge(guesses.reset_index(), on=["model", "task"], how="left")
+    rows = [
+        {
+            "Model": row["model"],
+            "Task": task_label(row["task"]),
+            "Test prompts": f"{row['n']:,}",
+            "Accuracy (%)": _percent_with_interval(100 * row["accuracy"], 100 * row["lower"], 100 * row["upper"]),
+            "Majority guess (%)": f"{100 * row['majority_share']:.1f}" if pd.notna(row["majority_share"]) else _EMPTY,
+        }
+        for row in table.to_dict("records")
+    ]
+    note = (
+        "Test accuracy of the pre-trained model before any fine-tuning, with 95 % Wilson intervals. Majority guess: "
+        "the share of test prompts whose answer is the commonest one, which is what that answer alone would score."
+    )
+    return Table("Accuracy before fine-tuning", note, table, _layout(rows))
+
+
+def change_rates(summary: pd.DataFrame, controls: pd.DataFrame) -> Table:
+    """Change rates of nodes and edges by task and method, and those of the controls."""
+    table = tidy.change_rates(summary, controls)
+    levels = table.pivot_table(
+        index=["model", "task", "kind", "label", "measure"],
+        columns="level",
+        values=["value", "lower", "upper"],
+        sort=False,
+    )
+    measures = {tidy.NET_RATE: "net", tidy.CUMULATIVE_RATE: "cumulative"}
+    rows = []
+    for (_, row), (model, task, kind, label, measure) in zip(levels.iterrows(), levels.index.tolist(), strict=True):
+        node, edge = row["value"].get("node"), row["value"].get("edge")
+        rows.append(
+            {
+                "Model": model,
+                "Task": task_label(task),
+                "Comparison": label if kind == "fine-tuning" else f"Control: {label[:1].lower()}{label[1:]}",
+                "Rate": measures[measure],
+                "Nodes (%)": _range(row, "node"),
+                "Edges (%)": _range(row, "edge"),
+                "Edges / nodes": f"{edge / node:.1f}" if node else _EMPTY,
+            }
+        )
+    note = (
+        "Changed nodes (edges) for each node (edge) of the first circuit; lowest and highest value in brackets, over "
+        "seeds for methods, over methods and pairs of circuits for controls. Net: first against last checkpoint. "
+        "Cumulative: summed over transitions. Controls compare two circuits of the same stage and are to be read "
+        "against the net rates."
+    )
+    return Table("Change rates of nodes and edges", note, table, _layout(rows))
+
+
+def critical_layers(ranked: pd.DataFrame) -> Table:
+    """The critical layers by task, method, policy and seed, and the share that other tasks, policies and seeds share.
+
+    Args:
+        ranked: critical_layers tables with model, task, name (the method that spends its rank there) and seed.
+    """
+    keys = ["model", "task", "name", "policy", "seed"]
+    chosen = ranked[ranked["critical"]].sort_values([*keys, "rank_order"])
+    sets = (
+        chosen.groupby(keys, sort=False)["layer"]
+        .agg(layers=lambda layers: tuple(int(layer) for layer in layers))
+        .reset_index()
+    )
+    rows = []
+    for row in sets.to_dict("records"):
+        near = sets[(sets["model"] == row["model"])]
+        rows.append(
+            {
+                "Model": row["model"],
+                "Task": task_label(row["task"]),
+                "Method": method_label(row["name"]),
+                "Policy": row["policy"].replace("_", " "),
+                "Seed": str(row["seed"]),
+                "Critical layers": ", ".join(map(str, row["layers"])),
+                "Shared with other tasks": _mean_overlap(row, near, "task", keys),
+                "Shared with other policies": _mean_overlap(row, near, "policy", keys),
+                "Shared with other seeds": _mean_overlap(row, near, "seed", keys),
+            }
+        )
+    overlaps = _pairwise_overlaps(sets)
+    note = (
+        "Layers ranked by how much the edges that leave them changed between the first and the last checkpoint of "
+        "phase 1, largest first; by the paper's rule (score change), with scores scaled to unit mass (score change "
+        "normalised), or drawn at random. Shared: mean number of these layers that are critical too where only the "
+        f"task, the policy or the seed differs. {overlaps}"
+    )
+    return Table("Critical layers", note.strip(), chosen[[*keys, "rank_order", "layer", "value"]], _layout(rows))
+
+
+def _mean_overlap(row: dict[Hashable, Any], sets: pd.DataFrame, differing: str, keys: list[str]) -> str:
+    """Mean size of the intersection with the sets that differ from ``row`` in one key only."""
+    alike = sets
+    for key in keys:
+        alike = alike[alike[key] != row[key]] if key == differing else alike[alike[key] == row[key]]
+    if alike.empty:
+        return _EMPTY
+    own = set(row["layers"])
+    return f"{sum(len(own & set(other)) for other in alike['layers']) / len(alike):.1f} of {len(own)}"
+
+
+def _pairwise_overlaps(sets: pd.DataFrame) -> str:
+    """A sentence with the mean overlap of each pair of tasks, at equal model, method, policy and seed."""
+    joined = sets.merge(sets, on=["model", "name", "policy", "seed"], suffixes=("", "_other"))
+    phrases = []
+    for first, second in combinations(sets["task"].drop_duplicates(), 2):
+        pairs = joined[(joined["task"] == first) & (joined["task_other"] == second)]
+        if len(pairs):
+            shared = [len(set(a) & set(b)) for a, b in zip(pairs["layers"], pairs["layers_other"], strict=True)]
+            phrases.append(f"{task_label(first)} and {task_label(second)} {sum(shared) / len(shared):.1f}")
+    return f"Mean number of layers shared by tasks: {'; '.join(phrases)}." if phrases else ""
+
+
+def _layout(rows: list[dict[str, str]]) -> pd.DataFrame:
+    """Rows as a frame of text; the model's column goes where there is one model only."""
+    frame = pd.DataFrame(rows).fillna(_EMPTY)
+    return frame.drop(columns="Model") if frame["Model"].nunique() <= 1 else frame
+
+
+def _percent_with_interval(value: float, lower: float, upper: float) -> str:
+    return f"{value:.1f} [{lower:.1f}, {upper:.1f}]"
+
+
+def _range(row: pd.Series, level: str) -> str:
+    value, lower, upper = (row[part].get(level) for part in ("value", "lower", "upper"))
+    if value is None or pd.isna(value):
+        return _EMPTY
+    return f"{value:.1f}" if lower == upper else _percent_with_interval(value, lower, upper)
+
+
+def _seeds_phrase(means: pd.DataFrame) -> str:
+    return "one seed" if means["seeds"].max() == 1 else f"{_counts_phrase(means['seeds'])} seeds"
+
+
+def _counts_phrase(counts: pd.Series) -> str:
+    low, high = int(counts.min()), int(counts.max())
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
