@@ -5,9 +5,9 @@ from pathlib import Path
 from circuitdrift import stage
 from circuitdrift.allocation.policies import draw_layers
 from circuitdrift.config import RandomLoraMethod
+from circuitdrift.models.loading import load_config
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table
-from circuitdrift.training.adapters import shape_of
 
 
 def main(*, manifest: Path, critical_layers: Path, method: RandomLoraMethod, seed: int, provenance: Provenance) -> None:
@@ -20,7 +20,7 @@ def main(*, manifest: Path, critical_layers: Path, method: RandomLoraMethod, see
         seed: seed of the run.
         provenance: origin of the file.
     """
-    n_layers = shape_of(manifest).config.num_hidden_layers
+    n_layers = load_config(manifest).num_hidden_layers
     table = draw_layers(n_layers, method.critical_layers, seed, method.draw)
     write_table(critical_layers, table, "critical_layers", provenance.with_seed(seed))
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from circuitdrift.models import hub, package
 from circuitdrift.models.manifest import Manifest, ManifestError, read_manifest, verify_files
+
+if TYPE_CHECKING:  # to import these takes longer than many a job that needs a tokenizer or a configuration alone
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -50,6 +53,16 @@ def _folder_and_remedy(path: Path, manifest: Manifest) -> tuple[Path, str]:
             raise ManifestError(f"{path}: unknown model source {other!r}; delete it and run the workflow again")
 
 
+def load_config(manifest: Path) -> PretrainedConfig:
+    """The model's configuration, such as its number of layers; no weights are read.
+
+    Raises:
+        ManifestError: see ``model_folder``.
+    """
+    config = AutoConfig.from_pretrained(model_folder(manifest), local_files_only=True, trust_remote_code=False)
+    return cast("PretrainedConfig", config)
+
+
 def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
     """The model's own tokenizer.
 
@@ -57,7 +70,7 @@ def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
         ManifestError: see ``model_folder``.
     """
     tokenizer = AutoTokenizer.from_pretrained(model_folder(manifest), local_files_only=True, trust_remote_code=False)
-    return cast(PreTrainedTokenizerBase, tokenizer)
+    return cast("PreTrainedTokenizerBase", tokenizer)
 
 
 def load_model(manifest: Path, device: torch.device) -> PreTrainedModel:
@@ -76,4 +89,4 @@ def load_model(manifest: Path, device: torch.device) -> PreTrainedModel:
         local_files_only=True,
         trust_remote_code=False,
     )
-    return cast(PreTrainedModel, model.to(device).eval())
+    return cast("PreTrainedModel", model.to(device).eval())

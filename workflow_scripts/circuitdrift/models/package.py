@@ -14,12 +14,16 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from filelock import FileLock
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from circuitdrift.models.manifest import ManifestError, sha256_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def cache_root() -> Path:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ANCHOR = "="
 """Stands for the prompt when an answer is encoded: no tokenizer joins it to the space, word or number that follows."""

@@ -15,11 +15,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from circuitdrift.allocation.ranks import BlockLinear, RankPatterns, pattern_of_module
-from circuitdrift.models.loading import model_folder
+from circuitdrift.models.loading import load_config
 from circuitdrift.models.manifest import read_manifest
 
 ADAPTER = "default"
@@ -40,8 +40,7 @@ class AdapterSize:
 
 def shape_of(manifest: Path) -> PreTrainedModel:
     """The model on the meta device: every module and shape, no weights."""
-    config = AutoConfig.from_pretrained(model_folder(manifest), local_files_only=True, trust_remote_code=False)
-    return shape_of_config(config)
+    return shape_of_config(load_config(manifest))
 
 
 def shape_of_config(config: PretrainedConfig) -> PreTrainedModel:

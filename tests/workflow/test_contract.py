@@ -1,0 +1,117 @@
+"""What holds for the rules as text: signatures, laziness, dry runs, lint."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT
+from snakemake.api import SnakemakeApi
+from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
+
+CONFIGS = [ROOT / "config.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
+TARGETS = ["models", "data", "runs", "circuits", "drift", "allocations", "figures", "tables", "all"]
+
+
+def parsed_rules():
+    with SnakemakeApi(OutputSettings(quiet=None)) as api:
+        workflow = api.workflow(
+            ResourceSettings(cores=1),
+            config_settings=ConfigSettings(configfiles=[ROOT / "configs" / "smoke.yaml"]),
+            snakefile=ROOT / "Snakefile",
+        )
+        found = workflow._workflow
+        return [rule for rule in found.rules if rule.script], {
+            rule.name for rule in found.rules if found.is_local(rule)
+        }
+
+
+@pytest.fixture(scope="module")
+def rules():
+    return parsed_rules()[0]
+
+
+@pytest.fixture(scope="module")
+def local_rules():
+    return parsed_rules()[1]
+
+
+def test_every_rule_gives_its_script_exactly_the_keywords_of_main(rules):
+    assert len(rules) > 15
+    for rule in rules:
+        script = Path(str(rule.script)).stem
+        fields = {name for group in (rule.input, rule.output, rule.params) for name in group.keys()}  # noqa: SIM118
+        keywords = set(inspect.signature(importlib.import_module(script).main).parameters)
+        assert fields == keywords, f"{rule.name}: rule has {fields - keywords}, main has {keywords - fields}"
+
+
+def test_every_script_belongs_to_the_rule_it_is_named_after(rules):
+    used = set()
+    for rule in rules:
+        script = Path(str(rule.script)).stem
+        assert rule.name == script or rule.name.startswith(f"{script}_")
+        used.add(script)
+    assert used == {path.stem for path in (ROOT / "workflow_scripts").glob("*.py")}
+
+
+def test_every_rule_says_what_it_needs_and_where_it_logs(rules, local_rules):
+    for rule in rules:
+        assert rule.log, rule.name
+        assert rule.conda_env == "../environment.yml", rule.name
+        if rule.name not in local_rules:
+            assert {"mem_mb", "runtime"} <= set(rule.resources), rule.name
+
+
+def test_parsing_imports_no_torch(tmp_path):
+    command = [sys.executable, "-X", "importtime", "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile")]
+    command += ["--dry-run", "--configfile", str(ROOT / "configs" / "smoke.yaml"), "--directory", str(tmp_path)]
+    result = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert result.returncode == 0, result.stderr[-2000:]
+    imported = {
+        line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines() if line.startswith("import time")
+    }
+    assert "circuitdrift.study" in imported
+    assert not {"torch", "transformers", "peft", "seaborn"} & imported
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_target_of_every_config_can_be_planned(workflow, config):
+    result = workflow.call(*TARGETS, "--dry-run", config=config)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_a_config_of_nothing_but_empty_sections_is_a_study_of_nothing(workflow, tmp_path):
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("models:\ntasks:\nmethods:\ncircuit:\nexecution:\n")
+    assert workflow.rules_to_run(config=empty) == {"write_config"}
+
+
+def test_lint_is_clean(workflow):
+    result = workflow.call("--lint")
+    assert result.returncode == 0, result.stderr + result.stdout
+
+
+def test_the_conda_environment_pins_what_requirements_pin():
+    lines = (ROOT / "requirements.txt").read_text().splitlines()
+    pinned = [line for line in lines if line and not line.startswith("#")]
+    dependencies = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    assert next(entry["pip"] for entry in dependencies if isinstance(entry, dict)) == pinned
+    assert all("==" in line for line in pinned)
+
+
+def test_continuous_integration_calls_what_the_readme_names():
+    script = (ROOT / ".ci" / "run").read_text()
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    for command in ("make test", "make test-slurm", "make run"):
+        assert command in script

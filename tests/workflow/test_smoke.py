@@ -1,0 +1,166 @@
+"""The smoke study end to end, and what an edit makes Snakemake do again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from conftest import Workflow, copy_repository
+from safetensors import safe_open
+
+SCORING = {"score_edges_base", "score_edges_01_to_02"}
+SELECTION = {"select_circuits_base", "select_circuits_01_to_02"}
+FAITHFULNESS = {"measure_faithfulness_base", "measure_faithfulness_01_to_02"}
+MAKING = {"pretrain", "generate_data", "finetune"}
+
+
+def digests(results: Path) -> dict[str, str]:
+    kinds = {".parquet", ".safetensors", ".json"}
+    files = [path for path in sorted(results.rglob("*")) if path.suffix in kinds]
+    return {str(path.relative_to(results)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory) -> Workflow:
+    folder = tmp_path_factory.mktemp("smoke")
+    made = Workflow(copy_repository(folder / "repository"), folder / "elsewhere")
+    made.directory.mkdir()
+    result = made.call("--cores", "2")
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-6000:]
+    return made
+
+
+@pytest.fixture
+def edited(smoke):
+    """Edits a file of the repository for the length of a test."""
+    originals = {}
+
+    def edit(name: str, old: str, new: str) -> None:
+        path = smoke.repository / name
+        originals[path] = path.read_text()
+        assert old in originals[path]
+        path.write_text(originals[path].replace(old, new))
+
+    yield edit
+    for path, text in originals.items():
+        path.write_text(text)
+
+
+def test_it_leaves_every_promised_file(smoke):
+    results = smoke.directory / "results" / "smoke"
+    run = "toy/add_sub_100/lora_r1/seed-0"
+    promised = [
+        "config.json",
+        "models/toy/manifest.json",
+        "models/toy/config.json",
+        "models/toy/model.safetensors",
+        *(f"data/toy/add_sub_100/{split}.parquet" for split in ("train", "circuit", "test")),
+        *(f"runs/{run}/checkpoints/{c}/adapter_model.safetensors" for c in ("00", "01", "02")),
+        *(f"runs/{run}/{table}.parquet" for table in ("training_log", "accuracy")),
+        *(
+            f"circuits/{place}/{name}"
+            for place in ("toy/add_sub_100/base", f"{run}/01", f"{run}/02")
+            for name in ("scores.safetensors", "edges.parquet", "nodes.parquet", "faithfulness.parquet")
+        ),
+        *(f"drift/{run}/{table}.parquet" for table in ("transitions", "summary", "layers")),
+        "allocation/toy/add_sub_100/circuit_lora_1_3/seed-1/critical_layers.parquet",
+        "allocation/toy/add_sub_100/circuit_lora_1_3/seed-1/adapter_config.json",
+    ]
+    assert [name for name in promised if not (results / name).is_file()] == []
+    for kind in ("pdf", "svg", "png", "parquet"):
+        assert len(list((results / "figures").glob(f"*.{kind}"))) >= 6
+    for kind in ("csv", "md", "tex"):
+        assert len(list((results / "tables").glob(f"*.{kind}"))) >= 3
+
+
+def test_every_file_says_where_it_comes_from(smoke):
+    results = smoke.directory / "results" / "smoke"
+    for path in results.rglob("*.parquet"):
+        provenance = json.loads(pq.read_schema(path).metadata[b"provenance"])
+        assert all(provenance[key] for key in ("rule", "code_digest", "config_digest", "packages")), path
+    for path in results.rglob("scores.safetensors"):
+        with safe_open(path, framework="pt") as opened:
+            metadata = opened.metadata()
+        assert json.loads(metadata["provenance"])["device"] == "cpu"
+        assert json.loads(metadata["writers"])[0] == "input"
+        assert json.loads(metadata["readers"])[-1] == "logits"
+
+
+def test_a_second_run_has_nothing_to_do(smoke):
+    result = smoke.call("--cores", "2")
+    assert result.returncode == 0
+    assert "Nothing to be done" in result.stdout + result.stderr
+    assert smoke.rules_to_run() == set()
+
+
+def test_the_profile_may_be_left_out(smoke):
+    assert smoke.rules_to_run("--workflow-profile", "none") == set()
+
+
+def test_the_same_study_twice_gives_the_same_bytes(smoke, tmp_path):
+    again = Workflow(smoke.repository, tmp_path)
+    result = again.call("--cores", "2")
+    assert result.returncode == 0, result.stderr[-6000:]
+    first, second = digests(smoke.directory / "results"), digests(tmp_path / "results")
+    assert len(first) > 50
+    assert {name for name in first.keys() | second.keys() if first.get(name) != second.get(name)} == set()
+
+
+def test_a_new_circuit_fraction_selects_again_but_does_not_score_again(smoke, edited):
+    edited("configs/smoke.yaml", "fraction: 0.2", "fraction: 0.3")
+    rules = smoke.rules_to_run()
+    assert rules >= SELECTION | FAITHFULNESS | {"compare_circuits", "rank_layers", "write_config"}
+    assert not rules & (SCORING | MAKING - {"finetune"})
+
+
+def test_a_new_figure_style_redraws_figures_alone(smoke, edited):
+    edited("configs/smoke.yaml", "study: smoke", "study: smoke\nfigures: {dpi: 80}")
+    rules = smoke.rules_to_run()
+    assert rules
+    assert all(name.startswith("plot_") for name in rules - {"write_config"})
+
+
+def test_a_new_number_of_bootstrap_resamples_measures_faithfulness_again(smoke, edited):
+    edited("configs/smoke.yaml", "bootstrap: 100", "bootstrap: 200")
+    rules = smoke.rules_to_run()
+    assert rules >= FAITHFULNESS
+    assert not rules & (SCORING | SELECTION | MAKING)
+
+
+def test_an_edited_library_module_re_runs_the_rules_that_use_it(smoke, edited):
+    edited("workflow_scripts/circuitdrift/drift/layers.py", "from __future__ import annotations\n", EDIT)
+    rules = smoke.rules_to_run()
+    assert "compare_circuits" in rules
+    assert not rules & (SCORING | SELECTION | FAITHFULNESS | {"pretrain", "generate_data"})
+
+
+EDIT = "from __future__ import annotations\n\nADDED_BY_A_TEST = 1\n"
+
+
+def test_a_comment_or_a_docstring_re_runs_nothing(smoke, edited):
+    module = "workflow_scripts/circuitdrift/drift/layers.py"
+    edited(module, "from __future__ import annotations\n", "from __future__ import annotations\n\n# a comment\n")
+    edited("workflow_scripts/compare_circuits.py", '"""', '"""Edited. ')
+    assert smoke.rules_to_run() == set()
+    assert smoke.rules_to_run("--workflow-profile", "none") == set()
+
+
+def test_a_fresh_checkout_re_runs_nothing(smoke):
+    for path in [*(smoke.repository / "workflow_scripts").rglob("*.py"), *(smoke.repository / "rules").glob("*.smk")]:
+        path.touch()
+    assert smoke.rules_to_run() == set()
+    assert smoke.rules_to_run("--workflow-profile", "none") == set()
+
+
+def test_the_report_shows_every_figure(smoke):
+    report = smoke.directory / "report.html"
+    result = smoke.call("--report", str(report))
+    assert result.returncode == 0, result.stderr[-3000:]
+    text = report.read_text()
+    names = {path.stem for path in (smoke.directory / "results" / "smoke" / "figures").glob("*.svg")}
+    assert len(names) >= 6
+    assert [name for name in names if not re.search(rf"\b{name}\.svg", text)] == []
