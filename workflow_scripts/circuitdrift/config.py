@@ -39,9 +39,9 @@ class ScratchModel(Section):
     width: int = Field(128, ge=8)
     mlp_width: int = Field(512, ge=8)
     largest_number: int = Field(500, ge=20, description="every integer 0..largest_number is one token")
-    steps: int = Field(800, ge=1, description="optimiser steps of pre-training")
+    steps: int = Field(600, ge=1, description="optimiser steps of pre-training")
     batch_size: int = Field(64, ge=1, description="packed rows per step")
-    learning_rate: float = Field(5e-3, gt=0, description="of pre-training, after warm-up")
+    learning_rate: float = Field(6e-3, gt=0, description="of pre-training, after warm-up")
     seed: int = 0
     dtype: Literal["float32"] = "float32"
 
