@@ -1,9 +1,9 @@
 """Muon: momentum whose update of each matrix is made orthogonal.
 
-The method is that of Jordan et al. 2024 (kellerjordan.github.io/posts/muon). On the embedded model it needs about
-half the steps that AdamW needs. PyTorch's own version multiplies in bfloat16, matrix by matrix, which takes longer on
-a CPU without fast bfloat16 than the rest of the step; here the matrices of one shape are updated as one batch in their
-own precision.
+The method is that of Jordan et al. 2024 (kellerjordan.github.io/posts/muon). In one run each of the embedded model it
+reached after 225 steps the loss that AdamW, at the same untuned learning rate, reached after 375. PyTorch's own
+version multiplies in bfloat16, matrix by matrix, which takes longer on a CPU without fast bfloat16 than the rest of
+the step; here the matrices of one shape are updated as one batch in their own precision.
 """
 
 from __future__ import annotations
