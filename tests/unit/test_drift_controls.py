@@ -176,7 +176,7 @@ def test_compare_circuits_refuses_what_it_cannot_compare(tmp_path):
     with pytest.raises(DriftError, match=r"is of checkpoint '00' but .* of '01'"):
         compare(tmp_path, [(base[0], first[1]), (first[0], base[1])])
     other = write_circuit(tmp_path, 0, "02", Graph(n_layers=4, n_heads=2, parallel=True))
-    with pytest.raises(DriftError, match=r"base.edges\.parquet has 11 nodes .*02.edges\.parquet has 14 nodes"):
+    with pytest.raises(DriftError, match=r"00.edges\.parquet has 11 nodes .*02.edges\.parquet has 14 nodes"):
         compare(tmp_path, [base, other])
     with pytest.raises(StorageError, match="no such file"):
         compare(tmp_path, [base, (tmp_path / "none.parquet", first[1])])
