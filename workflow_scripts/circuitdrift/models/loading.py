@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils.logging import disable_progress_bar
 
 from circuitdrift.models import hub, package
 from circuitdrift.models.manifest import Manifest, ManifestError, read_manifest, verify_files
@@ -81,6 +82,7 @@ def load_model(manifest: Path, device: torch.device) -> PreTrainedModel:
     Raises:
         ManifestError: see ``model_folder``.
     """
+    disable_progress_bar()  # a bar for each load would fill the logs
     model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
         model_folder(manifest),
         dtype=DTYPES[read_manifest(manifest).dtype],

@@ -6,6 +6,7 @@ and the scale of every adapter are compared with what was asked for.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -144,7 +145,8 @@ def attach_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> PeftMo
     """
     wanted = wanted_adapters(config, block_linears(model))
     model.name_or_path = config.base_model_name_or_path  # peft records this name, which was a path of this machine
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft's own use
         torch.manual_seed(seed)
         adapted = get_peft_model(model, config)
     verify_adapters(adapted, wanted)
