@@ -144,7 +144,7 @@ EDIT = "from __future__ import annotations\n\nADDED_BY_A_TEST = 1\n"
 def test_a_comment_or_a_docstring_re_runs_nothing(smoke, edited):
     module = "workflow_scripts/circuitdrift/drift/layers.py"
     edited(module, "from __future__ import annotations\n", "from __future__ import annotations\n\n# a comment\n")
-    edited("workflow_scripts/compare_circuits.py", '"""', '"""Edited. ')
+    edited("workflow_scripts/compare_circuits.py", '"""Stage', '"""Edited stage')
     assert smoke.rules_to_run() == set()
     assert smoke.rules_to_run("--workflow-profile", "none") == set()
 
