@@ -89,6 +89,7 @@ def test_the_same_tensors_give_the_same_bytes(tmp_path):
         write_tensors(tmp_path / str(number), {"x": torch.arange(4.0)}, metadata, Provenance.detached())
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
     assert read_tensors(tmp_path / "0")[1].items() >= metadata.items()
+    assert (tmp_path / "0").stat().st_mode & 0o777 == 0o644
 
 
 def test_truncated_tensors_and_json_are_named(tmp_path):

@@ -161,6 +161,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(temporary)
+        temporary.chmod(0o644)  # safetensors writes files that their owner alone may read
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.rename(path)
