@@ -9,7 +9,7 @@ rule rank_layers:
     output:
         critical_layers=f"{study.allocation}/critical_layers.parquet",
     log:
-        "logs/rank_layers/{model}/{task}/{name}/seed-{seed}.log",
+        "<logs>/rank_layers/{model}/{task}/{name}/seed-{seed}.log",
     wildcard_constraints:
         name=one_of(study.methods_of("circuit_lora")),
     conda:
@@ -30,7 +30,7 @@ rule draw_random_layers:
     output:
         critical_layers=f"{study.allocation}/critical_layers.parquet",
     log:
-        "logs/draw_random_layers/{model}/{task}/{name}/seed-{seed}.log",
+        "<logs>/draw_random_layers/{model}/{task}/{name}/seed-{seed}.log",
     wildcard_constraints:
         name=one_of(study.methods_of("random_lora")),
     conda:
@@ -53,7 +53,7 @@ rule allocate_ranks:
     output:
         adapter_config=f"{study.allocation}/adapter_config.json",
     log:
-        "logs/allocate_ranks/{model}/{task}/{name}/seed-{seed}.log",
+        "<logs>/allocate_ranks/{model}/{task}/{name}/seed-{seed}.log",
     conda:
         "../environment.yml"
     resources:

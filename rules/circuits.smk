@@ -12,7 +12,7 @@ for job in study.circuit_jobs:
         output:
             scores=job.files("scores.safetensors"),
         log:
-            f"logs/score_edges/{job.log_name}.log",
+            f"<logs>/score_edges/{job.log_name}.log",
         conda:
             "../environment.yml"
         threads: threads_for
@@ -35,7 +35,7 @@ for job in study.circuit_jobs:
             edges=job.files("edges.parquet"),
             nodes=job.files("nodes.parquet"),
         log:
-            f"logs/select_circuits/{job.log_name}.log",
+            f"<logs>/select_circuits/{job.log_name}.log",
         conda:
             "../environment.yml"
         resources:
@@ -58,7 +58,7 @@ for job in study.circuit_jobs:
         output:
             faithfulness=job.files("faithfulness.parquet"),
         log:
-            f"logs/measure_faithfulness/{job.log_name}.log",
+            f"<logs>/measure_faithfulness/{job.log_name}.log",
         conda:
             "../environment.yml"
         threads: threads_for

@@ -37,6 +37,10 @@ for path in study.prompt_files.values():
         raise WorkflowError(f"{path} cannot be used:\n{prompt_file.report(problems)}")
 
 
+pathvars:
+    logs=f"logs/{study.config.study}",
+
+
 def one_of(names):
     """Wildcard constraint: one of these names; never true where there is none."""
     return "|".join(map(re.escape, names)) or "(?!)"

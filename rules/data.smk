@@ -10,7 +10,7 @@ rule generate_data:
         circuit=f"{study.data}/circuit.parquet",
         test=f"{study.data}/test.parquet",
     log:
-        "logs/generate_data/{model}/{task}.log",
+        "<logs>/generate_data/{model}/{task}.log",
     conda:
         "../environment.yml"
     resources:

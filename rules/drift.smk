@@ -10,7 +10,7 @@ rule compare_circuits:
         summary=f"{study.drift}/summary.parquet",
         layers=f"{study.drift}/layers.parquet",
     log:
-        "logs/compare_circuits/{model}/{task}/{method}/seed-{seed}.log",
+        "<logs>/compare_circuits/{model}/{task}/{method}/seed-{seed}.log",
     conda:
         "../environment.yml"
     resources:
@@ -29,7 +29,7 @@ rule measure_controls:
     output:
         controls=study.controls,
     log:
-        "logs/measure_controls/{model}/{task}/{method}.log",
+        "<logs>/measure_controls/{model}/{task}/{method}.log",
     conda:
         "../environment.yml"
     resources:

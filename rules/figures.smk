@@ -17,7 +17,7 @@ rule plot_accuracy_and_faithfulness:
     output:
         **figure_files("accuracy_and_faithfulness", "Training"),
     log:
-        "logs/plot_accuracy_and_faithfulness.log",
+        "<logs>/plot_accuracy_and_faithfulness.log",
     conda:
         "../environment.yml"
     resources:
@@ -37,7 +37,7 @@ rule plot_transition_changes:
     output:
         **figure_files("transition_changes", "Drift"),
     log:
-        "logs/plot_transition_changes.log",
+        "<logs>/plot_transition_changes.log",
     conda:
         "../environment.yml"
     resources:
@@ -57,7 +57,7 @@ rule plot_change_rates:
     output:
         **figure_files("change_rates", "Drift"),
     log:
-        "logs/plot_change_rates.log",
+        "<logs>/plot_change_rates.log",
     conda:
         "../environment.yml"
     resources:
@@ -76,7 +76,7 @@ rule plot_layer_changes:
     output:
         **figure_files("layer_changes", "Drift"),
     log:
-        "logs/plot_layer_changes.log",
+        "<logs>/plot_layer_changes.log",
     conda:
         "../environment.yml"
     resources:
@@ -99,7 +99,7 @@ rule plot_circuit_before_after:
     output:
         **figure_files("circuit_before_after", "Circuits"),
     log:
-        "logs/plot_circuit_before_after.log",
+        "<logs>/plot_circuit_before_after.log",
     conda:
         "../environment.yml"
     resources:
@@ -118,7 +118,7 @@ rule plot_method_accuracy:
     output:
         **figure_files("method_accuracy", "Methods"),
     log:
-        "logs/plot_method_accuracy.log",
+        "<logs>/plot_method_accuracy.log",
     conda:
         "../environment.yml"
     resources:
@@ -145,7 +145,7 @@ rule plot_explorer:
             labels={"figure": "interactive explorer"},
         ),
     log:
-        "logs/plot_explorer.log",
+        "<logs>/plot_explorer.log",
     conda:
         "../environment.yml"
     resources:

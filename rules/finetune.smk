@@ -12,7 +12,7 @@ rule finetune:
         training_log=f"{study.run}/training_log.parquet",
         accuracy=f"{study.run}/accuracy.parquet",
     log:
-        "logs/finetune/{model}/{task}/{method}/seed-{seed}.log",
+        "<logs>/finetune/{model}/{task}/{method}/seed-{seed}.log",
     benchmark:
         f"{study.run}/benchmark.tsv"
     conda:

@@ -5,7 +5,7 @@ rule write_config:
     output:
         config=f"{study.results}/config.json",
     log:
-        "logs/write_config.log",
+        "<logs>/write_config.log",
     localrule: True
     conda:
         "../environment.yml"
@@ -22,7 +22,7 @@ rule pretrain:
         tokenizer=f"{study.model_folder}/tokenizer.json",
         log=f"{study.model_folder}/pretraining_log.parquet",
     log:
-        "logs/pretrain/{model}.log",
+        "<logs>/pretrain/{model}.log",
     wildcard_constraints:
         model=one_of(study.models_from("scratch")),
     conda:
@@ -43,7 +43,7 @@ rule fetch_model:
     output:
         manifest=study.manifest,
     log:
-        "logs/fetch_model/{model}.log",
+        "<logs>/fetch_model/{model}.log",
     wildcard_constraints:
         model=one_of(study.models_from("hub", "local", "package")),
     localrule: True

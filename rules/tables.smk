@@ -5,7 +5,7 @@ rule tabulate_method_accuracy:
     output:
         **table_files("method_accuracy"),
     log:
-        "logs/tabulate_method_accuracy.log",
+        "<logs>/tabulate_method_accuracy.log",
     conda:
         "../environment.yml"
     resources:
@@ -24,7 +24,7 @@ rule tabulate_change_rates:
     output:
         **table_files("change_rates"),
     log:
-        "logs/tabulate_change_rates.log",
+        "<logs>/tabulate_change_rates.log",
     conda:
         "../environment.yml"
     resources:
@@ -42,7 +42,7 @@ rule tabulate_critical_layers:
     output:
         **table_files("critical_layers"),
     log:
-        "logs/tabulate_critical_layers.log",
+        "<logs>/tabulate_critical_layers.log",
     conda:
         "../environment.yml"
     resources:
@@ -61,7 +61,7 @@ rule tabulate_base_accuracy:
     output:
         **table_files("base_accuracy"),
     log:
-        "logs/tabulate_base_accuracy.log",
+        "<logs>/tabulate_base_accuracy.log",
     conda:
         "../environment.yml"
     resources:
