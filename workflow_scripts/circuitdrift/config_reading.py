@@ -82,9 +82,7 @@ def _dotted_key(location: tuple[int | str, ...], raw: Any) -> str:
     parts = []
     node = raw
     for step in location:
-        if (isinstance(node, dict) and step in node) or (
-            isinstance(node, list) and isinstance(step, int) and step < len(node)
-        ):
+        if isinstance(node, dict) and step in node:
             node = node[step]
         elif step == "[key]" or _is_tag(step, node):
             continue
