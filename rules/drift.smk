@@ -37,7 +37,7 @@ rule measure_controls:
         runtime=30,
     params:
         fraction=study.config.circuit.fraction,
-        drift=settings(study.config.drift),
+        random_circuits=study.config.drift.random_circuits,
         provenance=code_of("measure_controls"),
     script:
         "../workflow_scripts/measure_controls.py"

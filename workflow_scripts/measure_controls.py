@@ -9,7 +9,6 @@ from torch import Tensor
 
 from circuitdrift import stage
 from circuitdrift.circuits.graph import Graph
-from circuitdrift.config import Drift
 from circuitdrift.drift.controls import BASE_SEED, circuit_membership, compare_all_pairs, compare_pair, random_scores
 from circuitdrift.drift.series import DriftError
 from circuitdrift.provenance import BASE_CHECKPOINT, Provenance
@@ -30,7 +29,7 @@ class ScoreFile:
 
 
 def main(
-    base_scores: Path, scores: list[Path], controls: Path, fraction: float, drift: Drift, provenance: Provenance
+    base_scores: Path, scores: list[Path], controls: Path, fraction: float, random_circuits: int, provenance: Provenance
 ) -> None:
     """Compare circuits that differ by noise or by chance; ``circuitdrift.drift.controls`` says what each answers.
 
@@ -39,7 +38,7 @@ def main(
         scores: scores of the last checkpoint of every seed of one method.
         controls: output; the rows of random_circuit have the checkpoint ``none``, and draws in place of seeds.
         fraction: share of all edges that a circuit keeps before pruning.
-        drift: how many random circuits to draw; every pair of draws is compared.
+        random_circuits: how many random circuits to draw; every pair of draws is compared.
         provenance: origin of the output.
 
     Raises:
@@ -60,7 +59,7 @@ def main(
     finals = {seed: circuit_membership(run.graph, run.tensors["scores"], fraction) for seed, run in runs.items()}
     drawn = {
         draw: circuit_membership(base.graph, random_scores(base.graph, draw), fraction)
-        for draw in range(drift.random_circuits)
+        for draw in range(random_circuits)
     }
     frames = [
         *compare_all_pairs("other_seed", _last_checkpoint(runs), finals),

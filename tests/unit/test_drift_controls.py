@@ -14,7 +14,7 @@ import measure_controls
 import rank_layers
 from circuitdrift.circuits.graph import Graph
 from circuitdrift.circuits.selection import edge_count, edge_table, node_table, strongest_edges, top_circuit
-from circuitdrift.config import CircuitLoraMethod, Drift
+from circuitdrift.config import CircuitLoraMethod
 from circuitdrift.drift.controls import circuit_membership, compare_pair, random_scores
 from circuitdrift.drift.series import DriftError, merge_inputs
 from circuitdrift.provenance import Provenance
@@ -89,7 +89,7 @@ def measure(tmp_path: Path, base: Path, scores: list[Path]) -> Path:
         scores=scores,
         controls=controls,
         fraction=FRACTION,
-        drift=Drift(random_circuits=4),
+        random_circuits=4,
         provenance=Provenance.detached(),
     )
     return controls
