@@ -35,4 +35,4 @@ test-slurm: setup
 	timeout --kill-after=60 1800 bash tests/slurm/one_node_slurm.sh $(BIN)/python -m pytest tests/slurm -m slurm
 
 schema: setup
-	cd workflow_scripts && ../$(BIN)/python -c 'import json; from circuitdrift.config import StudyConfig; print(json.dumps(StudyConfig.model_json_schema(), indent=2))' > ../configs/study.schema.json
+	cd workflow_scripts && ../$(BIN)/python -c 'import json; from circuitdrift.config.study import StudyConfig; print(json.dumps(StudyConfig.model_json_schema(), indent=2))' > ../configs/study.schema.json

@@ -6,7 +6,7 @@ from pathlib import Path
 from circuitdrift import stage
 from circuitdrift.allocation import policies
 from circuitdrift.allocation.ranks import adapter_parameters, matched_uniform_rank, rank_patterns, ranks_by_layer
-from circuitdrift.config import CircuitLoraMethod, RandomLoraMethod, Training
+from circuitdrift.config.methods import CircuitLoraMethod, RandomLoraMethod, Training
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_json
 from circuitdrift.training.adapters import base_model_name, block_linears, config_as_json, lora_config, shape_of

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from circuitdrift import stage
 from circuitdrift.allocation.policies import draw_layers
-from circuitdrift.config import RandomLoraMethod
+from circuitdrift.config.methods import RandomLoraMethod
 from circuitdrift.models.loading import load_config
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitdrift import stage
-from circuitdrift.config import HubModel, LocalModel, PackageModel
+from circuitdrift.config.models import HubModel, LocalModel, PackageModel
 from circuitdrift.models import hub, local, package
 from circuitdrift.models.manifest import write_manifest
 from circuitdrift.provenance import Provenance

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from circuitdrift import stage
 from circuitdrift.allocation.ranks import rank_patterns, ranks_by_layer
 from circuitdrift.compute import resolve_device, resolve_precision
-from circuitdrift.config import FullMethod, LoraMethod, MethodConfig, Training
+from circuitdrift.config.methods import FullMethod, LoraMethod, MethodConfig, Training
 from circuitdrift.models.loading import load_model
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from circuitdrift import stage
-from circuitdrift.config import CompositionalTask, FileTask, TaskConfig
+from circuitdrift.config.tasks import CompositionalTask, FileTask, TaskConfig
 from circuitdrift.models.loading import load_tokenizer
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table

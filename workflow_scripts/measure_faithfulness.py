@@ -8,7 +8,7 @@ from circuitdrift import stage
 from circuitdrift.circuits.metrics import faithfulness_curve, prompt_pairs
 from circuitdrift.circuits.selection import scores_of_table
 from circuitdrift.compute import resolve_device
-from circuitdrift.config import Faithfulness
+from circuitdrift.config.circuits import Faithfulness
 from circuitdrift.models.anatomy import anatomy_of
 from circuitdrift.provenance import BASE_CHECKPOINT, Provenance
 from circuitdrift.storage import read_table, write_table

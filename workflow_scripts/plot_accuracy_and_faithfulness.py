@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from circuitdrift import stage
-from circuitdrift.config import Figures
+from circuitdrift.config.figures import Figures
 from circuitdrift.figures.curves import draw_accuracy_and_faithfulness
 from circuitdrift.figures.style import save_figure, theme
 from circuitdrift.figures.tidy import accuracy_and_faithfulness

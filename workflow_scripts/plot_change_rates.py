@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from circuitdrift import stage
-from circuitdrift.config import Figures
+from circuitdrift.config.figures import Figures
 from circuitdrift.figures.comparisons import draw_change_rates
 from circuitdrift.figures.style import save_figure, theme
 from circuitdrift.figures.tidy import change_rates

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from circuitdrift import stage
-from circuitdrift.config import Figures
+from circuitdrift.config.figures import Figures
 from circuitdrift.figures.circuit_map import compare_for_map, draw_circuit_map
 from circuitdrift.figures.labels import checkpoint_label
 from circuitdrift.figures.style import save_figure, theme

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from circuitdrift import stage
-from circuitdrift.config import Figures
+from circuitdrift.config.figures import Figures
 from circuitdrift.figures.explorer import as_html, build_chart, tables_for_explorer
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_tables, write_text

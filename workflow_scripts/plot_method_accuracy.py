@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from circuitdrift import stage
-from circuitdrift.config import Figures
+from circuitdrift.config.figures import Figures
 from circuitdrift.figures.comparisons import draw_method_accuracy
 from circuitdrift.figures.style import save_figure, theme
 from circuitdrift.figures.tidy import final_accuracy

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from circuitdrift import stage
 from circuitdrift.compute import resolve_device
-from circuitdrift.config import ScratchModel
+from circuitdrift.config.models import ScratchModel
 from circuitdrift.models.embedded_corpus import build_corpus
 from circuitdrift.models.embedded_model import ROW_LENGTH, build_model, save_model
 from circuitdrift.models.embedded_tokenizer import build_tokenizer

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from circuitdrift import stage
-from circuitdrift.config import CircuitLoraMethod
+from circuitdrift.config.methods import CircuitLoraMethod
 from circuitdrift.drift.layers import rank_layers
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table

@@ -11,7 +11,7 @@ from circuitdrift import stage
 from circuitdrift.circuits.attribution import score_edges
 from circuitdrift.circuits.metrics import prompt_pairs
 from circuitdrift.compute import resolve_device
-from circuitdrift.config import Attribution
+from circuitdrift.config.circuits import Attribution
 from circuitdrift.models.anatomy import anatomy_of
 from circuitdrift.models.tracing import check_anatomy
 from circuitdrift.provenance import BASE_CHECKPOINT, Provenance

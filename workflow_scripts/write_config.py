@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from circuitdrift import stage
-from circuitdrift.config import StudyConfig
+from circuitdrift.config.study import StudyConfig
 from circuitdrift.storage import write_json
 
 

@@ -10,7 +10,7 @@ from transformers import LlamaForCausalLM, PreTrainedModel
 
 from circuitdrift.circuits.attribution import clean_weights, score_edges
 from circuitdrift.circuits.graph import Graph
-from circuitdrift.config import Attribution
+from circuitdrift.config.circuits import Attribution
 from circuitdrift.models.anatomy import anatomy_of
 
 every_model = pytest.mark.parametrize("name", list(MODELS))

@@ -13,7 +13,7 @@ import measure_faithfulness
 import score_edges
 import select_circuits
 from circuitdrift.circuits.selection import top_circuit
-from circuitdrift.config import Attribution, Faithfulness
+from circuitdrift.config.circuits import Attribution, Faithfulness
 from circuitdrift.models.anatomy import anatomy_of
 from circuitdrift.models.loading import load_model
 from circuitdrift.models.manifest import write_manifest

@@ -19,7 +19,7 @@ from circuitdrift.circuits.metrics import (
     summarise,
 )
 from circuitdrift.circuits.selection import top_circuit
-from circuitdrift.config import Attribution, Faithfulness
+from circuitdrift.config.circuits import Attribution, Faithfulness
 from circuitdrift.models.anatomy import anatomy_of
 
 

@@ -12,7 +12,7 @@ import allocate_ranks
 import draw_random_layers
 import finetune
 from circuitdrift.allocation.ranks import rank_patterns, ranks_by_layer
-from circuitdrift.config import CircuitLoraMethod, FullMethod, LoraMethod, RandomLoraMethod, Training
+from circuitdrift.config.methods import CircuitLoraMethod, FullMethod, LoraMethod, RandomLoraMethod, Training
 from circuitdrift.models.loading import load_model
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table

@@ -4,7 +4,7 @@ import torch
 from small_models import examples, llama, neox
 from torch.nn import functional
 
-from circuitdrift.config import FullMethod, LoraMethod, Training
+from circuitdrift.config.methods import FullMethod, LoraMethod, Training
 from circuitdrift.training.evaluation import accuracy_table, evaluate
 from circuitdrift.training.examples import Examples, answer_logits
 from circuitdrift.training.loop import (

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import pretrain as stage_script
-from circuitdrift.config import ScratchModel
+from circuitdrift.config.models import ScratchModel
 from circuitdrift.models.embedded_corpus import Corpus, build_corpus
 from circuitdrift.models.embedded_model import ROW_LENGTH, build_model
 from circuitdrift.models.manifest import read_manifest, verify_files

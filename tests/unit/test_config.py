@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from circuitdrift.config import Circuit, StudyConfig
+from circuitdrift.config.circuits import Circuit
+from circuitdrift.config.study import StudyConfig
 from circuitdrift.config_reading import ConfigError, load_study
 from circuitdrift.study import Study, read_study
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPTNeoXForCausalLM
 
-from circuitdrift.config import ScratchModel
+from circuitdrift.config.models import ScratchModel
 from circuitdrift.models.embedded_model import build_model, number_features, save_model
 from circuitdrift.models.embedded_tokenizer import vocabulary
 from circuitdrift.provenance import Provenance

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from circuitdrift.config import ScratchModel
+from circuitdrift.config.models import ScratchModel
 from circuitdrift.models.embedded_model import build_model
 from circuitdrift.models.embedded_tokenizer import END_OF_TEXT, UNKNOWN, build_tokenizer, vocabulary
 from circuitdrift.models.tokenization import encode_answer, encode_prompt

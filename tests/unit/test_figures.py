@@ -16,7 +16,7 @@ import plot_explorer
 import plot_layer_changes
 import plot_method_accuracy
 import plot_transition_changes
-from circuitdrift.config import Figures
+from circuitdrift.config.figures import Figures
 from circuitdrift.figures import tidy
 from circuitdrift.figures.circuit_map import compare_for_map
 from circuitdrift.figures.labels import (

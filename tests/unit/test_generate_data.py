@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import generate_data
-from circuitdrift.config import AddSubTask, CompositionalTask, FileTask, SubTask, TaskConfig
+from circuitdrift.config.tasks import AddSubTask, CompositionalTask, FileTask, SubTask, TaskConfig
 from circuitdrift.models.embedded_tokenizer import build_tokenizer
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table

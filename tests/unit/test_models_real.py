@@ -15,7 +15,7 @@ import yaml
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 import fetch_model
-from circuitdrift.config import PackageModel
+from circuitdrift.config.models import PackageModel
 from circuitdrift.models import package
 from circuitdrift.models.loading import load_model, load_tokenizer
 from circuitdrift.models.manifest import ManifestError, read_manifest

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import fetch_model
-from circuitdrift.config import HubModel, LocalModel, PackageModel
+from circuitdrift.config.models import HubModel, LocalModel, PackageModel
 from circuitdrift.models import hub, package
 from circuitdrift.models.loading import load_model, load_tokenizer, model_folder
 from circuitdrift.models.manifest import ManifestError, read_manifest, write_manifest

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from snakemake.iocontainers import Namedlist
 
 from circuitdrift import stage
-from circuitdrift.config import LoraMethod, MethodConfig
+from circuitdrift.config.methods import LoraMethod, MethodConfig
 from circuitdrift.provenance import Provenance
 
 

@@ -17,7 +17,7 @@ from tokenizers.pre_tokenizers import Split as SplitPieces
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from circuitdrift.config import CompositionalTask, TaskConfig
+from circuitdrift.config.tasks import CompositionalTask, TaskConfig
 from circuitdrift.tasks import compositional
 from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import LARGEST_ANSWER_SHARE, SPLITS, Example, Splits, TaskError, allot

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from circuitdrift.config import FileTask
+from circuitdrift.config.tasks import FileTask
 from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.from_file import examples_from_file
 from circuitdrift.tasks.prompt_file import PromptFileError, check_prompt_file

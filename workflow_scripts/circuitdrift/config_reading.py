@@ -8,7 +8,10 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from circuitdrift.config import FileTask, LocalModel, Section, StudyConfig
+from circuitdrift.config.models import LocalModel
+from circuitdrift.config.section import Section
+from circuitdrift.config.study import StudyConfig
+from circuitdrift.config.tasks import FileTask
 
 TAGS = ("source", "family", "kind")
 

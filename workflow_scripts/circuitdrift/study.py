@@ -14,14 +14,10 @@ from typing import Any
 
 import yaml
 
-from circuitdrift.config import (
-    CircuitLoraMethod,
-    FileTask,
-    RandomLoraMethod,
-    ScratchModel,
-    StudyConfig,
-    SubTask,
-)
+from circuitdrift.config.methods import CircuitLoraMethod, RandomLoraMethod
+from circuitdrift.config.models import ScratchModel
+from circuitdrift.config.study import StudyConfig
+from circuitdrift.config.tasks import FileTask, SubTask
 from circuitdrift.config_reading import ConfigError, load_study
 
 

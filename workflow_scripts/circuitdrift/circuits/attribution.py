@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from circuitdrift.circuits.graph import Graph
 from circuitdrift.circuits.prompts import PairBatch, pair_batches
-from circuitdrift.config import Attribution
+from circuitdrift.config.circuits import Attribution
 from circuitdrift.models.anatomy import Anatomy, Norm
 from circuitdrift.models.tracing import (
     Prefix,

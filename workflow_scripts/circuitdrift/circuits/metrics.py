@@ -37,7 +37,7 @@ from circuitdrift.circuits.ablation import AblatedLogits, run_circuits
 from circuitdrift.circuits.attribution import kl_divergence
 from circuitdrift.circuits.prompts import pair_batches
 from circuitdrift.circuits.selection import top_circuit
-from circuitdrift.config import Faithfulness
+from circuitdrift.config.circuits import Faithfulness
 from circuitdrift.intervals import CONFIDENCE
 from circuitdrift.models.anatomy import Anatomy
 

@@ -14,7 +14,7 @@ from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from circuitdrift.config import Figures
+from circuitdrift.config.figures import Figures
 from circuitdrift.drift.series import merge_inputs
 from circuitdrift.figures.style import legend_below
 from circuitdrift.figures.tidy import FigureDataError

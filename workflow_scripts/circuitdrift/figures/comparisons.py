@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from circuitdrift.config import Figures
+from circuitdrift.config.figures import Figures
 from circuitdrift.figures.labels import method_order, share_label
 from circuitdrift.figures.style import INK, MUTED, MethodStyle, legend_below, method_styles, panel_grid, panel_groups
 from circuitdrift.figures.tidy import CUMULATIVE_RATE, NET_RATE

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from circuitdrift.config import Figures
+from circuitdrift.config.figures import Figures
 from circuitdrift.figures.style import INK, MUTED, MethodStyle, method_legend, method_styles, panel_grid, panel_groups
 
 _CURVE_ROWS = (

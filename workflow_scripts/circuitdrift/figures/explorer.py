@@ -8,7 +8,7 @@ import altair as alt
 import pandas as pd
 import vl_convert
 
-from circuitdrift.config import Figures
+from circuitdrift.config.figures import Figures
 from circuitdrift.figures import tidy
 from circuitdrift.figures.labels import method_label, method_order, task_label
 from circuitdrift.figures.style import method_styles

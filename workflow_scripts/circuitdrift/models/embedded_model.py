@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
-from circuitdrift.config import ScratchModel
+from circuitdrift.config.models import ScratchModel
 from circuitdrift.models.embedded_tokenizer import END_OF_TEXT, vocabulary
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_tensors, write_tensors

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from random import Random
 
-from circuitdrift.config import AddSubTask
+from circuitdrift.config.tasks import AddSubTask
 from circuitdrift.tasks.examples import Candidate, Query, Streams, rotated, shuffled
 
 INSTRUCTION = "Calculate the result of the following arithmetic expression and provide only the final answer:"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from circuitdrift.config import CompositionalTask
+from circuitdrift.config.tasks import CompositionalTask
 from circuitdrift.tasks import add_sub, mul_div
 from circuitdrift.tasks.examples import Candidate, Query, Streams, rotated, shuffled
 

@@ -17,7 +17,7 @@ from random import Random
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 if TYPE_CHECKING:
-    from circuitdrift.config import Task
+    from circuitdrift.config.tasks import Task
     from circuitdrift.tasks.encoding import Encoding
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Sequence
 from random import Random
 
-from circuitdrift.config import FileTask
+from circuitdrift.config.tasks import FileTask
 from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import (
     SPLITS,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from circuitdrift.config import FunctionTask
+from circuitdrift.config.tasks import FunctionTask
 from circuitdrift.tasks.examples import Candidate, Query, Streams, shuffled
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from circuitdrift.config import (
+from circuitdrift.config.tasks import (
     AddSubTask,
     CompositionalTask,
     FileTask,

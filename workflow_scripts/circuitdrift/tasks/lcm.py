@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 
-from circuitdrift.config import LcmTask
+from circuitdrift.config.tasks import LcmTask
 from circuitdrift.tasks.examples import Candidate, Query, Streams, shuffled
 
 Pair = tuple[int, int]

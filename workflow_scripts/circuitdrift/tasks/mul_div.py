@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
-from circuitdrift.config import MulDivTask
+from circuitdrift.config.tasks import MulDivTask
 from circuitdrift.tasks.add_sub import INSTRUCTION
 from circuitdrift.tasks.examples import Candidate, Query, Streams, shuffled
 

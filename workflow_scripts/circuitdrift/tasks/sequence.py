@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from random import Random
 
-from circuitdrift.config import SequenceTask
+from circuitdrift.config.tasks import SequenceTask
 from circuitdrift.tasks.examples import Candidate, Query, Streams, shuffled
 
 ARITHMETIC_STARTS = range(1, 501)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-from circuitdrift.config import SubTask
+from circuitdrift.config.tasks import SubTask
 from circuitdrift.tasks import compositional
 from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import (

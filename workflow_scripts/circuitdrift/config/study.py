@@ -1,0 +1,121 @@
+"""A whole config file, and the references between its sections."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from circuitdrift.config.circuits import Circuit, Drift, Faithfulness
+from circuitdrift.config.figures import Figures
+from circuitdrift.config.methods import (
+    CircuitLoraMethod,
+    FullMethod,
+    LoraMethod,
+    MethodConfig,
+    RandomLoraMethod,
+    Training,
+)
+from circuitdrift.config.models import ModelConfig, ScratchModel
+from circuitdrift.config.section import Name, Section
+from circuitdrift.config.tasks import CompositionalTask, SubTask, TaskConfig
+
+RESERVED_NAMES = frozenset({"base", "imported"})
+
+
+class Execution(Section):
+    """How jobs run, as far as it is not a matter of rules and profiles."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    checkpoints_per_job: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
+
+
+class StudyConfig(Section):
+    """A whole config file."""
+
+    study: Name = "embedded"
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
+    models: dict[Name, ModelConfig] = Field(default_factory=dict)
+    tasks: dict[Name, TaskConfig] = Field(default_factory=dict)
+    methods: dict[Name, MethodConfig] = Field(default_factory=dict)
+    training: Training = Training()
+    circuit: Circuit = Circuit()
+    faithfulness: Faithfulness = Faithfulness()
+    drift: Drift = Drift()
+    figures: Figures = Figures()
+    execution: Execution = Execution()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_sections_take_their_defaults(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {key: value for key, value in data.items() if value is not None}
+        return data
+
+    @model_validator(mode="after")
+    def _references_resolve(self) -> StudyConfig:
+        problems = [
+            *self._reserved_names(),
+            *self._method_problems(),
+            *self._task_problems(),
+            *self._drift_problems(),
+            *self._figure_problems(),
+        ]
+        if len(set(self.seeds)) != len(self.seeds):
+            problems.append(f"seeds: {list(self.seeds)} names a seed twice; list each once")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    def _reserved_names(self) -> list[str]:
+        return [
+            f"{section}.{name}: the name '{name}' is taken by a folder of the results; choose another"
+            for section in ("models", "methods")
+            for name in getattr(self, section)
+            if name in RESERVED_NAMES
+        ]
+
+    def _drift_problems(self) -> list[str]:
+        if self.drift.methods == "all":
+            return []
+        unknown = [name for name in self.drift.methods if name not in self.methods]
+        return [f"drift.methods: '{name}' is not in methods; choose from {list(self.methods)}" for name in unknown]
+
+    def _method_problems(self) -> list[str]:
+        problems = []
+        for name, method in self.methods.items():
+            if isinstance(method, CircuitLoraMethod):
+                phase_1 = self.methods.get(method.phase_1)
+                if not isinstance(phase_1, LoraMethod | FullMethod):
+                    plain = [n for n, m in self.methods.items() if isinstance(m, LoraMethod | FullMethod)]
+                    problems.append(
+                        f"methods.{name}.phase_1: '{method.phase_1}' is not a lora or full method of this study; "
+                        f"choose one of {plain or '(none: add one, such as lora_r2: {kind: lora, rank: 2})'}"
+                    )
+            if isinstance(method, CircuitLoraMethod | RandomLoraMethod):
+                for model_name, model in self.models.items():
+                    if isinstance(model, ScratchModel) and method.critical_layers > model.layers:
+                        problems.append(
+                            f"methods.{name}.critical_layers: {method.critical_layers} is more than the "
+                            f"{model.layers} layers of model '{model_name}'; lower it to at most {model.layers}"
+                        )
+        return problems
+
+    def _task_problems(self) -> list[str]:
+        problems = []
+        for name, task in self.tasks.items():
+            if isinstance(task, SubTask) and not isinstance(self.tasks.get(task.of), CompositionalTask):
+                compositional = [n for n, t in self.tasks.items() if isinstance(t, CompositionalTask)]
+                problems.append(
+                    f"tasks.{name}.of: '{task.of}' is not a compositional task of this study; "
+                    f"choose one of {compositional or '(none: add one with family: compositional)'}"
+                )
+        return problems
+
+    def _figure_problems(self) -> list[str]:
+        problems = []
+        for key, known in (("model", self.models), ("task", self.tasks)):
+            wanted = getattr(self.figures, key)
+            if wanted is not None and wanted not in known:
+                problems.append(f"figures.{key}: '{wanted}' is not in {key}s; choose one of {list(known)}")
+        return problems
