@@ -26,26 +26,57 @@ for job in study.circuit_jobs:
         script:
             "../workflow_scripts/score_edges.py"
 
-    rule:
-        name:
-            f"select_circuits_{job.name}"
-        input:
-            scores=job.files("scores.safetensors"),
-        output:
-            edges=job.files("edges.parquet"),
-            nodes=job.files("nodes.parquet"),
-        log:
-            f"<logs>/select_circuits/{job.log_name}.log",
-        conda:
-            "../environment.yml"
-        resources:
-            mem_mb=memory_for(1500, 8000),
-            runtime=30,
-        params:
-            fraction=study.config.circuit.fraction,
-            provenance=code_of("select_circuits"),
-        script:
-            "../workflow_scripts/select_circuits.py"
+    if study.config.circuit.selection == "minimal":
+
+        rule:
+            name:
+                f"select_minimal_circuits_{job.name}"
+            input:
+                manifest=study.manifest,
+                examples=f"{study.data}/circuit.parquet",
+                scores=job.files("scores.safetensors"),
+                checkpoints=job.checkpoints,
+            output:
+                edges=job.files("edges.parquet"),
+                nodes=job.files("nodes.parquet"),
+            log:
+                f"<logs>/select_minimal_circuits/{job.log_name}.log",
+            conda:
+                "../environment.yml"
+            threads: threads_for
+            resources:
+                mem_mb=memory_for(2000, 16000),
+                runtime=240,
+            params:
+                measure=settings(study.config.faithfulness),
+                wanted=study.config.circuit.wanted_faithfulness,
+                device=study.config.execution.device,
+                provenance=code_of("select_minimal_circuits"),
+            script:
+                "../workflow_scripts/select_minimal_circuits.py"
+
+    else:
+
+        rule:
+            name:
+                f"select_circuits_{job.name}"
+            input:
+                scores=job.files("scores.safetensors"),
+            output:
+                edges=job.files("edges.parquet"),
+                nodes=job.files("nodes.parquet"),
+            log:
+                f"<logs>/select_circuits/{job.log_name}.log",
+            conda:
+                "../environment.yml"
+            resources:
+                mem_mb=memory_for(1500, 8000),
+                runtime=30,
+            params:
+                choice=settings(study.config.circuit.choice()),
+                provenance=code_of("select_circuits"),
+            script:
+                "../workflow_scripts/select_circuits.py"
 
     rule:
         name:
@@ -57,6 +88,7 @@ for job in study.circuit_jobs:
             checkpoints=job.checkpoints,
         output:
             faithfulness=job.files("faithfulness.parquet"),
+            areas=job.files("faithfulness_areas.parquet"),
         log:
             f"<logs>/measure_faithfulness/{job.log_name}.log",
         conda:
@@ -67,7 +99,7 @@ for job in study.circuit_jobs:
             runtime=240,
         params:
             measure=settings(study.config.faithfulness),
-            fraction=study.config.circuit.fraction,
+            choice=settings(study.config.circuit.choice()),
             device=study.config.execution.device,
             provenance=code_of("measure_faithfulness"),
         script:

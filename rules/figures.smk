@@ -24,7 +24,6 @@ rule plot_accuracy_and_faithfulness:
         mem_mb=2000,
         runtime=30,
     params:
-        fraction=study.config.circuit.fraction,
         style=settings(study.config.figures),
         provenance=code_of("plot_accuracy_and_faithfulness"),
     script:

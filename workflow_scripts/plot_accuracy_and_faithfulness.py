@@ -18,7 +18,6 @@ def main(
     svg: Path,
     png: Path,
     table: Path,
-    fraction: float,
     style: Figures,
     provenance: Provenance,
 ) -> None:
@@ -31,13 +30,10 @@ def main(
         svg: output.
         png: output.
         table: output, the tidy table that the figure is drawn from.
-        fraction: size of the circuits shown, as a share of all edges.
         style: the study's figure settings.
         provenance: origin of the outputs.
     """
-    curves = accuracy_and_faithfulness(
-        read_tables(accuracy, "accuracy"), read_tables(faithfulness, "faithfulness"), fraction
-    )
+    curves = accuracy_and_faithfulness(read_tables(accuracy, "accuracy"), read_tables(faithfulness, "faithfulness"))
     write_table(table, curves, "figure", provenance)
     with theme(style):
         save_figure(draw_accuracy_and_faithfulness(curves, style), pdf, svg, png)

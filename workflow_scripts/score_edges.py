@@ -9,8 +9,9 @@ import torch
 
 from circuitdrift import stage
 from circuitdrift.circuits.attribution import score_edges
-from circuitdrift.circuits.metrics import prompt_pairs
-from circuitdrift.compute import resolve_device
+from circuitdrift.circuits.memory import bytes_to_score, examples_at_once, largest_pair
+from circuitdrift.circuits.prompts import prompt_pairs
+from circuitdrift.compute import precision_of_weights, resolve_device
 from circuitdrift.config.circuits import Attribution
 from circuitdrift.models.anatomy import anatomy_of
 from circuitdrift.models.tracing import check_anatomy
@@ -38,9 +39,12 @@ def main(
         started = time.monotonic()
         name = BASE_CHECKPOINT if checkpoint is None else checkpoint.name
         model = load_checkpoint(manifest, checkpoint, on)
+        model.to(precision_of_weights(recipe.precision, model.dtype, on))  # type: ignore[arg-type]
         anatomy = anatomy_of(model)
         check_anatomy(anatomy, torch.tensor([pairs.clean[0]], device=on))
-        found = score_edges(anatomy, pairs.clean, pairs.corrupted, recipe)
+        needed = bytes_to_score(anatomy, largest_pair(anatomy, pairs), recipe)
+        batch_size = examples_at_once(anatomy, recipe.batch_size, needed)
+        found = score_edges(anatomy, pairs, recipe, batch_size, draw=f"{provenance.wildcards} {name}")
         graph = anatomy.graph
         write_tensors(
             path,
@@ -50,7 +54,7 @@ def main(
                 "readers": json.dumps(graph.readers),
                 "graph": json.dumps({"n_layers": graph.n_layers, "n_heads": graph.n_heads, "parallel": graph.parallel}),
                 "recipe": recipe.model_dump_json(),
-                "examples": str(len(pairs.clean)),
+                "examples": str(len(pairs)),
             },
             provenance.for_checkpoint(name).on(on, model.dtype),
         )

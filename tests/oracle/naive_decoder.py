@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from circuitdrift.circuits.prompts import PromptPairs
+
 Carry = Callable[[str, str, Tensor], Tensor]
 Apply = Callable[[Tensor], Tensor]
 
@@ -254,3 +256,9 @@ def random_pairs(n: int, seed: int = 1) -> tuple[list[list[int]], list[list[int]
         clean.append(prompt)
         corrupted.append(other)
     return clean, corrupted
+
+
+def one_token_pairs(clean: list[list[int]], corrupted: list[list[int]]) -> PromptPairs:
+    """Prompt pairs with answers of one token, which differ between clean and corrupted."""
+    n = len(clean)
+    return PromptPairs(clean, corrupted, [[i % 5] for i in range(n)], [[i % 5 + 1] for i in range(n)])

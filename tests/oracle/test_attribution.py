@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import pytest
 import torch
-from naive_decoder import MODELS, ROUNDING, Carry, NaiveDecoder, naive_of, random_pairs, small_llama, whole
+from naive_decoder import (
+    MODELS,
+    ROUNDING,
+    Carry,
+    NaiveDecoder,
+    naive_of,
+    one_token_pairs,
+    random_pairs,
+    small_llama,
+    whole,
+)
 from torch import Tensor
 from transformers import LlamaForCausalLM, PreTrainedModel
 
 from circuitdrift.circuits.attribution import clean_weights, score_edges
 from circuitdrift.circuits.graph import Graph
+from circuitdrift.circuits.prompts import PromptPairs
 from circuitdrift.config.circuits import Attribution
 from circuitdrift.models.anatomy import anatomy_of
 
@@ -57,7 +68,7 @@ def naive_scores(model: PreTrainedModel, graph: Graph, clean, corrupted, weights
 def test_scores_are_those_of_private_copies(name: str, quadrature: str) -> None:
     model, (clean, corrupted) = MODELS[name](), random_pairs(5)
     anatomy = anatomy_of(model)
-    found = score_edges(anatomy, clean, corrupted, Attribution(steps=3, quadrature=quadrature, batch_size=3))
+    found = score_edges(anatomy, one_token_pairs(clean, corrupted), Attribution(steps=3, quadrature=quadrature), 3)
     offset = {"right": 1, "left": 0, "midpoint": 0.5}[quadrature]
     expected = naive_scores(model, anatomy.graph, clean, corrupted, [(k + offset) / 3 for k in range(3)])
     assert expected.abs().max() > 1e-3
@@ -71,7 +82,7 @@ def test_scores_are_finite_differences(name: str) -> None:
     """One step at the midpoint: the score is the slope of the objective as one edge moves along its difference."""
     model, (clean, corrupted) = MODELS[name](), random_pairs(2)
     anatomy, decoder = anatomy_of(model), naive_of(model)
-    found = score_edges(anatomy, clean, corrupted, Attribution(steps=1, quadrature="midpoint"))
+    found = score_edges(anatomy, one_token_pairs(clean, corrupted), Attribution(steps=1, quadrature="midpoint"), 8)
     edges = anatomy.graph.edge_mask.nonzero().tolist()[::7]
     h = 1e-5
     for u, v in edges:
@@ -97,7 +108,9 @@ def test_completeness(name: str) -> None:
     writer or reader is the path of integration straight, so nothing of the kind holds elsewhere.
     """
     model, (clean, corrupted) = MODELS[name](), random_pairs(4)
-    found = score_edges(anatomy_of(model), clean, corrupted, Attribution(steps=50, quadrature="midpoint"))
+    found = score_edges(
+        anatomy_of(model), one_token_pairs(clean, corrupted), Attribution(steps=50, quadrature="midpoint"), 8
+    )
     decoder = naive_of(model)
     changes = [
         kl(decoder.run(decoder.embedding[a], whole)[0], decoder.run(decoder.embedding[b], whole)[0])
@@ -110,18 +123,23 @@ def test_completeness(name: str) -> None:
 def test_batching_and_shared_prefixes_change_nothing(name: str) -> None:
     """In batches of one each pair drops all it shares; in one batch only what all pairs share is dropped."""
     anatomy, (clean, corrupted) = anatomy_of(MODELS[name]()), random_pairs(9)
-    all_at_once = score_edges(anatomy, clean, corrupted, Attribution(batch_size=32))
+    all_at_once = score_edges(anatomy, one_token_pairs(clean, corrupted), Attribution(), 32)
     for size in (1, 2, 5):
-        batched = score_edges(anatomy, clean, corrupted, Attribution(batch_size=size))
+        batched = score_edges(anatomy, one_token_pairs(clean, corrupted), Attribution(), size)
         assert_scores_equal(batched.scores, all_at_once.scores)
         assert_scores_equal(batched.half_b, all_at_once.half_b)
 
 
-def test_right_quadrature_loses_nothing_by_its_skipped_step() -> None:
-    assert clean_weights(5, "right") == [0.2, 0.4, 0.6, 0.8]
+def test_weights_of_the_clean_embedding() -> None:
+    assert clean_weights(5, "right") == [0.2, 0.4, 0.6, 0.8, 1.0]
     assert clean_weights(2, "left") == [0.0, 0.5]
-    with pytest.raises(ValueError, match="use more steps"):
-        clean_weights(1, "right")
+    assert clean_weights(2, "midpoint") == [0.25, 0.75]
+
+
+@pytest.mark.parametrize("settings", [{"attribution": "eap"}, {"steps": 1}])
+def test_recipes_without_any_gradient_are_refused(settings: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"at the clean run|is the clean run itself"):
+        Attribution.model_validate(settings)
 
 
 def ungrouped(grouped: LlamaForCausalLM) -> LlamaForCausalLM:
@@ -145,8 +163,8 @@ def test_groups_score_as_their_ungrouped_twin(n_groups: int, attention: str) -> 
     grouped.set_attn_implementation(attention)
     ids = torch.tensor([clean[0]])
     torch.testing.assert_close(grouped(ids).logits, twin(ids).logits, rtol=ROUNDING, atol=ROUNDING)
-    found = score_edges(anatomy_of(grouped), clean, corrupted, Attribution())
-    expected = score_edges(anatomy_of(twin), clean, corrupted, Attribution())
+    found = score_edges(anatomy_of(grouped), one_token_pairs(clean, corrupted), Attribution(), 8)
+    expected = score_edges(anatomy_of(twin), one_token_pairs(clean, corrupted), Attribution(), 8)
     assert_scores_equal(found.scores, expected.scores)
 
 
@@ -154,7 +172,7 @@ def test_the_model_is_left_as_it_was() -> None:
     model, (clean, corrupted) = small_llama(2), random_pairs(4)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     logits = model(torch.tensor([clean[0]])).logits
-    score_edges(anatomy_of(model), clean, corrupted, Attribution())
+    score_edges(anatomy_of(model), one_token_pairs(clean, corrupted), Attribution(), 8)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert torch.equal(model(torch.tensor([clean[0]])).logits, logits)
     assert all(parameter.requires_grad and parameter.grad is None for parameter in model.parameters())
@@ -163,13 +181,18 @@ def test_the_model_is_left_as_it_was() -> None:
 
 
 def test_pairs_that_do_not_pair_up_are_refused() -> None:
-    anatomy = anatomy_of(small_llama())
     with pytest.raises(ValueError, match="example 1: clean prompt of 2 tokens, corrupted one of 3"):
-        score_edges(anatomy, [[1, 2], [3, 4]], [[1, 3], [3, 4, 5]], Attribution())
+        one_token_pairs([[1, 2], [3, 4]], [[1, 3], [3, 4, 5]])
     with pytest.raises(ValueError, match="at least 2"):
-        score_edges(anatomy, [[1, 2]], [[1, 3]], Attribution())
+        score_edges(anatomy_of(small_llama()), one_token_pairs([[1, 2]], [[1, 3]]), Attribution(), 8)
+
+
+def test_an_objective_without_its_corrupted_answers_is_refused() -> None:
+    pairs = PromptPairs([[1, 2], [3, 4]], [[1, 3], [3, 5]], [[1], [2]], [[3], []])
+    with pytest.raises(ValueError, match="example 1 has no corrupted answer"):
+        score_edges(anatomy_of(small_llama()), pairs, Attribution(objective="logit_difference"), 8)
 
 
 def test_equal_prompts_score_zero() -> None:
-    found = score_edges(anatomy_of(small_llama()), [[1, 2], [3, 4]], [[1, 2], [3, 4]], Attribution())
-    assert not found.scores.any()
+    pairs = one_token_pairs([[1, 2], [3, 4]], [[1, 2], [3, 4]])
+    assert not score_edges(anatomy_of(small_llama()), pairs, Attribution(), 8).scores.any()

@@ -13,7 +13,7 @@ import measure_faithfulness
 import score_edges
 import select_circuits
 from circuitdrift.circuits.selection import top_circuit
-from circuitdrift.config.circuits import Attribution, Faithfulness
+from circuitdrift.config.circuits import Attribution, Faithfulness, Selection
 from circuitdrift.models.anatomy import anatomy_of
 from circuitdrift.models.loading import load_model
 from circuitdrift.models.manifest import write_manifest
@@ -55,14 +55,23 @@ def test_stages_follow_each_other(study: tuple[Path, Path, Path], tmp_path: Path
     provenance, recipe = Provenance.detached(), Attribution(steps=3)
     jobs = {"base": [], "01": [checkpoint]}
     for name, checkpoints in jobs.items():
-        scores, edges, nodes, faithfulness = (
+        scores, edges, nodes, faithfulness, areas = (
             [tmp_path / name / file]
-            for file in ("scores.safetensors", "edges.parquet", "nodes.parquet", "faithfulness.parquet")
+            for file in (
+                "scores.safetensors",
+                "edges.parquet",
+                "nodes.parquet",
+                "faithfulness.parquet",
+                "areas.parquet",
+            )
         )
         score_edges.main(manifest, examples, checkpoints, scores, recipe, "cpu", provenance)
-        select_circuits.main(scores, edges, nodes, 0.2, provenance)
+        choice = Selection(fraction=0.2)
+        select_circuits.main(scores, edges, nodes, choice, provenance)
         measure = Faithfulness(size_fractions=(0.5,), examples=5, bootstrap=100)
-        measure_faithfulness.main(manifest, examples, edges, checkpoints, faithfulness, measure, 0.2, "cpu", provenance)
+        measure_faithfulness.main(
+            manifest, examples, edges, checkpoints, faithfulness, areas, measure, choice, "cpu", provenance
+        )
         graph = anatomy_of(load_model(manifest, torch.device("cpu"))).graph
         tensors, metadata = read_tensors(scores[0])
         halves = (tensors["scores_half_a"] + tensors["scores_half_b"]) / 2

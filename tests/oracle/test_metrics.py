@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from naive_decoder import MODELS, random_pairs
@@ -12,20 +11,21 @@ from scipy import stats
 from circuitdrift.circuits.attribution import score_edges
 from circuitdrift.circuits.metrics import (
     METRICS,
-    PromptPairs,
     bootstrap_interval,
     faithfulness_curve,
-    prompt_pairs,
+    measure_circuits,
+    sized_circuits,
     summarise,
 )
-from circuitdrift.circuits.selection import top_circuit
-from circuitdrift.config.circuits import Attribution, Faithfulness
+from circuitdrift.circuits.prompts import PromptPairs
+from circuitdrift.circuits.selection import edge_table, top_circuit
+from circuitdrift.config.circuits import Attribution, Faithfulness, Selection
 from circuitdrift.models.anatomy import anatomy_of
 
 
 def pairs(n: int) -> PromptPairs:
     clean, corrupted = random_pairs(n)
-    return PromptPairs(clean, corrupted, torch.arange(n) % 5, torch.arange(n) % 5 + 1)
+    return PromptPairs(clean, corrupted, [[i % 5] for i in range(n)], [[i % 5 + 1] for i in range(n)])
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,13 @@ def test_curve(name: str) -> None:
     """Sizes are sorted and hold the study's own; the full graph is faithful by every measure."""
     model, data = MODELS[name](), pairs(12)
     anatomy = anatomy_of(model)
-    scores = score_edges(anatomy, data.clean, data.corrupted, Attribution()).scores
+    scores = score_edges(anatomy, data, Attribution(), 8).scores
     measure = Faithfulness(size_fractions=(1.0, 0.3), batch_size=5, bootstrap=200)
-    curve = faithfulness_curve(anatomy, data, scores, measure, 0.1)
+    table = edge_table(anatomy.graph, scores, top_circuit(anatomy.graph, scores, 0.1))
+    circuits = sized_circuits(anatomy.graph, table, measure.size_fractions, Selection(fraction=0.1))
+    outcomes = measure_circuits(anatomy, data, torch.stack([circuit.edges for circuit in circuits]), measure)
+    curve = faithfulness_curve(circuits, outcomes, measure.bootstrap)
+    assert curve.loc[curve["own_circuit"], "size_fraction"].unique().tolist() == [0.1]
     assert curve["size_fraction"].unique().tolist() == [0.1, 0.3, 1.0]
     assert curve["metric"].tolist() == list(METRICS) * 3
     for size, rows in curve.groupby("size_fraction"):
@@ -85,25 +89,13 @@ def test_curve(name: str) -> None:
             [model(torch.tensor([ids])).logits[0, -1] for ids in prompts] for prompts in (data.clean, data.corrupted)
         )
     logits = list(zip(clean, corrupted, strict=True))
-    hits = [int(x.argmax()) == int(answer) for (x, _), answer in zip(logits, data.answers, strict=True)]
+    hits = [int(x.argmax()) == answer[0] for (x, _), answer in zip(logits, data.answers, strict=True)]
     assert whole.loc["accuracy", "full"] == pytest.approx(np.mean(hits))
     moved = [float((x.softmax(-1) * (x.log_softmax(-1) - y.log_softmax(-1))).sum()) for x, y in logits]
     assert whole.loc["kl_model_circuit", "corrupted"] == pytest.approx(np.mean(moved), rel=1e-4)
     back = [float((y.softmax(-1) * (y.log_softmax(-1) - x.log_softmax(-1))).sum()) for x, y in logits]
     assert whole.loc["kl_from_corrupted", "full"] == pytest.approx(np.mean(back), rel=1e-4)
-    differences = [float(x[a] - x[b]) for x, a, b in zip(clean, data.answers, data.corrupted_answers, strict=True)]
+    differences = [
+        float(x[a[0]] - x[b[0]]) for x, a, b in zip(clean, data.answers, data.corrupted_answers, strict=True)
+    ]
     assert whole.loc["logit_difference", "full"] == pytest.approx(np.mean(differences), rel=1e-4)
-
-
-def test_answers_of_several_tokens_are_refused() -> None:
-    frame = pd.DataFrame(
-        {
-            "example_id": [7],
-            "clean_ids": [[1, 2]],
-            "corrupted_ids": [[1, 3]],
-            "answer_ids": [[4, 5]],
-            "corrupted_answer_ids": [[4]],
-        }
-    )
-    with pytest.raises(ValueError, match="example 7: answer_ids holds 2 tokens"):
-        prompt_pairs(frame)

@@ -77,10 +77,24 @@ class MadeUpStudy:
                     (0.9 if metric != "kl_model_circuit" else 0.75) + 0.1 * np.log10(fraction / 0.05), -1, 1
                 )
                 value += 0.03 * self.rng.normal()
-                rows.append((fraction, int(2000 * fraction), metric, 0.0, 0.2, 1.0, value, value - 0.03, value + 0.03))
+                rows.append(
+                    (
+                        fraction,
+                        int(2000 * fraction),
+                        fraction == 0.05,
+                        metric,
+                        0.0,
+                        0.2,
+                        1.0,
+                        value,
+                        value - 0.03,
+                        value + 0.03,
+                    )
+                )
             columns = [
                 "size_fraction",
                 "n_edges",
+                "own_circuit",
                 "metric",
                 "full",
                 "circuit",

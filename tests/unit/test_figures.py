@@ -126,7 +126,7 @@ def test_each_run_gets_the_base_models_rows() -> None:
 
 def test_accuracy_and_faithfulness_start_at_the_base_model(small: MadeUpStudy, tmp_path: Path) -> None:
     plot_accuracy_and_faithfulness.main(
-        accuracy=small.accuracy(), faithfulness=small.faithfulness(), fraction=0.05, **common(tmp_path)
+        accuracy=small.accuracy(), faithfulness=small.faithfulness(), **common(tmp_path)
     )
     table = read_table(tmp_path / "figure.parquet", "figure")
     means = table[table["statistic"] == "mean"]
@@ -136,9 +136,10 @@ def test_accuracy_and_faithfulness_start_at_the_base_model(small: MadeUpStudy, t
     assert all(path.stat().st_size > 1000 for path in outputs(tmp_path).values())
 
 
-def test_a_circuit_size_that_was_not_measured_is_named(small: MadeUpStudy) -> None:
-    with pytest.raises(FigureDataError, match=r"size_fraction 0\.07 among"):
-        tidy.faithfulness_at_fraction(read_tables(small.faithfulness(), "faithfulness"), 0.07)
+def test_tables_without_the_studys_own_circuit_are_refused(small: MadeUpStudy) -> None:
+    curves = read_tables(small.faithfulness(), "faithfulness").assign(own_circuit=False)
+    with pytest.raises(FigureDataError, match="no row of the study's own circuit"):
+        tidy.faithfulness_of_own_circuit(curves)
 
 
 def test_transition_figure_ignores_the_net_pair(small: MadeUpStudy, tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from circuitdrift.circuits.graph import Graph
 from circuitdrift.circuits.selection import (
     edge_count,
     edge_table,
+    edges_above,
+    greedy_edges,
     node_table,
     nodes_in,
     prune,
-    scores_of_table,
     strongest_edges,
+    tensors_of_table,
     top_circuit,
 )
 from circuitdrift.provenance import Provenance
@@ -110,7 +112,9 @@ def test_tables_survive_the_disk_and_give_the_scores_back(tmp_path) -> None:
     write_table(tmp_path / "nodes.parquet", nodes, "nodes", Provenance.detached())
     edges, nodes = read_table(tmp_path / "edges.parquet", "edges"), read_table(tmp_path / "nodes.parquet", "nodes")
     assert len(edges) == GRAPH.n_edges
-    assert torch.equal(scores_of_table(GRAPH, edges), scores)
+    read_scores, read_circuit = tensors_of_table(GRAPH, edges)
+    assert torch.equal(read_scores, scores)
+    assert torch.equal(read_circuit, circuit)
     assert edges["in_circuit"].sum() == circuit.sum()
     last = edges.iloc[-1]
     assert (last["source"], last["target"], last["source_layer"], last["target_layer"]) == ("m2", "logits", 2, 3)
@@ -127,10 +131,36 @@ def test_a_table_of_another_graph_is_refused() -> None:
     other = Graph(3, 2, parallel=True)
     table = edge_table(other, random_scores(other), other.edge_mask)
     with pytest.raises(ValueError, match="not the 100 edges of this model's graph"):
-        scores_of_table(GRAPH, table)
+        tensors_of_table(GRAPH, table)
 
 
 def test_nodes_of_a_circuit() -> None:
     circuit = circuit_of(GRAPH, ("input", "a1.h0<v>"), ("a1.h0", "logits"))
     names = [name for name, kept in zip(GRAPH.nodes, nodes_in(GRAPH, circuit).tolist(), strict=True) if kept]
     assert names == ["input", "a1.h0", "logits"]
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.builds(Graph, st.integers(1, 2), st.integers(1, 2), st.booleans()), st.integers(0, 10_000), st.floats(0, 1))
+def test_greedy_growth_is_that_of_its_definition(graph: Graph, seed: int, share: float) -> None:
+    """Again and again the strongest edge whose target is reached already, all edges looked through each time."""
+    scores, n = random_scores(graph, seed), int(share * graph.n_edges)
+    reached = {len(graph.nodes) - 1}
+    expected = torch.zeros_like(graph.edge_mask)
+    for _ in range(n):
+        candidates = [
+            (u, v)
+            for u, v in (graph.edge_mask & ~expected).nonzero().tolist()
+            if int(graph.node_of_reader[v]) in reached
+        ]
+        u, v = max(candidates, key=lambda edge: abs(float(scores[edge])))
+        expected[u, v] = True
+        reached.add(u)
+    assert torch.equal(greedy_edges(graph, scores, n), expected)
+
+
+def test_threshold_keeps_what_reaches_it() -> None:
+    scores = random_scores(GRAPH)
+    kept = edges_above(GRAPH, scores, 0.5)
+    assert torch.equal(kept, GRAPH.edge_mask & (scores.abs() >= 0.5))
+    assert 0 < kept.sum() < GRAPH.n_edges

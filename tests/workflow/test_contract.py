@@ -19,11 +19,11 @@ CONFIGS = [ROOT / "config.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
 TARGETS = ["models", "data", "runs", "circuits", "drift", "allocations", "figures", "tables", "all"]
 
 
-def parsed_rules():
+def parsed_rules(config):
     with SnakemakeApi(OutputSettings(quiet=None)) as api:
         workflow = api.workflow(
             ResourceSettings(cores=1),
-            config_settings=ConfigSettings(configfiles=[ROOT / "configs" / "smoke.yaml"]),
+            config_settings=ConfigSettings(configfiles=[config]),
             snakefile=ROOT / "Snakefile",
         )
         found = workflow._workflow
@@ -33,13 +33,23 @@ def parsed_rules():
 
 
 @pytest.fixture(scope="module")
-def rules():
-    return parsed_rules()[0]
+def minimal_config(tmp_path_factory):
+    """The smoke study with the selection whose rule takes the place of another."""
+    settings = yaml.safe_load((ROOT / "configs" / "smoke.yaml").read_text())
+    settings["circuit"] = {"selection": "minimal", "wanted_faithfulness": 0.8}
+    path = tmp_path_factory.mktemp("config") / "minimal.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@pytest.fixture(scope="module")
+def rules(minimal_config):
+    return [rule for path in (ROOT / "configs" / "smoke.yaml", minimal_config) for rule in parsed_rules(path)[0]]
 
 
 @pytest.fixture(scope="module")
 def local_rules():
-    return parsed_rules()[1]
+    return parsed_rules(ROOT / "configs" / "smoke.yaml")[1]
 
 
 def test_every_rule_gives_its_script_exactly_the_keywords_of_main(rules):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
+import psutil
 import torch
 
 Item = TypeVar("Item")
@@ -15,6 +18,8 @@ Item = TypeVar("Item")
 logger = logging.getLogger(__name__)
 
 SECONDS_BETWEEN_LINES = 10.0
+
+CONTROL_GROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 
 
 def resolve_device(wanted: str) -> torch.device:
@@ -37,6 +42,28 @@ def resolve_precision(wanted: str, device: torch.device) -> torch.dtype:
     if wanted == "auto":
         return torch.bfloat16 if _has_fast_bfloat16(device) else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]
+
+
+def precision_of_weights(wanted: str, weights: torch.dtype, device: torch.device) -> torch.dtype:
+    """The dtype to run a loaded model in: ``auto`` keeps its own, but for bfloat16 where the device is slow at it."""
+    if wanted == "auto" and weights == torch.bfloat16:
+        return resolve_precision("auto", device)
+    return weights if wanted == "auto" else resolve_precision(wanted, device)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that a job may still take on a device; on the CPU within what its control group or SLURM job is given."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    used = psutil.Process().memory_info().rss
+    given = [psutil.virtual_memory().available]
+    if "SLURM_MEM_PER_NODE" in os.environ:
+        given.append(int(os.environ["SLURM_MEM_PER_NODE"]) * 2**20 - used)
+    if CONTROL_GROUP_LIMIT.is_file() and (limit := CONTROL_GROUP_LIMIT.read_text().strip()) != "max":
+        given.append(int(limit) - used)
+    return max(0, min(given))
 
 
 def _has_fast_bfloat16(device: torch.device) -> bool:

@@ -83,6 +83,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         {
             "size_fraction": pa.float64(),
             "n_edges": pa.int32(),
+            "own_circuit": pa.bool_(),
             "metric": pa.string(),
             "full": pa.float64(),
             "circuit": pa.float64(),
@@ -90,6 +91,18 @@ SCHEMAS: dict[str, pa.Schema] = {
             "faithfulness": pa.float64(),
             "lower": pa.float64(),
             "upper": pa.float64(),
+        }
+    ),
+    "faithfulness_areas": pa.schema(
+        {
+            "metric": pa.string(),
+            "area": pa.string(),
+            "value": pa.float64(),
+            "lower": pa.float64(),
+            "upper": pa.float64(),
+            "n_sizes": pa.int32(),
+            "smallest": pa.float64(),
+            "largest": pa.float64(),
         }
     ),
     "transitions": pa.schema(

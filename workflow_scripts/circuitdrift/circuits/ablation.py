@@ -1,92 +1,177 @@
-"""Circuit runs: every edge outside the circuit carries its corrupted activation (PAPER section 4.4).
+"""Circuit runs: every edge outside the circuit carries an ablated activation (PAPER section 4.4).
 
-A reader's input in a circuit run is its input in the corrupted run, plus, for each circuit edge into it, what the
-edge's writer writes in this run less what it wrote in the corrupted run. Since heads read through q, k and v
-separately, every one of a block's head inputs is its own residual stream. With all edges in the circuit the run is
-the clean run, with none it is the corrupted run.
+A reader's input in a circuit run is its input when every writer is ablated, plus, for each circuit edge into it, what
+the edge's writer writes in this run less its ablated activation. Since heads read through q, k and v separately, every
+one of a block's head inputs is its own residual stream. With all edges in the circuit the run is the clean run.
+
+Ablated activations are those of the corrupted run (``patching``, the paper's: with no edges the run is then the
+corrupted run), the writer's mean over all tokens of all clean prompts (``mean``), or zero (``zero``).
 
 Hooks replace what the model computes at three places: the outputs of the q, k and v projections, by those of the
 patched inputs; the input of the norm before the MLP; the input of the final norm. Attention, MLP and head are the
-model's own. The residual stream that the model itself adds up is read by nothing.
+model's own. The residual stream that the model itself adds up is read by nothing. Several circuits run as one batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from circuitdrift.circuits.pair_runs import TracedPair, trace_pair
 from circuitdrift.circuits.prompts import PairBatch
 from circuitdrift.models.anatomy import Anatomy, Block, Projection
 from circuitdrift.models.tracing import (
     AfterHook,
     BeforeHook,
-    Prefix,
     Trace,
     hooked,
     last_logits,
     one_key_per_query_head,
-    run_prefix,
-    trace,
     written_by_heads,
 )
+
+Ablation = Literal["patching", "mean", "zero"]
+Circuits = Bool[Tensor, "circuit writers readers"]
 
 
 @dataclass(frozen=True)
 class AblatedLogits:
-    """Logits at the last position: of the clean run, of the corrupted run, and of one run for each circuit."""
+    """Logits where the answer is predicted: of the clean run, of the run with no edges, and of each circuit's."""
 
-    clean: Float[Tensor, "batch vocabulary"]
-    corrupted: Float[Tensor, "batch vocabulary"]
-    circuits: tuple[Float[Tensor, "batch vocabulary"], ...]
+    clean: Float[Tensor, "batch answer vocabulary"]
+    ablated: Float[Tensor, "batch answer vocabulary"]
+    circuits: Float[Tensor, "circuit batch answer vocabulary"]
+
+
+@dataclass(frozen=True)
+class Ablated:
+    """What writers outside a circuit write in place of their own activation, the same for every prompt and token.
+
+    None of it depends on a prompt; for ``patching`` there is no such thing, the corrupted run takes its place.
+    """
+
+    embeddings: Float[Tensor, " d_model"]
+    head_values: tuple[Float[Tensor, " d_attention"], ...]
+    mlp_outputs: tuple[Float[Tensor, " d_model"], ...]
+
+
+def batches_for(ablation: Ablation, batches: Sequence[PairBatch]) -> list[PairBatch]:
+    """The batches as the ablation needs them run.
+
+    Tokens that a pair shares are alike in the clean and in the corrupted run, but not in an ablated one: ``mean`` and
+    ``zero`` run whole prompts.
+    """
+    return list(batches) if ablation == "patching" else [replace(batch, n_shared=0) for batch in batches]
+
+
+def ablated_activations(anatomy: Anatomy, batches: Iterable[PairBatch], ablation: Ablation) -> Ablated | None:
+    """What ``mean`` and ``zero`` replace activations by; None for ``patching``.
+
+    Means are taken over all positions of all clean prompts of ``batches``, which must be run whole.
+    """
+    if ablation == "patching":
+        return None
+    n_tokens = 0
+    sums: list[Tensor] = []
+    with one_key_per_query_head(anatomy):
+        for batch in batches:
+            run = trace_pair(anatomy, batch).clean
+            found = [run.embeddings, *run.head_values, *run.mlp_outputs]
+            totals = [tensor.to(anatomy.accumulation_dtype).sum(dim=(0, 1)) for tensor in found]
+            sums = [a + b for a, b in zip(sums, totals, strict=True)] if sums else totals
+            n_tokens += batch.clean.numel()
+    means = [total / n_tokens if ablation == "mean" else torch.zeros_like(total) for total in sums]
+    n_layers = anatomy.graph.n_layers
+    return Ablated(means[0], tuple(means[1 : 1 + n_layers]), tuple(means[1 + n_layers :]))
 
 
 @torch.no_grad()
 def run_circuits(
-    anatomy: Anatomy, batch: PairBatch, circuits: Sequence[Bool[Tensor, "writers readers"]]
+    anatomy: Anatomy, batch: PairBatch, circuits: Circuits, ablated: Ablated | None = None, at_once: int = 8
 ) -> AblatedLogits:
-    """Run several circuits on one batch; the clean and the corrupted run are made once for all of them.
+    """Run several circuits on one batch; what does not depend on the circuit is run once for all of them.
+
+    Args:
+        anatomy: the model.
+        batch: the prompts, whole unless the ablation is ``patching`` (:func:`batches_for`).
+        circuits: the edges of each circuit.
+        ablated: from :func:`ablated_activations`; None for ``patching``.
+        at_once: how many circuits are run as one batch.
 
     Raises:
         ValueError: a circuit holds an edge that the graph does not have.
     """
-    for circuit in circuits:
-        if circuit.shape != anatomy.graph.edge_mask.shape or bool((circuit & ~anatomy.graph.edge_mask).any()):
-            raise ValueError("the circuit has edges that are not in this model's graph; take one from its own scores")
+    mask = anatomy.graph.edge_mask
+    if circuits.shape[1:] != mask.shape or bool((circuits & ~mask).any()):
+        raise ValueError("the circuit has edges that are not in this model's graph; take one from its own scores")
     with one_key_per_query_head(anatomy):
-        prefix = run_prefix(anatomy, batch.clean[:, : batch.n_shared])
-        both = anatomy.embedding(torch.cat([batch.clean, batch.corrupted])[:, batch.n_shared :])
-        traced = trace(anatomy, both, prefix)
-        clean, corrupted = traced.rows(slice(0, len(batch.indices))), traced.rows(slice(len(batch.indices), None))
-        runs = [_CircuitRun(anatomy, circuit, corrupted, clean.embeddings).logits(prefix) for circuit in circuits]
-    return AblatedLogits(clean.logits, corrupted.logits, tuple(runs))
+        pair = trace_pair(anatomy, batch)
+        base = pair.corrupted if ablated is None else _trace_of(anatomy, ablated, pair, batch.n_answer)
+        runs = [circuit_logits(anatomy, pair, base, some) for some in circuits.split(at_once)]
+    return AblatedLogits(pair.clean.logits, base.logits, torch.cat(runs))
+
+
+def _trace_of(anatomy: Anatomy, ablated: Ablated, pair: TracedPair, n_answer: int) -> Trace:
+    """The run in which every writer is ablated, as wide as the clean one."""
+    dtype = pair.clean.embeddings.dtype
+
+    def everywhere(vector: Tensor) -> Tensor:
+        return vector.to(dtype).expand(*pair.clean.embeddings.shape[:2], -1)
+
+    stream = ablated.embeddings
+    attention_inputs, mlp_inputs = [], []
+    for block, values, mlp in zip(anatomy.blocks, ablated.head_values, ablated.mlp_outputs, strict=True):
+        attention_inputs.append(everywhere(stream))
+        heads = written_by_heads(block, values[None, None], anatomy.graph.n_heads).sum(dim=0)[0, 0]
+        heads = heads if block.output.bias is None else heads + block.output.bias.to(heads.dtype)
+        mlp_inputs.append(everywhere(stream if anatomy.graph.parallel else stream + heads))
+        stream = stream + heads + mlp
+    final_input = everywhere(stream)
+    return Trace(
+        embeddings=everywhere(ablated.embeddings),
+        head_values=tuple(map(everywhere, ablated.head_values)),
+        mlp_outputs=tuple(map(everywhere, ablated.mlp_outputs)),
+        attention_inputs=tuple(attention_inputs),
+        mlp_inputs=tuple(mlp_inputs),
+        final_input=final_input,
+        logits=anatomy.unembedding(anatomy.final_norm.module(final_input[:, -n_answer:])),
+    )
+
+
+@torch.no_grad()
+def circuit_logits(
+    anatomy: Anatomy, pair: TracedPair, base: Trace, circuits: Circuits
+) -> Float[Tensor, "circuit batch answer vocabulary"]:
+    """Run circuits as one batch, inside :func:`one_key_per_query_head`; ``base`` is the run with no edges."""
+    run = _CircuitRun(anatomy, pair, base, circuits)
+    rows = pair.clean_embeddings.repeat(len(circuits), 1, 1)
+    with hooked(*run.hooks()):
+        logits = last_logits(anatomy, rows, pair.prefix, pair.clean.logits.shape[1])
+    return logits.unflatten(0, (len(circuits), -1))
 
 
 class _CircuitRun:
-    """One run: the hooks, and what each writer has written so far less what it wrote in the corrupted run."""
+    """The hooks of one run, and what each writer has written so far less its ablated activation."""
 
-    def __init__(
-        self,
-        anatomy: Anatomy,
-        circuit: Bool[Tensor, "writers readers"],
-        corrupted: Trace,
-        clean_embeddings: Float[Tensor, "batch position d_model"],
-    ) -> None:
+    def __init__(self, anatomy: Anatomy, pair: TracedPair, base: Trace, circuits: Circuits) -> None:
         self.anatomy = anatomy
-        self.corrupted = corrupted
-        self.clean_embeddings = clean_embeddings
+        self.base = base
         dtype = anatomy.accumulation_dtype
-        self.circuit = circuit.to(anatomy.device, dtype)
-        shape = (anatomy.graph.n_writers, *clean_embeddings.shape)
-        self.differences: Float[Tensor, "writer batch position d_model"]
-        self.differences = torch.zeros(shape, dtype=dtype, device=anatomy.device)
-        self.differences[0] = clean_embeddings.to(dtype) - corrupted.embeddings.to(dtype)
+        self.circuits = circuits.to(anatomy.device, dtype)
+        self.shape = pair.clean_embeddings.shape
+        self.differences: Float[Tensor, "circuit writer batch position d_model"]
+        self.differences = torch.empty(
+            len(circuits), anatomy.graph.n_writers, *self.shape, dtype=dtype, device=anatomy.device
+        )
+        self.differences[:, 0] = pair.clean.embeddings.to(dtype) - base.embeddings.to(dtype)
 
-    def logits(self, prefix: Prefix) -> Float[Tensor, "batch vocabulary"]:
-        """Run the model with all hooks in place."""
+    def hooks(self) -> tuple[list[tuple[nn.Module, BeforeHook]], list[tuple[nn.Module, AfterHook]]]:
+        """All hooks, on inputs and on outputs."""
         before: list[tuple[nn.Module, BeforeHook]] = []
         after: list[tuple[nn.Module, AfterHook]] = []
         for layer, block in enumerate(self.anatomy.blocks):
@@ -96,16 +181,19 @@ class _CircuitRun:
             before.append((block.mlp_norm.module, self._replace_mlp_input(layer)))
             after.append((block.mlp, self._record_mlp(layer)))
         before.append((self.anatomy.final_norm.module, self._replace_final_input))
-        with hooked(before, after):
-            return last_logits(self.anatomy, self.clean_embeddings, prefix)
+        return before, after
 
     def patched(
-        self, corrupted: Float[Tensor, "batch position d_model"], readers: slice, n_sources: int
-    ) -> Float[Tensor, "reader batch position d_model"]:
-        """The inputs of some readers in this run, from what they all read in the corrupted run."""
-        kept = self.circuit[:n_sources, readers].T
-        change = (kept @ self.differences[:n_sources].flatten(1)).unflatten(1, corrupted.shape)
-        return (corrupted + change).to(corrupted.dtype)
+        self, base: Float[Tensor, "batch position d_model"], readers: slice, n_sources: int
+    ) -> Float[Tensor, "circuit reader batch position d_model"]:
+        """The inputs of some readers in this run, from what they all read in the run with no edges."""
+        kept = self.circuits[:, :n_sources, readers].transpose(1, 2)
+        change = torch.bmm(kept, self.differences[:, :n_sources].flatten(2))
+        return change.unflatten(2, self.shape).add_(base).to(base.dtype)
+
+    def by_circuit(self, stream: Float[Tensor, "*rows d"]) -> Float[Tensor, "circuit batch position d"]:
+        """What a module of the model reads or writes, however it lays out its rows."""
+        return stream.reshape(len(self.circuits), *self.shape[:2], stream.shape[-1])
 
     def _replace_projections(self, layer: int, block: Block, parts: dict[str, Projection]) -> AfterHook:
         graph = self.anatomy.graph
@@ -114,10 +202,8 @@ class _CircuitRun:
             replaced = torch.empty_like(output)
             for which, projection in parts.items():
                 readers, n_sources = graph.head_readers(layer, which), graph.n_sources_of_heads(layer)
-                read = block.attention_norm.module(
-                    self.patched(self.corrupted.attention_inputs[layer], readers, n_sources)
-                )
-                vectors = torch.einsum("hbpd,hed->bphe", read, projection.weight())
+                read = block.attention_norm.module(self.patched(self.base.attention_inputs[layer], readers, n_sources))
+                vectors = torch.einsum("chbpd,hed->cbphe", read, projection.weight()).flatten(0, 1)
                 bias = projection.bias()
                 replaced[..., projection.columns] = vectors if bias is None else vectors + bias
             return replaced
@@ -127,31 +213,34 @@ class _CircuitRun:
     def _record_heads(self, layer: int, block: Block) -> BeforeHook:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
             dtype, graph = self.differences.dtype, self.anatomy.graph
-            values = args[0].to(dtype) - self.corrupted.head_values[layer].to(dtype)
-            self.differences[graph.heads(layer)] = written_by_heads(block, values, graph.n_heads)
+            values = self.by_circuit(args[0]).to(dtype) - self.base.head_values[layer].to(dtype)
+            written = written_by_heads(block, values.flatten(0, 1), graph.n_heads)
+            self.differences[:, graph.heads(layer)] = written.unflatten(1, (len(self.circuits), -1)).transpose(0, 1)
 
         return hook
 
     def _replace_mlp_input(self, layer: int) -> BeforeHook:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
             reader, graph = self.anatomy.graph.mlp_reader(layer), self.anatomy.graph
-            readers = slice(reader, reader + 1)
-            return (self.patched(self.corrupted.mlp_inputs[layer], readers, graph.n_sources_of_mlp(layer))[0],)
+            patched = self.patched(
+                self.base.mlp_inputs[layer], slice(reader, reader + 1), graph.n_sources_of_mlp(layer)
+            )
+            return (patched.reshape(args[0].shape),)
 
         return hook
 
     def _record_mlp(self, layer: int) -> AfterHook:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             dtype = self.differences.dtype
-            written = output.to(dtype) - self.corrupted.mlp_outputs[layer].to(dtype)
-            self.differences[self.anatomy.graph.mlp(layer)] = written
+            written = self.by_circuit(output).to(dtype) - self.base.mlp_outputs[layer].to(dtype)
+            self.differences[:, self.anatomy.graph.mlp(layer)] = written
 
         return hook
 
     def _replace_final_input(self, module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
         graph = self.anatomy.graph
         readers = slice(graph.n_readers - 1, graph.n_readers)
-        return (self.patched(self.corrupted.final_input, readers, graph.n_writers)[0],)
+        return (self.patched(self.base.final_input, readers, graph.n_writers).reshape(args[0].shape),)
 
 
 def _by_module(block: Block) -> dict[nn.Module, dict[str, Projection]]:

@@ -1,7 +1,8 @@
 """How faithful a circuit is to its model: measures over examples, normalised, with bootstrap intervals.
 
-Every measure compares three runs at the last position: the full model on the clean prompt, the circuit, and the
-model on the corrupted prompt. ``faithfulness`` is a fraction, 1 for a circuit that does as the full model does:
+Every measure compares three runs where the answer is predicted: the full model on the clean prompt, the circuit, and
+the run with no edges, in which everything is ablated. With ``patching`` that is the model on the corrupted prompt,
+hence the column's name. ``faithfulness`` is a fraction, 1 for a circuit that does as the full model does:
 
 ============================  ===========================================  =======================================
 metric                        full, circuit, corrupted (means)             faithfulness
@@ -11,33 +12,41 @@ kl_model_circuit              0, KL(model || circuit),                     1 - c
 kl_from_corrupted             KL(corrupted || model),                      1 - abs(full - circuit) / full
                               KL(corrupted || circuit), 0                  (PAPER section 4.4, there in per cent)
 accuracy                      share of examples whose largest logit is     (circuit - corrupted)
-                              the clean answer's                           / (full - corrupted)
+                              the answer's, at every token of it           / (full - corrupted)
 logit_difference              logit of the clean answer less that of the   (circuit - corrupted)
                               corrupted answer                             / (full - corrupted)
 ============================  ===========================================  =======================================
 
-KL divergences are in nats. Where the denominator is zero to within rounding, faithfulness and its interval are NaN.
+KL divergences are in nats; with answers of several tokens they and logit differences are summed over the tokens
+(:mod:`circuitdrift.circuits.prompts`). An answer is right token by token exactly if the run writes it by itself,
+greedily. Where the denominator is zero to within rounding, faithfulness and its interval are NaN.
 Faithfulness is a ratio of means: its interval is the 95 % percentile bootstrap over examples, each resample taking
 an example's three numbers together.
+
+Over the sizes k of a curve f(k), the MIB benchmark (Mueller et al. 2025) takes two areas by the trapezoidal rule: CPR,
+the area under f, and CMD, the area between f and 1. Its measure is the logit difference; we give both for each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from circuitdrift.circuits.ablation import AblatedLogits, run_circuits
-from circuitdrift.circuits.attribution import kl_divergence
-from circuitdrift.circuits.prompts import pair_batches
-from circuitdrift.circuits.selection import top_circuit
-from circuitdrift.config.circuits import Faithfulness
+from circuitdrift.circuits.ablation import AblatedLogits, ablated_activations, batches_for, run_circuits
+from circuitdrift.circuits.graph import Graph
+from circuitdrift.circuits.memory import bytes_to_run_a_circuit, circuits_at_once, examples_at_once, largest_pair
+from circuitdrift.circuits.objectives import kl_divergence, logit_difference
+from circuitdrift.circuits.prompts import PairBatch, PromptPairs, pair_batches
+from circuitdrift.circuits.selection import circuit_of_size, tensors_of_table
+from circuitdrift.compute import progress
+from circuitdrift.config.circuits import Faithfulness, Selection
 from circuitdrift.intervals import CONFIDENCE
 from circuitdrift.models.anatomy import Anatomy
 
@@ -53,95 +62,141 @@ Runs = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class PromptPairs:
-    """Examples as token ids: prompts, and the one token of each answer."""
+class SizedCircuit:
+    """A circuit of a curve.
 
-    clean: Sequence[Sequence[int]]
-    corrupted: Sequence[Sequence[int]]
-    answers: Int[Tensor, " example"]
-    corrupted_answers: Int[Tensor, " example"]
-
-
-def prompt_pairs(examples: pd.DataFrame) -> PromptPairs:
-    """Take the token ids out of a table of schema "examples".
-
-    Raises:
-        ValueError: an answer is not one token.
+    Attributes:
+        size_fraction: the share of the graph's edges that it was selected as.
+        edges: its edges, pruned.
+        is_own: whether it is the study's own circuit of this checkpoint.
     """
-    for column in ("answer_ids", "corrupted_answer_ids"):
-        lengths = examples[column].map(len).to_numpy()
-        if (lengths != 1).any():
-            example = examples["example_id"].to_numpy()[lengths != 1][0]
-            raise ValueError(
-                f"example {example}: {column} holds {lengths[lengths != 1][0]} tokens, but circuits are measured on "
-                "answers of one token; set the task's answer_tokens to single"
-            )
-    return PromptPairs(
-        clean=[list(map(int, ids)) for ids in examples["clean_ids"]],
-        corrupted=[list(map(int, ids)) for ids in examples["corrupted_ids"]],
-        answers=torch.tensor([int(ids[0]) for ids in examples["answer_ids"]]),
-        corrupted_answers=torch.tensor([int(ids[0]) for ids in examples["corrupted_answer_ids"]]),
-    )
+
+    size_fraction: float
+    edges: Bool[Tensor, "writers readers"]
+    is_own: bool
+
+
+def sized_circuits(
+    graph: Graph, edges: pd.DataFrame, size_fractions: Sequence[float], choice: Selection
+) -> list[SizedCircuit]:
+    """The circuits of a curve, smallest first: those of the sizes given, and the study's own.
+
+    Args:
+        graph: the model's graph.
+        edges: the table of all edges, with their scores and the study's own circuit.
+        size_fractions: shares of all edges.
+        choice: how the study selects. Its own circuit counts as the share that was asked for, or where none was
+            (``threshold``, ``minimal``) as the share of edges that it has.
+    """
+    scores, own = tensors_of_table(graph, edges)
+    own_size = choice.fraction if choice.selection in {"top", "greedy"} else int(own.sum()) / graph.n_edges
+    others = [size for size in {*size_fractions} if size != own_size]
+    circuits = [SizedCircuit(size, circuit_of_size(graph, scores, choice, size), is_own=False) for size in others]
+    return sorted([*circuits, SizedCircuit(own_size, own, is_own=True)], key=lambda circuit: circuit.size_fraction)
 
 
 def faithfulness_curve(
-    anatomy: Anatomy,
-    pairs: PromptPairs,
-    scores: Float[Tensor, "writers readers"],
-    measure: Faithfulness,
-    fraction: float,
+    circuits: Sequence[SizedCircuit], outcomes: Sequence[dict[str, Runs]], resamples: int
 ) -> pd.DataFrame:
-    """Faithfulness of the circuits of several sizes, in the columns of schema "faithfulness".
+    """Faithfulness of circuits of several sizes, in the columns of schema "faithfulness".
 
     Args:
-        anatomy: the model.
-        pairs: the examples to measure on.
-        scores: the edges' scores, which rank them.
-        measure: sizes as shares of all edges, batch size, number of resamples.
-        fraction: the size of the study's own circuit, which is always among the sizes.
+        circuits: smallest first.
+        outcomes: of each, from :func:`measure_circuits`.
+        resamples: of the bootstrap.
 
     Returns:
-        One row for each size and metric, smallest size first; ``n_edges`` counts edges after pruning, ``lower`` and
-        ``upper`` bound ``faithfulness``.
+        One row for each circuit and metric; ``n_edges`` counts edges after pruning, ``lower`` and ``upper`` bound
+        ``faithfulness``.
     """
-    sizes = sorted({*measure.size_fractions, fraction})
-    circuits = [top_circuit(anatomy.graph, scores, size) for size in sizes]
-    outcomes = measure_circuits(anatomy, pairs, circuits, measure.batch_size)
     rows = [
-        {"size_fraction": size, "n_edges": int(circuit.sum()), **summary}
-        for size, circuit, outcome in zip(sizes, circuits, outcomes, strict=True)
-        for summary in (summarise(metric, outcome[metric], measure.bootstrap) for metric in METRICS)
+        {
+            "size_fraction": circuit.size_fraction,
+            "n_edges": int(circuit.edges.sum()),
+            "own_circuit": circuit.is_own,
+            **summarise(metric, outcome[metric], resamples),
+        }
+        for circuit, outcome in zip(circuits, outcomes, strict=True)
+        for metric in METRICS
     ]
     return pd.DataFrame(rows)
 
 
+def faithfulness_areas(
+    circuits: Sequence[SizedCircuit], outcomes: Sequence[dict[str, Runs]], measure: Faithfulness
+) -> pd.DataFrame:
+    """CPR and CMD of a curve by each metric, in the columns of schema "faithfulness_areas".
+
+    Args:
+        circuits: smallest first; those of ``measure.size_fractions`` are the curve.
+        outcomes: of each, from :func:`measure_circuits`.
+        measure: the sizes, and the resamples of the bootstrap, which takes an example's numbers at all sizes together.
+
+    Returns:
+        One row for each metric and area; NaN where there are fewer than two sizes or faithfulness is undefined.
+    """
+    curve = [
+        (c.size_fraction, o)
+        for c, o in zip(circuits, outcomes, strict=True)
+        if c.size_fraction in measure.size_fractions
+    ]
+    sizes = [size for size, _ in curve]
+    rows = []
+    for metric in METRICS:
+        runs = np.stack([outcome[metric] for _, outcome in curve])
+        found = faithfulness(metric, runs.mean(axis=1))
+        resampled = faithfulness(metric, _resampled_means(runs, measure.bootstrap))
+        defined = len(sizes) > 1 and not np.isnan(found).any()
+        for area, ordinate in _ORDINATES.items():
+            row: dict[str, object] = {"metric": metric, "area": area, "value": np.nan, "lower": np.nan, "upper": np.nan}
+            if defined:
+                areas = np.asarray(np.trapezoid(ordinate(resampled), sizes, axis=0))
+                row["value"] = float(np.trapezoid(ordinate(found), sizes))
+                row["lower"], row["upper"] = _percentile_interval(areas)
+            rows.append(row)
+    return pd.DataFrame(rows).assign(n_sizes=len(sizes), smallest=min(sizes), largest=max(sizes))
+
+
+_ORDINATES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
+    "cpr": lambda curve: curve,
+    "cmd": lambda curve: np.abs(1.0 - curve),
+}
+
+
 def measure_circuits(
-    anatomy: Anatomy, pairs: PromptPairs, circuits: Sequence[Bool[Tensor, "writers readers"]], batch_size: int
+    anatomy: Anatomy, pairs: PromptPairs, circuits: Bool[Tensor, "circuit writers readers"], measure: Faithfulness
 ) -> list[dict[str, Runs]]:
-    """For each circuit and metric, the numbers of every example: [examples, 3], full, circuit, corrupted."""
-    outcomes = [{metric: np.full((len(pairs.clean), 3), np.nan) for metric in METRICS} for _ in circuits]
-    for batch in pair_batches(pairs.clean, pairs.corrupted, batch_size, anatomy.device):
-        indices = np.array(batch.indices)
-        runs = run_circuits(anatomy, batch, circuits)
-        answers = torch.stack([pairs.answers[indices], pairs.corrupted_answers[indices]])
+    """For each circuit and metric, the numbers of every example: [examples, 3], full, circuit, corrupted.
+
+    Where an example has no corrupted answer, its logit differences are NaN.
+    """
+    needed = bytes_to_run_a_circuit(anatomy, largest_pair(anatomy, pairs))
+    batch_size = examples_at_once(anatomy, measure.batch_size, needed)
+    at_once = circuits_at_once(anatomy, batch_size, needed)
+    batches = batches_for(measure.ablation, pair_batches(pairs, batch_size, anatomy.device))
+    ablated = ablated_activations(anatomy, batches, measure.ablation)
+    outcomes = [{metric: np.full((len(pairs), 3), np.nan) for metric in METRICS} for _ in circuits]
+    for batch in progress(batches, f"running {len(circuits)} circuits, batches", len(batches)):
+        runs = run_circuits(anatomy, batch, circuits, ablated, at_once)
         for outcome, logits in zip(outcomes, runs.circuits, strict=True):
-            for metric, values in _of_examples(runs, logits, answers.to(anatomy.device)).items():
-                outcome[metric][indices] = values
+            for metric, values in _of_examples(runs, logits, batch).items():
+                outcome[metric][list(batch.indices)] = values
+    unknown = [i for i, answer in enumerate(pairs.corrupted_answers) if not len(answer)]
+    for outcome in outcomes:
+        outcome["logit_difference"][unknown] = np.nan
     return outcomes
 
 
 def _of_examples(
-    runs: AblatedLogits, circuit: Float[Tensor, "batch vocabulary"], answers: Int[Tensor, "2 batch"]
+    runs: AblatedLogits, circuit: Float[Tensor, "batch answer vocabulary"], batch: PairBatch
 ) -> dict[str, Runs]:
-    three = (runs.clean, circuit, runs.corrupted)
-    clean_answer, corrupted_answer = answers[0, :, None], answers[1, :, None]
+    three = (runs.clean, circuit, runs.ablated)
     columns = {
-        "kl_model_circuit": [kl_divergence(runs.clean, logits) for logits in three],
-        "kl_from_corrupted": [kl_divergence(runs.corrupted, logits) for logits in three],
-        "accuracy": [logits.argmax(dim=-1) == answers[0] for logits in three],
+        "kl_model_circuit": [kl_divergence(runs.clean, logits).sum(dim=1) for logits in three],
+        "kl_from_corrupted": [kl_divergence(runs.ablated, logits).sum(dim=1) for logits in three],
+        "accuracy": [(logits.argmax(dim=-1) == batch.answers).all(dim=1) for logits in three],
         "logit_difference": [
-            (logits.gather(1, clean_answer).float() - logits.gather(1, corrupted_answer).float())[:, 0]
-            for logits in three
+            logit_difference(logits, batch.answers, batch.corrupted_answers).sum(dim=1) for logits in three
         ],
     }
     return {metric: torch.stack(values, dim=-1).cpu().numpy().astype("float64") for metric, values in columns.items()}
@@ -179,14 +234,24 @@ def faithfulness(metric: str, means: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def bootstrap_interval(metric: str, runs: Runs, resamples: int) -> tuple[float, float]:
-    """95 % percentile interval of faithfulness over resampled examples; resamples where it is undefined drop out.
+    """95 % percentile interval of faithfulness over resampled examples; resamples where it is undefined drop out."""
+    return _percentile_interval(faithfulness(metric, _resampled_means(runs, resamples)))
+
+
+def _resampled_means(
+    runs: Float[np.ndarray, "*curve example run"], resamples: int
+) -> Float[np.ndarray, "*curve resample run"]:
+    """Means over resampled examples.
 
     Each resample is a draw of how often every example is taken, so that all means are one matrix product.
     """
-    n = len(runs)
-    generator = np.random.default_rng(BOOTSTRAP_SEED)
-    counts = generator.multinomial(n, np.full(n, 1.0 / n), size=resamples)
-    values = faithfulness(metric, counts @ runs / n)
+    n = runs.shape[-2]
+    counts = np.random.default_rng(BOOTSTRAP_SEED).multinomial(n, np.full(n, 1.0 / n), size=resamples)
+    means: NDArray[np.float64] = counts @ runs / n
+    return means
+
+
+def _percentile_interval(values: NDArray[np.float64]) -> tuple[float, float]:
     tail = (1.0 - CONFIDENCE) / 2.0
     lower, upper = np.nanquantile(values, [tail, 1.0 - tail])
     return float(lower), float(upper)

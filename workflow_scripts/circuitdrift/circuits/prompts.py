@@ -1,4 +1,9 @@
-"""Prompt pairs in batches: of one length, never padded, and without the tokens that a pair has in common."""
+"""Prompt pairs in batches: of one length, never padded, and without the tokens that a pair has in common.
+
+An answer of several tokens is treated as DESIGN section 4 defines it: the clean answer, less its last token, is
+appended to the clean and to the corrupted prompt alike, so that every answer token is predicted at one of the last
+positions. With answers of one token nothing is appended, and the last position alone predicts.
+"""
 
 from __future__ import annotations
 
@@ -6,22 +11,76 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+import pandas as pd
 import torch
 from jaxtyping import Int
 from torch import Tensor
 
+TokenIds = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True)
+class PromptPairs:
+    """Examples as token ids: clean and corrupted prompts, and the answer to each.
+
+    ``corrupted_answers`` may hold empty answers, where nobody knows them; all others have at least one token.
+    """
+
+    clean: TokenIds
+    corrupted: TokenIds
+    answers: TokenIds
+    corrupted_answers: TokenIds
+
+    def __post_init__(self) -> None:
+        """Check that the examples can be run.
+
+        Raises:
+            ValueError: there are none, or prompts of a pair are empty or differ in length, or an answer is empty.
+        """
+        counts = {len(self.clean), len(self.corrupted), len(self.answers), len(self.corrupted_answers)}
+        if counts == {0} or len(counts) != 1:
+            raise ValueError(
+                f"{len(self.clean)} clean and {len(self.corrupted)} corrupted prompts, {len(self.answers)} answers and "
+                f"{len(self.corrupted_answers)} corrupted answers; give one of each per example"
+            )
+        for i, (clean, corrupted, answer) in enumerate(zip(self.clean, self.corrupted, self.answers, strict=True)):
+            if len(clean) != len(corrupted) or not len(clean):
+                raise ValueError(
+                    f"example {i}: clean prompt of {len(clean)} tokens, corrupted one of {len(corrupted)}; "
+                    "they must have the same number, at least one"
+                )
+            if not len(answer):
+                raise ValueError(f"example {i}: its answer has no tokens; give it at least one")
+
+    def __len__(self) -> int:
+        """Number of examples."""
+        return len(self.clean)
+
+
+def prompt_pairs(examples: pd.DataFrame) -> PromptPairs:
+    """Take the token ids out of a table of schema "examples".
+
+    Raises:
+        ValueError: see :class:`PromptPairs`.
+    """
+    columns = ("clean_ids", "corrupted_ids", "answer_ids", "corrupted_answer_ids")
+    return PromptPairs(*([[int(token) for token in ids] for ids in examples[column]] for column in columns))
+
 
 @dataclass(frozen=True)
 class PairBatch:
-    """Prompt pairs of one length.
+    """Prompt pairs of one length, with answers of one length.
 
     Attributes:
         indices: where the pairs stand among all examples; even numbers first, then odd ones.
         n_even: how many of them are even.
-        clean: tokens of the clean prompts.
-        corrupted: tokens of the corrupted prompts.
-        n_shared: how many leading tokens clean and corrupted prompt have in common in every pair of the batch,
-            less than all: at the last position something is always left to run.
+        clean: tokens of the clean prompts, and of the answers but for their last token.
+        corrupted: tokens of the corrupted prompts, and of the clean answers but for their last token.
+        n_shared: how many leading tokens clean and corrupted input have in common in every pair of the batch,
+            at most all that come before the positions that predict the answer.
+        answers: tokens of the answers, each predicted at one of the last positions.
+        corrupted_answers: tokens of the corrupted answers, as many as answers have; where a corrupted answer is
+            shorter, the clean answer's tokens stand in for what it lacks.
     """
 
     indices: tuple[int, ...]
@@ -29,44 +88,57 @@ class PairBatch:
     clean: Int[Tensor, "batch position"]
     corrupted: Int[Tensor, "batch position"]
     n_shared: int
+    answers: Int[Tensor, "batch answer"]
+    corrupted_answers: Int[Tensor, "batch answer"]
+
+    @property
+    def n_answer(self) -> int:
+        """How many tokens an answer has: so many last positions predict it."""
+        return self.answers.shape[1]
+
+    @property
+    def halves(self) -> tuple[slice, slice]:
+        """Rows of the even and of the odd examples."""
+        return slice(0, self.n_even), slice(self.n_even, None)
 
 
-def pair_batches(
-    clean: Sequence[Sequence[int]], corrupted: Sequence[Sequence[int]], batch_size: int, device: torch.device
-) -> list[PairBatch]:
-    """Batch prompt pairs by length, those that first differ at nearby positions together.
-
-    Raises:
-        ValueError: there are no pairs, or the prompts of a pair are empty or differ in length.
-    """
-    if not clean or len(clean) != len(corrupted):
-        raise ValueError(f"{len(clean)} clean and {len(corrupted)} corrupted prompts; give one of each per example")
-    for i, (a, b) in enumerate(zip(clean, corrupted, strict=True)):
-        if len(a) != len(b) or not len(a):
-            raise ValueError(
-                f"example {i}: clean prompt of {len(a)} tokens, corrupted one of {len(b)}; "
-                "they must have the same number, at least one"
-            )
-    shared = [_shared_length(a, b) for a, b in zip(clean, corrupted, strict=True)]
-    order = sorted(range(len(clean)), key=lambda i: (len(clean[i]), shared[i], i))
+def pair_batches(pairs: PromptPairs, batch_size: int, device: torch.device) -> list[PairBatch]:
+    """Batch prompt pairs by length of input and answer, those that first differ at nearby positions together."""
+    inputs = [
+        ([*clean, *answer[:-1]], [*corrupted, *answer[:-1]])
+        for clean, corrupted, answer in zip(pairs.clean, pairs.corrupted, pairs.answers, strict=True)
+    ]
+    shapes = [(len(clean), len(answer)) for (clean, _), answer in zip(inputs, pairs.answers, strict=True)]
+    shared = [
+        _shared_length(clean, corrupted, length - n_answer)
+        for (clean, corrupted), (length, n_answer) in zip(inputs, shapes, strict=True)
+    ]
+    order = sorted(range(len(pairs)), key=lambda i: (shapes[i], shared[i], i))
     batches = []
-    for _, same_length in groupby(order, key=lambda i: len(clean[i])):
-        members = list(same_length)
+    for _, same_shape in groupby(order, key=lambda i: shapes[i]):
+        members = list(same_shape)
         for start in range(0, len(members), batch_size):
             indices = sorted(members[start : start + batch_size], key=lambda i: (i % 2, i))
+            answers = [list(pairs.answers[i]) for i in indices]
+            others = [
+                [*pairs.corrupted_answers[i], *answer[len(pairs.corrupted_answers[i]) :]][: len(answer)]
+                for i, answer in zip(indices, answers, strict=True)
+            ]
             batches.append(
                 PairBatch(
                     indices=tuple(indices),
                     n_even=sum(i % 2 == 0 for i in indices),
-                    clean=torch.tensor([list(clean[i]) for i in indices], device=device),
-                    corrupted=torch.tensor([list(corrupted[i]) for i in indices], device=device),
+                    clean=torch.tensor([inputs[i][0] for i in indices], device=device),
+                    corrupted=torch.tensor([inputs[i][1] for i in indices], device=device),
                     n_shared=min(shared[i] for i in indices),
+                    answers=torch.tensor(answers, device=device),
+                    corrupted_answers=torch.tensor(others, device=device),
                 )
             )
     return batches
 
 
-def _shared_length(a: Sequence[int], b: Sequence[int]) -> int:
-    """Length of the common beginning, at most one less than the whole."""
-    differing = (i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
-    return min(next(differing, len(a)), len(a) - 1)
+def _shared_length(clean: Sequence[int], corrupted: Sequence[int], at_most: int) -> int:
+    """Length of the common beginning."""
+    differing = (i for i, (a, b) in enumerate(zip(clean, corrupted, strict=True)) if a != b)
+    return min(next(differing, len(clean)), at_most)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from fractions import Fraction
 
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitdrift.circuits.graph import INPUTS_OF_A_HEAD, Graph
+from circuitdrift.config.circuits import Selection
 
 
 def edge_count(graph: Graph, fraction: float) -> int:
@@ -27,6 +29,58 @@ def strongest_edges(graph: Graph, scores: Float[Tensor, "writers readers"], n: i
     Raises:
         ValueError: the scores do not have the graph's shape, or an edge's score is not finite.
     """
+    edges, strength = _edges_and_strengths(graph, scores)
+    order = torch.sort(strength, descending=True, stable=True).indices
+    kept = torch.zeros(graph.edge_mask.numel(), dtype=torch.bool)
+    kept[edges[order[:n]]] = True
+    return kept.view_as(graph.edge_mask)
+
+
+def edges_above(
+    graph: Graph, scores: Float[Tensor, "writers readers"], threshold: float
+) -> Bool[Tensor, "writers readers"]:
+    """The edges whose absolute score is at least a threshold.
+
+    Raises:
+        ValueError: as :func:`strongest_edges`.
+    """
+    edges, strength = _edges_and_strengths(graph, scores)
+    kept = torch.zeros(graph.edge_mask.numel(), dtype=torch.bool)
+    kept[edges[strength >= threshold]] = True
+    return kept.view_as(graph.edge_mask)
+
+
+def greedy_edges(graph: Graph, scores: Float[Tensor, "writers readers"], n: int) -> Bool[Tensor, "writers readers"]:
+    """N edges, grown from ``logits``: again and again the strongest edge into a node that is already reached.
+
+    As EAP-IG's ``apply_greedy``, with a heap in place of repeated merges. Every kept edge has a way to ``logits``; a
+    node that nothing kept leads to may still be left for :func:`prune`.
+
+    Raises:
+        ValueError: as :func:`strongest_edges`.
+    """
+    edges, strength = _edges_and_strengths(graph, scores)
+    targets = graph.node_of_reader[edges % graph.n_readers]
+    order = torch.sort(strength, descending=True, stable=True).indices
+    waiting: dict[int, list[int]] = {}
+    for rank, edge in enumerate(order.tolist()):
+        waiting.setdefault(int(targets[edge]), []).append(rank)
+    logits = graph.n_writers
+    heap = waiting.pop(logits)
+    ranked = edges[order].tolist()
+    kept = torch.zeros(graph.edge_mask.numel(), dtype=torch.bool)
+    for _ in range(min(n, len(ranked))):
+        edge = ranked[heapq.heappop(heap)]
+        kept[edge] = True
+        for rank in waiting.pop(edge // graph.n_readers, ()):
+            heapq.heappush(heap, rank)
+    return kept.view_as(graph.edge_mask)
+
+
+def _edges_and_strengths(
+    graph: Graph, scores: Float[Tensor, "writers readers"]
+) -> tuple[Int[Tensor, " edge"], Float[Tensor, " edge"]]:
+    """Flat indices of the graph's edges, and their absolute scores."""
     if scores.shape != graph.edge_mask.shape:
         raise ValueError(
             f"scores of shape {tuple(scores.shape)} do not fit the graph, which has {graph.n_writers} writers and "
@@ -40,10 +94,7 @@ def strongest_edges(graph: Graph, scores: Float[Tensor, "writers readers"], n: i
             f"the score of edge {graph.writers[writer]} -> {graph.readers[reader]} is not finite; "
             "the model's activations overflow: load it in float32"
         )
-    order = torch.sort(strength, descending=True, stable=True).indices
-    kept = torch.zeros(graph.edge_mask.numel(), dtype=torch.bool)
-    kept[edges[order[:n]]] = True
-    return kept.view_as(graph.edge_mask)
+    return edges, strength
 
 
 def nodes_in(graph: Graph, circuit: Bool[Tensor, "writers readers"]) -> Bool[Tensor, " nodes"]:
@@ -80,6 +131,28 @@ def top_circuit(
     return prune(graph, strongest_edges(graph, scores, edge_count(graph, fraction)))
 
 
+def circuit_of_size(
+    graph: Graph, scores: Float[Tensor, "writers readers"], choice: Selection, fraction: float
+) -> Bool[Tensor, "writers readers"]:
+    """The circuit that keeps a share of all edges, pruned: grown greedily if the study does so, the top ones else."""
+    if choice.selection == "greedy":
+        return prune(graph, greedy_edges(graph, scores, edge_count(graph, fraction)))
+    return top_circuit(graph, scores, fraction)
+
+
+def select_circuit(
+    graph: Graph, scores: Float[Tensor, "writers readers"], choice: Selection
+) -> Bool[Tensor, "writers readers"]:
+    """The circuit that a selection takes from scores alone, pruned.
+
+    A ``minimal`` circuit needs the model as well (:func:`circuitdrift.circuits.minimal.minimal_circuit`); here it is
+    taken as the top circuit of the configured share.
+    """
+    if choice.selection == "threshold" and choice.threshold is not None:
+        return prune(graph, edges_above(graph, scores, choice.threshold))
+    return circuit_of_size(graph, scores, choice, choice.fraction)
+
+
 def edge_table(
     graph: Graph, scores: Float[Tensor, "writers readers"], circuit: Bool[Tensor, "writers readers"]
 ) -> pd.DataFrame:
@@ -104,22 +177,26 @@ def _input_of(reader: str) -> str | None:
     return reader[-2] if reader.endswith(tuple(f"<{which}>" for which in INPUTS_OF_A_HEAD)) else None
 
 
-def scores_of_table(graph: Graph, edges: pd.DataFrame) -> Float[Tensor, "writers readers"]:
-    """The score tensor that an edge table was made of; zero where the graph has no edge.
+def tensors_of_table(
+    graph: Graph, edges: pd.DataFrame
+) -> tuple[Float[Tensor, "writers readers"], Bool[Tensor, "writers readers"]]:
+    """The scores and the circuit that an edge table was made of; zero and false where the graph has no edge.
 
     Raises:
         ValueError: the table's edges are not those of the graph, in its order.
     """
-    empty = torch.zeros(graph.edge_mask.shape, dtype=torch.float32)
-    expected = edge_table(graph, empty, graph.edge_mask)
+    scores = torch.zeros(graph.edge_mask.shape, dtype=torch.float32)
+    circuit = torch.zeros(graph.edge_mask.shape, dtype=torch.bool)
+    expected = edge_table(graph, scores, circuit)
     ends = ["source", "target", "qkv"]
     if len(edges) != len(expected) or not (edges[ends].fillna("") == expected[ends].fillna("")).all(axis=None):
         raise ValueError(
             f"the edge table has {len(edges)} rows that are not the {graph.n_edges} edges of this model's graph "
             f"({graph.n_layers} layers, {graph.n_heads} heads); select the circuit from this model's own scores"
         )
-    empty[graph.edge_mask] = torch.from_numpy(edges["score"].to_numpy(dtype="float32", copy=True))
-    return empty
+    scores[graph.edge_mask] = torch.from_numpy(edges["score"].to_numpy(dtype="float32", copy=True))
+    circuit[graph.edge_mask] = torch.from_numpy(edges["in_circuit"].to_numpy(dtype="bool", copy=True))
+    return scores, circuit
 
 
 def node_table(graph: Graph, circuit: Bool[Tensor, "writers readers"]) -> pd.DataFrame:

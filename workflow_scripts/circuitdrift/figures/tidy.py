@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
 import pandas as pd
 
 from circuitdrift.figures.labels import control_label, method_label
@@ -85,15 +84,12 @@ def accuracy_over_checkpoints(accuracy: pd.DataFrame) -> pd.DataFrame:
     return with_seed_means(test, [*RUN, "checkpoint"], ["value", "n"]).assign(measure="accuracy")
 
 
-def faithfulness_at_fraction(faithfulness: pd.DataFrame, fraction: float) -> pd.DataFrame:
-    """Faithfulness in percent of the circuit of the configured size, at each checkpoint, with the mean over seeds."""
-    close = np.isclose(faithfulness["size_fraction"], fraction)
-    chosen = faithfulness[close & faithfulness["metric"].isin(FAITHFULNESS_METRICS)].copy()
+def faithfulness_of_own_circuit(faithfulness: pd.DataFrame) -> pd.DataFrame:
+    """Faithfulness in percent of the study's own circuit, at each checkpoint, with the mean over seeds."""
+    chosen = faithfulness[faithfulness["own_circuit"] & faithfulness["metric"].isin(FAITHFULNESS_METRICS)].copy()
     if chosen.empty:
-        sizes = sorted(faithfulness["size_fraction"].unique())
         raise FigureDataError(
-            f"faithfulness tables: no circuit of size_fraction {fraction} among {sizes}; "
-            "set circuit.fraction to one of them, or measure faithfulness again"
+            "faithfulness tables: no row of the study's own circuit; run the rule measure_faithfulness again"
         )
     chosen = spread_base(chosen)
     for column in ("faithfulness", "lower", "upper"):
@@ -102,10 +98,10 @@ def faithfulness_at_fraction(faithfulness: pd.DataFrame, fraction: float) -> pd.
     return with_seed_means(chosen, [*RUN, "checkpoint", "measure"], ["value", "n_edges"])
 
 
-def accuracy_and_faithfulness(accuracy: pd.DataFrame, faithfulness: pd.DataFrame, fraction: float) -> pd.DataFrame:
+def accuracy_and_faithfulness(accuracy: pd.DataFrame, faithfulness: pd.DataFrame) -> pd.DataFrame:
     """The table behind the figure of accuracy and faithfulness over checkpoints."""
     curves = accuracy_over_checkpoints(accuracy)
-    return pd.concat([curves, faithfulness_at_fraction(faithfulness, fraction)], ignore_index=True)
+    return pd.concat([curves, faithfulness_of_own_circuit(faithfulness)], ignore_index=True)
 
 
 def transition_changes(transitions: pd.DataFrame) -> pd.DataFrame:

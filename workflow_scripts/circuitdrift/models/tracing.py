@@ -91,25 +91,35 @@ class Prefix:
 
 @torch.no_grad()
 def run_prefix(anatomy: Anatomy, token_ids: Int[Tensor, "batch prefix"]) -> Prefix:
-    """Run shared tokens once; what follows them sees their keys and values and nothing else of them."""
-    if token_ids.shape[1] == 0:
+    """Run shared tokens once; what follows them sees their keys and values and nothing else of them.
+
+    What all prompts of the batch begin with is run as a batch of one.
+    """
+    batch, length = token_ids.shape
+    if length == 0:
         return Prefix(())
+    differing = (token_ids != token_ids[0]).any(dim=0).nonzero()
+    n_common = int(differing[0]) if len(differing) else length
     cache = DynamicCache()
-    anatomy.backbone(input_ids=token_ids, past_key_values=cache, use_cache=True)
+    if n_common:
+        anatomy.backbone(input_ids=token_ids[:1, :n_common], past_key_values=cache, use_cache=True)
+        cache.batch_repeat_interleave(batch)
+    if n_common < length:
+        anatomy.backbone(input_ids=token_ids[:, n_common:], past_key_values=cache, use_cache=True)
     return Prefix(tuple((layer.keys, layer.values) for layer in cache.layers))
 
 
 def last_logits(
-    anatomy: Anatomy, embeddings: Float[Tensor, "rows position d_model"], prefix: Prefix
-) -> Float[Tensor, "rows vocabulary"]:
-    """Run the model on embeddings after a prefix; logits at the last position, where alone the head is applied.
+    anatomy: Anatomy, embeddings: Float[Tensor, "rows position d_model"], prefix: Prefix, n_answer: int
+) -> Float[Tensor, "rows answer vocabulary"]:
+    """Run the model on embeddings after a prefix; logits at the last positions, where alone the head is applied.
 
     ``rows`` is a multiple of the prefix's batch: one run of the batch after the other.
     """
     copies = len(embeddings) // len(prefix.keys_and_values[0][0]) if prefix.keys_and_values else 1
     cache = prefix.cache(copies)
     output = anatomy.backbone(inputs_embeds=embeddings, past_key_values=cache, use_cache=cache is not None)
-    logits: Tensor = anatomy.unembedding(output.last_hidden_state[:, -1])
+    logits: Tensor = anatomy.unembedding(output.last_hidden_state[:, -n_answer:])
     return logits
 
 
@@ -118,13 +128,13 @@ class Trace:
     """What one run wrote and read.
 
     Attributes:
-        embeddings: what ``input`` wrote.
+        embeddings: what ``input`` wrote: the residual stream before the first block, learned positions included.
         head_values: for each layer what goes into the output projection, all heads side by side.
         mlp_outputs: for each layer what the MLP wrote.
         attention_inputs: for each layer the residual stream that the attention norm read.
         mlp_inputs: for each layer the residual stream that the MLP norm read.
         final_input: the residual stream that the final norm read.
-        logits: at the last position.
+        logits: at the last positions, which predict the answer.
     """
 
     embeddings: Float[Tensor, "batch position d_model"]
@@ -133,7 +143,7 @@ class Trace:
     attention_inputs: tuple[Float[Tensor, "batch position d_model"], ...]
     mlp_inputs: tuple[Float[Tensor, "batch position d_model"], ...]
     final_input: Float[Tensor, "batch position d_model"]
-    logits: Float[Tensor, "batch vocabulary"]
+    logits: Float[Tensor, "batch answer vocabulary"]
 
     def rows(self, part: slice) -> Trace:
         """The trace of some of the batch's rows."""
@@ -149,7 +159,9 @@ class Trace:
 
 
 @torch.no_grad()
-def trace(anatomy: Anatomy, embeddings: Float[Tensor, "batch position d_model"], prefix: Prefix) -> Trace:
+def trace(
+    anatomy: Anatomy, embeddings: Float[Tensor, "batch position d_model"], prefix: Prefix, n_answer: int
+) -> Trace:
     """Run the model and keep every writer's output and every norm's input. No copies are made of them."""
     inputs: dict[nn.Module, Tensor] = {}
     outputs: dict[nn.Module, Tensor] = {}
@@ -161,14 +173,18 @@ def trace(anatomy: Anatomy, embeddings: Float[Tensor, "batch position d_model"],
         before=[(module, lambda module, args: inputs.update({module: args[0]})) for module in read],
         after=[(module, lambda module, args, output: outputs.update({module: output})) for module in wrote],
     ):
-        logits = last_logits(anatomy, embeddings, prefix)
+        logits = last_logits(anatomy, embeddings, prefix, n_answer)
+
+    def stream(tensor: Tensor) -> Tensor:
+        return tensor.reshape(*embeddings.shape[:2], tensor.shape[-1])
+
     return Trace(
-        embeddings=embeddings,
-        head_values=tuple(inputs[block.output] for block in anatomy.blocks),
-        mlp_outputs=tuple(outputs[block.mlp] for block in anatomy.blocks),
-        attention_inputs=tuple(inputs[block.attention_norm.module] for block in anatomy.blocks),
-        mlp_inputs=tuple(inputs[block.mlp_norm.module] for block in anatomy.blocks),
-        final_input=inputs[anatomy.final_norm.module],
+        embeddings=stream(inputs[anatomy.blocks[0].attention_norm.module]),
+        head_values=tuple(stream(inputs[block.output]) for block in anatomy.blocks),
+        mlp_outputs=tuple(stream(outputs[block.mlp]) for block in anatomy.blocks),
+        attention_inputs=tuple(stream(inputs[block.attention_norm.module]) for block in anatomy.blocks),
+        mlp_inputs=tuple(stream(inputs[block.mlp_norm.module]) for block in anatomy.blocks),
+        final_input=stream(inputs[anatomy.final_norm.module]),
         logits=logits,
     )
 
@@ -195,7 +211,7 @@ def check_anatomy(anatomy: Anatomy, token_ids: Int[Tensor, "batch position"]) ->
     """
     plain = anatomy.model(input_ids=token_ids).logits[:, -1]
     with one_key_per_query_head(anatomy):
-        watched = trace(anatomy, anatomy.embedding(token_ids), Prefix(()))
+        watched = trace(anatomy, anatomy.embedding(token_ids), Prefix(()), n_answer=1)
     dtype = anatomy.accumulation_dtype
     total = watched.embeddings.to(dtype)
     for block, values, mlp in zip(anatomy.blocks, watched.head_values, watched.mlp_outputs, strict=True):
@@ -204,7 +220,7 @@ def check_anatomy(anatomy: Anatomy, token_ids: Int[Tensor, "batch position"]) ->
             total = total + block.output.bias.to(dtype)
     tolerance = 100 * torch.finfo(anatomy.embedding.weight.dtype).eps
     residual = _relative_difference(total, watched.final_input.to(dtype))
-    logits = _relative_difference(watched.logits.to(dtype), plain.to(dtype))
+    logits = _relative_difference(watched.logits[:, -1].to(dtype), plain.to(dtype))
     if not (residual <= tolerance and logits <= tolerance):
         raise AnatomyError(
             f"{type(anatomy.model).__name__}: the description of this architecture does not fit the model: writers' "

@@ -1,0 +1,175 @@
+r"""Gradients of an objective at every reader's input, without gradients of parameters.
+
+Activations alone get gradients, at the outputs of the q, k and v projections and of the norms before MLP and head. A
+reader's input gradient follows through its rows of the projection and the norm's Jacobian, which is written out below.
+Several runs of a batch, such as the steps of an integral, are made as one; only the sum over the runs is needed, so
+it is taken before anything is spread over the readers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from circuitdrift.models.anatomy import Anatomy, Norm
+from circuitdrift.models.tracing import AfterHook, BeforeHook, Prefix, hooked, last_logits
+
+Loss = Callable[[Float[Tensor, "run batch answer vocabulary"]], Float[Tensor, "run batch"]]
+
+
+@dataclass(frozen=True)
+class BlockGradients:
+    """Of one block in several runs: what its norms read, and the objective's gradients behind them.
+
+    ``heads`` are the gradients at the outputs of the projections, in the order of the graph's readers: q of all
+    heads, then k, then v. ``mlp`` is the gradient at the output of the MLP norm.
+    """
+
+    attention_input: Float[Tensor, "run batch position d_model"]
+    heads: Float[Tensor, "run batch position reader d_head"]
+    mlp_input: Float[Tensor, "run batch position d_model"]
+    mlp: Float[Tensor, "run batch position d_model"]
+
+
+@dataclass(frozen=True)
+class RunGradients:
+    """Gradients of several runs; those of the final norm where the head is applied, elsewhere they are zero."""
+
+    blocks: tuple[BlockGradients, ...]
+    final_input: Float[Tensor, "run batch answer d_model"]
+    final: Float[Tensor, "run batch answer d_model"]
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """Hooks that change a run: on modules' inputs and on their outputs."""
+
+    before: Sequence[tuple[nn.Module, BeforeHook]] = ()
+    after: Sequence[tuple[nn.Module, AfterHook]] = ()
+
+
+def run_gradients(
+    anatomy: Anatomy,
+    embeddings: Float[Tensor, "run batch position d_model"],
+    prefix: Prefix,
+    n_answer: int,
+    loss: Loss,
+    intervention: Intervention,
+) -> RunGradients:
+    """Make all runs as one batch and take the gradients of their objectives; rows of a batch do not interact.
+
+    Args:
+        anatomy: the model.
+        embeddings: token embeddings of the runs, after the prefix.
+        prefix: what all runs of a batch's example have in common.
+        n_answer: at how many last positions the head is applied.
+        loss: the objective of each example in each run, from the logits there.
+        intervention: what is done to the runs; no gradient flows through a value that it sets.
+    """
+    read: dict[nn.Module, Tensor] = {}
+    watched: dict[nn.Module, Tensor] = {}
+    norms = [anatomy.final_norm.module]
+    projections: list[nn.Module] = []
+    for block in anatomy.blocks:
+        norms += [block.attention_norm.module, block.mlp_norm.module]
+        projections += dict.fromkeys(projection.module for projection in block.projections.values())
+    outputs = [anatomy.final_norm.module, *(block.mlp_norm.module for block in anatomy.blocks), *projections]
+    shape = embeddings.shape
+    with (
+        torch.enable_grad(),
+        hooked(intervention.before, intervention.after),
+        hooked(
+            before=[(module, lambda module, args: read.update({module: args[0].detach()})) for module in norms],
+            after=[(module, lambda module, args, output: watched.update({module: output})) for module in outputs],
+        ),
+    ):
+        logits = last_logits(anatomy, embeddings.flatten(0, 1).detach().requires_grad_(True), prefix, n_answer)
+        objective = loss(logits.unflatten(0, shape[:2])).sum()
+        found = torch.autograd.grad(objective, list(watched.values()), materialize_grads=True)
+        gradients = dict(zip(watched, found, strict=True))
+
+    def streams(tensor: Tensor) -> Tensor:
+        return tensor.reshape(*shape[:3], tensor.shape[-1])
+
+    blocks = []
+    for block in anatomy.blocks:
+        heads = [gradients[projection.module][..., projection.columns] for projection in block.projections.values()]
+        blocks.append(
+            BlockGradients(
+                attention_input=streams(read[block.attention_norm.module]),
+                heads=torch.cat(heads, dim=-2).unflatten(0, shape[:2]),
+                mlp_input=streams(read[block.mlp_norm.module]),
+                mlp=streams(gradients[block.mlp_norm.module]),
+            )
+        )
+    final = anatomy.final_norm.module
+    last = slice(-n_answer, None)
+    return RunGradients(tuple(blocks), streams(read[final])[:, :, last], streams(gradients[final])[:, :, last])
+
+
+def reader_gradients(
+    anatomy: Anatomy, gradients: RunGradients
+) -> Iterator[tuple[slice, int, Float[Tensor, "reader batch position d_model"]]]:
+    """Input gradients of all readers, summed over the runs: which readers, how many writers they read, gradients.
+
+    ``logits`` reads the last positions only, and its gradient has no others.
+    """
+    graph, dtype = anatomy.graph, anatomy.accumulation_dtype
+    for layer, (block, behind) in enumerate(zip(anatomy.blocks, gradients.blocks, strict=True)):
+        weight = torch.cat([projection.weight() for projection in block.projections.values()])
+        heads = through_projection_and_norm(
+            block.attention_norm, weight, behind.attention_input.to(dtype), behind.heads.to(dtype)
+        )
+        yield graph.head_readers(layer), graph.n_sources_of_heads(layer), heads
+        mlp = through_norm(block.mlp_norm, behind.mlp_input.to(dtype), behind.mlp.to(dtype))
+        reader = graph.mlp_reader(layer)
+        yield slice(reader, reader + 1), graph.n_sources_of_mlp(layer), mlp[None]
+    logits = through_norm(anatomy.final_norm, gradients.final_input.to(dtype), gradients.final.to(dtype))
+    yield slice(graph.n_readers - 1, graph.n_readers), graph.n_writers, logits[None]
+
+
+@torch.no_grad()
+def through_norm(
+    norm: Norm, x: Float[Tensor, "run batch position d_model"], gradient: Float[Tensor, "run batch position d_model"]
+) -> Float[Tensor, "batch position d_model"]:
+    r"""Push a gradient at a norm's output back to its input, at each run's own input, and sum over the runs.
+
+    With the standardised input s = (x - mean) r (RMSNorm: no mean), output w s + b and g' = w g:
+    dL/dx = r (g' - mean(g') - s mean(s g')), the means over d_model, the first for LayerNorm only.
+    """
+    standard, reciprocal = norm.standardise(x)
+    scaled = gradient * norm.gain.to(gradient.dtype)
+    along = (standard * scaled).mean(dim=-1, keepdim=True)
+    return _centred(norm, (reciprocal * (scaled - standard * along)).sum(dim=0))
+
+
+@torch.no_grad()
+def through_projection_and_norm(
+    norm: Norm,
+    weight: Float[Tensor, "reader d_head d_model"],
+    x: Float[Tensor, "run batch position d_model"],
+    gradient: Float[Tensor, "run batch position reader d_head"],
+) -> Float[Tensor, "reader batch position d_model"]:
+    r"""As :func:`through_norm`, from gradients at the outputs of linear maps that read the norm's output.
+
+    A reader's g is W^T g_out. The two terms of the Jacobian are summed over the runs before they are spread over
+    d_model: sum_k W^T (r_k g_k), and sum_k s_k c_k with the scalar c_k = r_k g_k . W (w s_k) / d_model.
+    """
+    _, batch, position, d_model = x.shape
+    standard, reciprocal = norm.standardise(x)
+    gained = weight.to(x.dtype) * norm.gain.to(x.dtype)
+    scaled = gradient * reciprocal[..., None]
+    projected = (standard @ gained.flatten(0, 1).T).view(scaled.shape)
+    along = (scaled * projected).sum(dim=-1) / d_model
+    radial = torch.einsum("sbpr,sbpd->rbpd", along, standard)
+    summed = scaled.sum(dim=0).movedim(-2, 0).flatten(1, 2)
+    direct = torch.bmm(summed, gained).unflatten(1, (batch, position))
+    return _centred(norm, direct - radial)
+
+
+def _centred(norm: Norm, gradient: Tensor) -> Tensor:
+    return gradient - gradient.mean(dim=-1, keepdim=True) if norm.centred else gradient

@@ -1,0 +1,101 @@
+"""How many prompt pairs, and how many circuits, are run as one: what the free memory allows.
+
+The counts of bytes below are those of the largest tensors that exist at one time; they are estimates, taken against
+half of what is free. Batch sizes are powers of two, so that a little more or less memory changes no number.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from circuitdrift.circuits.prompts import PromptPairs, pair_batches
+from circuitdrift.compute import free_memory
+from circuitdrift.config.circuits import Attribution, BatchSize
+from circuitdrift.models.anatomy import Anatomy
+
+logger = logging.getLogger(__name__)
+
+LARGEST_BATCH = 32
+"""More examples at once are no faster on any device that we measured."""
+
+LARGEST_CIRCUIT_BATCH = 256
+"""Rows, examples times circuits, above which running more circuits at once is no faster."""
+
+SHARE_OF_FREE_MEMORY = 0.5
+
+VECTORS_PER_LAYER_AND_TOKEN = 30
+"""Activations of d_model that a backward pass keeps in one layer for a token: of the MLP, attention and norms."""
+
+
+@dataclass(frozen=True)
+class PairSize:
+    """The size of the largest example: tokens that its pair shares, tokens after them, tokens of its answer."""
+
+    n_shared: int
+    n_run: int
+    n_answer: int
+
+
+def largest_pair(anatomy: Anatomy, pairs: PromptPairs) -> PairSize:
+    """The largest of each count over all examples."""
+    batches = pair_batches(pairs, 1, anatomy.device)
+    return PairSize(
+        n_shared=max(batch.n_shared for batch in batches),
+        n_run=max(batch.clean.shape[1] - batch.n_shared for batch in batches),
+        n_answer=max(batch.n_answer for batch in batches),
+    )
+
+
+def bytes_to_score(anatomy: Anatomy, size: PairSize, recipe: Attribution) -> int:
+    """Bytes for each example of a batch while its edges are scored."""
+    n_runs = 2 if recipe.attribution in {"eap", "clean-corrupted"} else recipe.steps
+    weight, accumulated = anatomy.embedding.weight.element_size(), anatomy.accumulation_dtype.itemsize
+    graph, d_model = anatomy.graph, anatomy.embedding.weight.shape[1]
+    attention = graph.n_heads * (size.n_shared + size.n_run)
+    per_layer = VECTORS_PER_LAYER_AND_TOKEN * d_model + 3 * attention
+    backward = n_runs * size.n_run * graph.n_layers * per_layer * weight
+    differences = graph.n_writers * size.n_run * d_model * accumulated
+    readers = 3 * graph.n_heads * size.n_run * d_model * accumulated
+    return backward + differences + 3 * readers + _bytes_of_ends(anatomy, size, n_runs + 2)
+
+
+def bytes_to_run_a_circuit(anatomy: Anatomy, size: PairSize) -> int:
+    """Bytes for each example of a batch and each circuit that is run on it."""
+    accumulated = anatomy.accumulation_dtype.itemsize
+    graph, d_model = anatomy.graph, anatomy.embedding.weight.shape[1]
+    per_token = (graph.n_writers + 4 * graph.n_heads) * d_model * accumulated
+    return size.n_run * per_token + _bytes_of_ends(anatomy, size, 3)
+
+
+def _bytes_of_ends(anatomy: Anatomy, size: PairSize, n_runs: int) -> int:
+    """Bytes of logits, and of the shared tokens' keys and values, in several runs of an example."""
+    weight, accumulated = anatomy.embedding.weight.element_size(), anatomy.accumulation_dtype.itemsize
+    graph = anatomy.graph
+    cache = 4 * graph.n_layers * graph.n_heads * anatomy.d_head * size.n_shared * weight
+    logits = 4 * size.n_answer * anatomy.embedding.weight.shape[0] * accumulated
+    return n_runs * (cache + logits)
+
+
+def examples_at_once(anatomy: Anatomy, wanted: BatchSize, bytes_per_example: int) -> int:
+    """The batch size wanted; for ``auto`` the power of two up to :data:`LARGEST_BATCH` that memory allows."""
+    if wanted != "auto":
+        return wanted
+    free = free_memory(anatomy.device)
+    size = _power_of_two(SHARE_OF_FREE_MEMORY * free / bytes_per_example, LARGEST_BATCH)
+    logger.info(
+        "%d examples at once: about %.2f GiB each, %.1f GiB are free", size, bytes_per_example / 2**30, free / 2**30
+    )
+    return size
+
+
+def circuits_at_once(anatomy: Anatomy, batch_size: int, bytes_per_example: int) -> int:
+    """How many circuits are run as one batch, when so many examples are."""
+    free = free_memory(anatomy.device)
+    room = SHARE_OF_FREE_MEMORY * free / (bytes_per_example * batch_size)
+    return _power_of_two(room, max(1, LARGEST_CIRCUIT_BATCH // batch_size))
+
+
+def _power_of_two(at_most: float, largest: int) -> int:
+    """The largest power of two that is at most both, and at least one."""
+    return 1 << max(0, min(int(at_most), largest).bit_length() - 1)

@@ -1,0 +1,57 @@
+"""The clean and the corrupted run of a batch, with everything that their writers wrote."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitdrift.circuits.prompts import PairBatch
+from circuitdrift.models.anatomy import Anatomy
+from circuitdrift.models.tracing import Prefix, Trace, run_prefix, trace, written_by_heads
+
+
+@dataclass(frozen=True)
+class TracedPair:
+    """Both runs of a batch, from the first token on in which a pair of it differs.
+
+    The token embeddings are what a run starts from; what the node ``input`` writes stands in the traces.
+    """
+
+    prefix: Prefix
+    clean_embeddings: Float[Tensor, "batch position d_model"]
+    corrupted_embeddings: Float[Tensor, "batch position d_model"]
+    clean: Trace
+    corrupted: Trace
+
+
+@torch.no_grad()
+def trace_pair(anatomy: Anatomy, batch: PairBatch) -> TracedPair:
+    """Run what a batch's prompts share once, and the rest of both as one batch."""
+    prefix = run_prefix(anatomy, batch.clean[:, : batch.n_shared])
+    both = anatomy.embedding(torch.cat([batch.clean, batch.corrupted])[:, batch.n_shared :])
+    traced = trace(anatomy, both, prefix, batch.n_answer)
+    n = len(batch.indices)
+    return TracedPair(
+        prefix=prefix,
+        clean_embeddings=both[:n],
+        corrupted_embeddings=both[n:],
+        clean=traced.rows(slice(0, n)),
+        corrupted=traced.rows(slice(n, None)),
+    )
+
+
+@torch.no_grad()
+def writer_differences(anatomy: Anatomy, run: Trace, base: Trace) -> Float[Tensor, "writer batch position d_model"]:
+    """What each writer wrote in one run less what it wrote in another. Constant biases cancel."""
+    graph, dtype = anatomy.graph, anatomy.accumulation_dtype
+    batch, position, d_model = run.embeddings.shape
+    differences = torch.empty(graph.n_writers, batch, position, d_model, dtype=dtype, device=anatomy.device)
+    differences[0] = run.embeddings.to(dtype) - base.embeddings.to(dtype)
+    for layer, block in enumerate(anatomy.blocks):
+        values = run.head_values[layer].to(dtype) - base.head_values[layer].to(dtype)
+        differences[graph.heads(layer)] = written_by_heads(block, values, graph.n_heads)
+        differences[graph.mlp(layer)] = run.mlp_outputs[layer].to(dtype) - base.mlp_outputs[layer].to(dtype)
+    return differences
