@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from naive_decoder import MODELS, random_pairs
+from random_models import MODELS, random_pairs
 from scipy import stats
 
 from circuitdrift.circuits.attribution import score_edges

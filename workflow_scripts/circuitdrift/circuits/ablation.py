@@ -61,7 +61,8 @@ def run_circuits(
         both = anatomy.embedding(torch.cat([batch.clean, batch.corrupted])[:, batch.n_shared :])
         traced = trace(anatomy, both, prefix)
         clean, corrupted = traced.rows(slice(0, len(batch.indices))), traced.rows(slice(len(batch.indices), None))
-        runs = [_CircuitRun(anatomy, circuit, corrupted, clean.embeddings).logits(prefix) for circuit in circuits]
+        embeddings = both[: len(batch.indices)]
+        runs = [_CircuitRun(anatomy, circuit, clean, corrupted).logits(embeddings, prefix) for circuit in circuits]
     return AblatedLogits(clean.logits, corrupted.logits, tuple(runs))
 
 
@@ -72,21 +73,22 @@ class _CircuitRun:
         self,
         anatomy: Anatomy,
         circuit: Bool[Tensor, "writers readers"],
+        clean: Trace,
         corrupted: Trace,
-        clean_embeddings: Float[Tensor, "batch position d_model"],
     ) -> None:
         self.anatomy = anatomy
         self.corrupted = corrupted
-        self.clean_embeddings = clean_embeddings
         dtype = anatomy.accumulation_dtype
         self.circuit = circuit.to(anatomy.device, dtype)
-        shape = (anatomy.graph.n_writers, *clean_embeddings.shape)
+        shape = (anatomy.graph.n_writers, *clean.embeddings.shape)
         self.differences: Float[Tensor, "writer batch position d_model"]
         self.differences = torch.zeros(shape, dtype=dtype, device=anatomy.device)
-        self.differences[0] = clean_embeddings.to(dtype) - corrupted.embeddings.to(dtype)
+        self.differences[0] = clean.embeddings.to(dtype) - corrupted.embeddings.to(dtype)
 
-    def logits(self, prefix: Prefix) -> Float[Tensor, "batch vocabulary"]:
-        """Run the model with all hooks in place."""
+    def logits(
+        self, embeddings: Float[Tensor, "batch position d_model"], prefix: Prefix
+    ) -> Float[Tensor, "batch vocabulary"]:
+        """Run the model with all hooks in place; of the embeddings that it is given nothing but the shape counts."""
         before: list[tuple[nn.Module, BeforeHook]] = []
         after: list[tuple[nn.Module, AfterHook]] = []
         for layer, block in enumerate(self.anatomy.blocks):
@@ -97,7 +99,7 @@ class _CircuitRun:
             after.append((block.mlp, self._record_mlp(layer)))
         before.append((self.anatomy.final_norm.module, self._replace_final_input))
         with hooked(before, after):
-            return last_logits(self.anatomy, self.clean_embeddings, prefix)
+            return last_logits(self.anatomy, embeddings, prefix)
 
     def patched(
         self, corrupted: Float[Tensor, "batch position d_model"], readers: slice, n_sources: int
@@ -136,14 +138,16 @@ class _CircuitRun:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
             reader, graph = self.anatomy.graph.mlp_reader(layer), self.anatomy.graph
             readers = slice(reader, reader + 1)
-            return (self.patched(self.corrupted.mlp_inputs[layer], readers, graph.n_sources_of_mlp(layer))[0],)
+            patched = self.patched(self.corrupted.mlp_inputs[layer], readers, graph.n_sources_of_mlp(layer))
+            return (patched.view(args[0].shape),)
 
         return hook
 
     def _record_mlp(self, layer: int) -> AfterHook:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             dtype = self.differences.dtype
-            written = output.to(dtype) - self.corrupted.mlp_outputs[layer].to(dtype)
+            corrupted = self.corrupted.mlp_outputs[layer]
+            written = output.view(corrupted.shape).to(dtype) - corrupted.to(dtype)
             self.differences[self.anatomy.graph.mlp(layer)] = written
 
         return hook

@@ -122,7 +122,8 @@ def _batch_sums(
     clean, corrupted = traced.rows(slice(0, len(batch.indices))), traced.rows(slice(len(batch.indices), None))
     del traced
     differences = writer_differences(anatomy, corrupted, clean)
-    embeddings = torch.cat([torch.lerp(corrupted.embeddings, clean.embeddings, weight) for weight in weights])
+    token_clean, token_corrupted = both.chunk(2)
+    embeddings = torch.cat([torch.lerp(token_corrupted, token_clean, weight) for weight in weights])
     gradients = run_gradients(anatomy, embeddings, prefix, clean.logits, len(weights))
 
     sums = differences.new_zeros(2, anatomy.graph.n_writers, anatomy.graph.n_readers)
@@ -216,6 +217,10 @@ def run_gradients(
     def by_step(tensor: Tensor) -> Tensor:
         return tensor.unflatten(0, (n_steps, -1)).to(anatomy.accumulation_dtype)
 
+    def stream(tensor: Tensor) -> Tensor:
+        # OPT's MLP norm has rows and positions in one dimension.
+        return tensor.view(embeddings.shape)
+
     blocks = []
     for block in anatomy.blocks:
         heads = [gradients[projection.module][..., projection.columns] for projection in block.projections.values()]
@@ -223,8 +228,8 @@ def run_gradients(
             BlockGradients(
                 attention_input=by_step(read[block.attention_norm.module]),
                 heads=by_step(torch.cat(heads, dim=-2)),
-                mlp_input=by_step(read[block.mlp_norm.module]),
-                mlp=by_step(gradients[block.mlp_norm.module]),
+                mlp_input=by_step(stream(read[block.mlp_norm.module])),
+                mlp=by_step(stream(gradients[block.mlp_norm.module])),
             )
         )
     final = anatomy.final_norm.module
