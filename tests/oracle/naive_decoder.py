@@ -1,6 +1,6 @@
 """A slow decoder that materialises every edge, written from the architectures' definitions, one example at a time.
 
-It shares no code with the engine: weights come from the state dict, rotary embedding, norms and attention are spelled
+It shares no code with the engine: weights come from the state dict, positions, norms, attention and MLPs are spelled
 out, and each reader sums up its own copies of what the writers before it wrote. ``carry`` says what an edge carries.
 """
 
@@ -12,9 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM, LlamaConfig, LlamaForCausalLM, PreTrainedModel
-
-from circuitdrift.circuits.prompts import PromptPairs
+from transformers import PreTrainedModel
 
 Carry = Callable[[str, str, Tensor], Tensor]
 Apply = Callable[[Tensor], Tensor]
@@ -33,6 +31,10 @@ class NaiveLayer:
     attention_bias: Tensor
     mlp_norm: Apply
     mlp: Apply
+    scale: float
+    """What the products of queries and keys are multiplied by."""
+    window: int | None = None
+    """How many tokens a query sees, its own included; None: all before it."""
 
 
 @dataclass
@@ -41,13 +43,14 @@ class NaiveDecoder:
     layers: list[NaiveLayer]
     final_norm: Apply
     unembedding: Tensor
-    rotary: Callable[[Tensor], Tensor]
-    d_head: int
-    parallel: bool
+    positions: Tensor | None = None
+    """Learned position embeddings [position, d_model], part of what ``input`` writes."""
+    rotary: Apply = lambda x: x
+    parallel: bool = False
 
     def run(self, embeddings: Tensor, carry: Carry) -> tuple[Tensor, dict[str, Tensor]]:
-        """Embeddings [position, d_model] -> logits at the last position, and what each writer wrote."""
-        written = {"input": embeddings}
+        """Token embeddings [position, d_model] -> logits at the last position, and what each writer wrote."""
+        written = {"input": embeddings if self.positions is None else embeddings + self.positions[: len(embeddings)]}
         bias = torch.zeros_like(embeddings[0])
 
         def read(reader: str) -> Tensor:
@@ -58,9 +61,10 @@ class NaiveDecoder:
             for h, head in enumerate(layer.heads):
                 name = f"a{number}.h{h}"
                 q, k, v = (head.read[c](layer.attention_norm(read(f"{name}<{c}>"))) for c in "qkv")
-                weights = self.rotary(q) @ self.rotary(k).T / self.d_head**0.5
-                future = torch.ones_like(weights, dtype=torch.bool).triu(1)
-                outputs[name] = head.write(weights.masked_fill(future, -torch.inf).softmax(dim=-1) @ v)
+                weights = self.rotary(q) @ self.rotary(k).T * layer.scale
+                back = torch.arange(len(q))[:, None] - torch.arange(len(q))
+                hidden = (back < 0) | (back >= (layer.window or len(q)))
+                outputs[name] = head.write(weights.masked_fill(hidden, -torch.inf).softmax(dim=-1) @ v)
             if self.parallel:
                 mlp_input = read(f"m{number}")
                 written |= outputs
@@ -95,10 +99,11 @@ def linear(weight: Tensor, bias: Tensor | None = None) -> Apply:
     return lambda x: x @ weight.T + (0 if bias is None else bias)
 
 
-def layer_norm(weight: Tensor, bias: Tensor, epsilon: float) -> Apply:
+def layer_norm(weight: Tensor | None, bias: Tensor | None, epsilon: float) -> Apply:
     def apply(x: Tensor) -> Tensor:
         deviation = x - x.mean(-1, keepdim=True)
-        return deviation / (deviation.pow(2).mean(-1, keepdim=True) + epsilon).sqrt() * weight + bias
+        standard = deviation / (deviation.pow(2).mean(-1, keepdim=True) + epsilon).sqrt()
+        return standard * (1 if weight is None else weight) + (0 if bias is None else bias)
 
     return apply
 
@@ -107,158 +112,231 @@ def rms_norm(weight: Tensor, epsilon: float) -> Apply:
     return lambda x: x / (x.pow(2).mean(-1, keepdim=True) + epsilon).sqrt() * weight
 
 
-def naive_gpt_neox(model: GPTNeoXForCausalLM) -> NaiveDecoder:
-    config, state = model.config, model.state_dict()
+def then(*steps: Apply) -> Apply:
+    """One after the other."""
+
+    def apply(x: Tensor) -> Tensor:
+        for step in steps:
+            x = step(x)
+        return x
+
+    return apply
+
+
+def gelu_new(x: Tensor) -> Tensor:
+    """The approximation of GELU by tanh."""
+    return 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)))
+
+
+class Weights:
+    """Parts of a state dict; a bias or gain that is not there is None."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.state = model.state_dict()
+
+    def linear(self, name: str, rows: slice = slice(None)) -> Apply:
+        """A linear map, or some of its outputs."""
+        bias = self.state.get(f"{name}.bias")
+        return linear(self.state[f"{name}.weight"][rows], None if bias is None else bias[rows])
+
+    def transposed(self, name: str, columns: slice = slice(None)) -> Apply:
+        """The same where the weight is stored as [d_in, d_out]."""
+        return linear(self.state[f"{name}.weight"][:, columns].T, self.state[f"{name}.bias"][columns])
+
+    def bias(self, name: str) -> Tensor:
+        """A linear map's bias, zero where it has none."""
+        bias = self.state.get(f"{name}.bias")
+        return torch.zeros(len(self.state[f"{name}.weight"]), dtype=torch.float64) if bias is None else bias
+
+    def layer_norm(self, name: str, epsilon: float) -> Apply:
+        return layer_norm(self.state.get(f"{name}.weight"), self.state.get(f"{name}.bias"), epsilon)
+
+    def rms_norm(self, name: str, epsilon: float) -> Apply:
+        return rms_norm(self.state[f"{name}.weight"], epsilon)
+
+
+def naive_gpt_neox(model: PreTrainedModel) -> NaiveDecoder:
+    config, w = model.config, Weights(model)
     d_head = config.hidden_size // config.num_attention_heads
-
-    def norm(name: str) -> Apply:
-        return layer_norm(state[f"{name}.weight"], state[f"{name}.bias"], config.layer_norm_eps)
-
     layers = []
     for number in range(config.num_hidden_layers):
         at = f"gpt_neox.layers.{number}"
-        fused, bias = (state[f"{at}.attention.query_key_value.{part}"] for part in ("weight", "bias"))
-        out = state[f"{at}.attention.dense.weight"]
+        out = w.state[f"{at}.attention.dense.weight"]
         heads = []
         for h in range(config.num_attention_heads):
             first = 3 * d_head * h
             parts = {c: slice(first + i * d_head, first + (i + 1) * d_head) for i, c in enumerate("qkv")}
-            read = {c: linear(fused[rows], bias[rows]) for c, rows in parts.items()}
+            read = {c: w.linear(f"{at}.attention.query_key_value", rows) for c, rows in parts.items()}
             heads.append(NaiveHead(read, linear(out[:, h * d_head : (h + 1) * d_head])))
-        up = linear(state[f"{at}.mlp.dense_h_to_4h.weight"], state[f"{at}.mlp.dense_h_to_4h.bias"])
-        down = linear(state[f"{at}.mlp.dense_4h_to_h.weight"], state[f"{at}.mlp.dense_4h_to_h.bias"])
         layers.append(
             NaiveLayer(
-                norm(f"{at}.input_layernorm"),
+                w.layer_norm(f"{at}.input_layernorm", config.layer_norm_eps),
                 heads,
-                state[f"{at}.attention.dense.bias"],
-                norm(f"{at}.post_attention_layernorm"),
-                lambda x, up=up, down=down: down(functional.gelu(up(x))),
+                w.bias(f"{at}.attention.dense"),
+                w.layer_norm(f"{at}.post_attention_layernorm", config.layer_norm_eps),
+                then(w.linear(f"{at}.mlp.dense_h_to_4h"), functional.gelu, w.linear(f"{at}.mlp.dense_4h_to_h")),
+                scale=d_head**-0.5,
             )
         )
     return NaiveDecoder(
-        state["gpt_neox.embed_in.weight"],
+        w.state["gpt_neox.embed_in.weight"],
         layers,
-        norm("gpt_neox.final_layer_norm"),
-        state["lm_head.weight"],
-        rotate(d_head // 2, 10000.0),
-        d_head,
-        config.use_parallel_residual,
+        w.layer_norm("gpt_neox.final_layer_norm", config.layer_norm_eps),
+        w.state["lm_head.weight"],
+        rotary=rotate(d_head // 2, 10000.0),
+        parallel=config.use_parallel_residual,
     )
 
 
-def naive_llama(model: LlamaForCausalLM) -> NaiveDecoder:
-    config, state = model.config, model.state_dict()
-    d_head = config.hidden_size // config.num_attention_heads
+def naive_llama_family(model: PreTrainedModel) -> NaiveDecoder:
+    """Llama; Mistral: a window in every layer; Qwen2: biases on q, k, v; Qwen3: norms of q and k. Windows by layer."""
+    config, w = model.config, Weights(model)
+    d_head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     group = config.num_attention_heads // config.num_key_value_heads
     layers = []
     for number in range(config.num_hidden_layers):
         at = f"model.layers.{number}"
-        w = {c: state[f"{at}.self_attn.{c}_proj.weight"] for c in "qkvo"}
+        out = w.state[f"{at}.self_attn.o_proj.weight"]
+        if config.model_type == "mistral":
+            window = config.sliding_window
+        elif config.model_type == "llama":
+            window = None
+        else:
+            window = config.sliding_window if config.layer_types[number] == "sliding_attention" else None
         heads = []
         for h in range(config.num_attention_heads):
             own, shared = slice(h * d_head, (h + 1) * d_head), slice(h // group * d_head, (h // group + 1) * d_head)
-            read = {"q": linear(w["q"][own]), "k": linear(w["k"][shared]), "v": linear(w["v"][shared])}
-            heads.append(NaiveHead(read, linear(w["o"][:, own])))
-        gate, up, down = (linear(state[f"{at}.mlp.{part}_proj.weight"]) for part in ("gate", "up", "down"))
+            read = {c: w.linear(f"{at}.self_attn.{c}_proj", own if c == "q" else shared) for c in "qkv"}
+            if config.model_type == "qwen3":
+                for c in "qk":
+                    read[c] = then(read[c], w.rms_norm(f"{at}.self_attn.{c}_norm", config.rms_norm_eps))
+            heads.append(NaiveHead(read, linear(out[:, own])))
+        gate, up, down = (w.linear(f"{at}.mlp.{part}_proj") for part in ("gate", "up", "down"))
         layers.append(
             NaiveLayer(
-                rms_norm(state[f"{at}.input_layernorm.weight"], config.rms_norm_eps),
+                w.rms_norm(f"{at}.input_layernorm", config.rms_norm_eps),
                 heads,
-                torch.zeros(config.hidden_size, dtype=torch.float64),
-                rms_norm(state[f"{at}.post_attention_layernorm.weight"], config.rms_norm_eps),
+                w.bias(f"{at}.self_attn.o_proj"),
+                w.rms_norm(f"{at}.post_attention_layernorm", config.rms_norm_eps),
                 lambda x, gate=gate, up=up, down=down: down(functional.silu(gate(x)) * up(x)),
+                scale=d_head**-0.5,
+                window=window,
             )
         )
     return NaiveDecoder(
-        state["model.embed_tokens.weight"],
+        w.state["model.embed_tokens.weight"],
         layers,
-        rms_norm(state["model.norm.weight"], config.rms_norm_eps),
-        state["lm_head.weight"],
-        rotate(d_head, 10000.0),
-        d_head,
-        parallel=False,
+        w.rms_norm("model.norm", config.rms_norm_eps),
+        w.state["lm_head.weight"],
+        rotary=rotate(d_head, 10000.0),
     )
 
 
-# ------------------------------------------------------------------------------------------------ test models
-
-VOCABULARY = 23
-
-ROUNDING = 3e-6
-"""What the library's models differ by in float64: attention weights and RMS norms are computed in float32 there."""
-
-
-def small_gpt_neox(parallel: bool) -> GPTNeoXForCausalLM:
-    config = GPTNeoXConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=12,
-        num_hidden_layers=2,
-        num_attention_heads=3,
-        intermediate_size=20,
-        max_position_embeddings=32,
-        use_parallel_residual=parallel,
-        rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5},
-        attn_implementation="eager",
+def naive_gpt2(model: PreTrainedModel) -> NaiveDecoder:
+    """One map for q, k and v of all heads; weights are stored as [d_in, d_out]; positions are learned."""
+    config, w = model.config, Weights(model)
+    d_model, d_head = config.n_embd, config.n_embd // config.n_head
+    layers = []
+    for number in range(config.n_layer):
+        at = f"transformer.h.{number}"
+        heads = []
+        for h in range(config.n_head):
+            own = slice(h * d_head, (h + 1) * d_head)
+            parts = {c: slice(i * d_model + own.start, i * d_model + own.stop) for i, c in enumerate("qkv")}
+            read = {c: w.transposed(f"{at}.attn.c_attn", columns) for c, columns in parts.items()}
+            heads.append(NaiveHead(read, linear(w.state[f"{at}.attn.c_proj.weight"][own].T)))
+        layers.append(
+            NaiveLayer(
+                w.layer_norm(f"{at}.ln_1", config.layer_norm_epsilon),
+                heads,
+                w.bias(f"{at}.attn.c_proj"),
+                w.layer_norm(f"{at}.ln_2", config.layer_norm_epsilon),
+                then(w.transposed(f"{at}.mlp.c_fc"), gelu_new, w.transposed(f"{at}.mlp.c_proj")),
+                scale=d_head**-0.5 / (number + 1 if config.scale_attn_by_inverse_layer_idx else 1),
+            )
+        )
+    return NaiveDecoder(
+        w.state["transformer.wte.weight"],
+        layers,
+        w.layer_norm("transformer.ln_f", config.layer_norm_epsilon),
+        w.state["lm_head.weight"],
+        positions=w.state["transformer.wpe.weight"],
     )
-    return randomised(GPTNeoXForCausalLM(config))
 
 
-def small_llama(n_groups: int = 2, tied: bool = False) -> LlamaForCausalLM:
-    config = LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=n_groups,
-        intermediate_size=20,
-        max_position_embeddings=32,
-        tie_word_embeddings=tied,
-        attn_implementation="eager",
+def naive_gpt_neo(model: PreTrainedModel) -> NaiveDecoder:
+    """Attention is not scaled; in local layers a query sees ``window_size`` tokens; positions are learned."""
+    config, w = model.config, Weights(model)
+    d_head = config.hidden_size // config.num_heads
+    layers = []
+    for number, kind in enumerate(config.attention_layers):
+        at = f"transformer.h.{number}"
+        projections = f"{at}.attn.attention"
+        layers.append(
+            NaiveLayer(
+                w.layer_norm(f"{at}.ln_1", config.layer_norm_epsilon),
+                plain_heads(w, projections, "out_proj", config.num_heads, d_head),
+                w.bias(f"{projections}.out_proj"),
+                w.layer_norm(f"{at}.ln_2", config.layer_norm_epsilon),
+                then(w.linear(f"{at}.mlp.c_fc"), gelu_new, w.linear(f"{at}.mlp.c_proj")),
+                scale=1.0,
+                window={"global": None, "local": config.window_size}[kind],
+            )
+        )
+    return NaiveDecoder(
+        w.state["transformer.wte.weight"],
+        layers,
+        w.layer_norm("transformer.ln_f", config.layer_norm_epsilon),
+        w.state["lm_head.weight"],
+        positions=w.state["transformer.wpe.weight"],
     )
-    return randomised(LlamaForCausalLM(config))
 
 
-def randomised(model: PreTrainedModel, seed: int = 0) -> PreTrainedModel:
-    """Weights large enough that attention and norms are far from linear, norms' gains and biases included."""
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(0.45 * noise if parameter.ndim == 2 else parameter + 0.3 * noise)
-    return model.double().eval()
+def naive_opt(model: PreTrainedModel) -> NaiveDecoder:
+    """Learned positions of which the first two are never used; ReLU; norms with the epsilon 1e-5."""
+    config, w = model.config, Weights(model)
+    d_head = config.hidden_size // config.num_attention_heads
+    layers = []
+    for number in range(config.num_hidden_layers):
+        at = f"model.decoder.layers.{number}"
+        layers.append(
+            NaiveLayer(
+                w.layer_norm(f"{at}.self_attn_layer_norm", 1e-5),
+                plain_heads(w, f"{at}.self_attn", "out_proj", config.num_attention_heads, d_head),
+                w.bias(f"{at}.self_attn.out_proj"),
+                w.layer_norm(f"{at}.final_layer_norm", 1e-5),
+                then(w.linear(f"{at}.fc1"), functional.relu, w.linear(f"{at}.fc2")),
+                scale=d_head**-0.5,
+            )
+        )
+    return NaiveDecoder(
+        w.state["model.decoder.embed_tokens.weight"],
+        layers,
+        w.layer_norm("model.decoder.final_layer_norm", 1e-5),
+        w.state["lm_head.weight"],
+        positions=w.state["model.decoder.embed_positions.weight"][2:],
+    )
 
 
-MODELS: dict[str, Callable[[], PreTrainedModel]] = {
-    "gpt_neox parallel": lambda: small_gpt_neox(parallel=True),
-    "gpt_neox sequential": lambda: small_gpt_neox(parallel=False),
-    "llama grouped": lambda: small_llama(n_groups=2),
-    "llama tied": lambda: small_llama(n_groups=4, tied=True),
-}
+def plain_heads(w: Weights, at: str, output: str, n_heads: int, d_head: int) -> list[NaiveHead]:
+    """Heads with a map each for q, k and v, without groups."""
+    heads = []
+    for h in range(n_heads):
+        own = slice(h * d_head, (h + 1) * d_head)
+        read = {c: w.linear(f"{at}.{c}_proj", own) for c in "qkv"}
+        heads.append(NaiveHead(read, linear(w.state[f"{at}.{output}.weight"][:, own])))
+    return heads
 
 
 def naive_of(model: PreTrainedModel) -> NaiveDecoder:
-    return naive_gpt_neox(model) if isinstance(model, GPTNeoXForCausalLM) else naive_llama(model)
-
-
-def random_pairs(n: int, seed: int = 1) -> tuple[list[list[int]], list[list[int]]]:
-    """Prompt pairs of 4 and 6 tokens that first differ at various positions."""
-    generator = torch.Generator().manual_seed(seed)
-    clean, corrupted = [], []
-    for i in range(n):
-        length = 4 + 2 * (i % 2)
-        prompt = torch.randint(VOCABULARY, (length,), generator=generator).tolist()
-        first = (i * 3) % length
-        other = list(prompt)
-        other[first] = (prompt[first] + 1 + i) % VOCABULARY
-        if i % 3 == 0:
-            other[-1] = (prompt[-1] + 2) % VOCABULARY
-        clean.append(prompt)
-        corrupted.append(other)
-    return clean, corrupted
-
-
-def one_token_pairs(clean: list[list[int]], corrupted: list[list[int]]) -> PromptPairs:
-    """Prompt pairs with answers of one token, which differ between clean and corrupted."""
-    n = len(clean)
-    return PromptPairs(clean, corrupted, [[i % 5] for i in range(n)], [[i % 5 + 1] for i in range(n)])
+    definitions = {
+        "gpt2": naive_gpt2,
+        "gpt_neo": naive_gpt_neo,
+        "gpt_neox": naive_gpt_neox,
+        "llama": naive_llama_family,
+        "mistral": naive_llama_family,
+        "opt": naive_opt,
+        "qwen2": naive_llama_family,
+        "qwen3": naive_llama_family,
+    }
+    return definitions[model.config.model_type](model)

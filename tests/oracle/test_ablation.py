@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from naive_decoder import MODELS, ROUNDING, naive_of, one_token_pairs, random_pairs, whole
+from naive_decoder import naive_of, whole
+from random_models import MODELS, ROUNDING, one_token_pairs, random_pairs
 
 from circuitdrift.circuits.ablation import run_circuits
 from circuitdrift.circuits.prompts import pair_batches

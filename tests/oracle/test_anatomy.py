@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from naive_decoder import MODELS, ROUNDING, naive_of, whole
-from transformers import GPT2Config, GPT2LMHeadModel
+from naive_decoder import naive_of, whole
+from random_models import MODELS, ROUNDING, small
+from torch import Tensor, nn
+from transformers import (
+    AutoModelForCausalLM,
+    BloomConfig,
+    Gemma2Config,
+    GPT2Config,
+    GPTNeoConfig,
+    GPTNeoXConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Olmo2Config,
+    OPTConfig,
+    PhiConfig,
+    PretrainedConfig,
+)
 
+from circuitdrift.circuits.selection import edge_count
 from circuitdrift.models.anatomy import AnatomyError, anatomy_of
-from circuitdrift.models.tracing import check_anatomy
+from circuitdrift.models.architectures import ARCHITECTURES
+from circuitdrift.models.tracing import (
+    Prefix,
+    check_anatomy,
+    one_key_per_query_head,
+    run_prefix,
+    trace,
+    written_by_heads,
+)
 
-PROMPT = [3, 1, 4, 1, 5]
+PROMPT = [3, 1, 4, 1, 5, 9, 2, 6]
+
+every_model = pytest.mark.parametrize("name", list(MODELS))
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+@every_model
 def test_described_models_pass_the_check_in_every_precision(name: str) -> None:
     model = MODELS[name]()
     decoder = naive_of(model)
@@ -23,22 +51,141 @@ def test_described_models_pass_the_check_in_every_precision(name: str) -> None:
         check_anatomy(anatomy_of(model.to(dtype)), torch.tensor([PROMPT]))
 
 
-@pytest.mark.parametrize("name", list(MODELS))
+def test_every_architecture_is_among_the_models_tied_and_untied() -> None:
+    found = {(type(model).__name__, model.config.tie_word_embeddings) for model in (make() for make in MODELS.values())}
+    assert found == {(name, tied) for name in ARCHITECTURES for tied in (True, False)}
+
+
+def assert_close(found: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(found, expected, rtol=10 * ROUNDING, atol=10 * ROUNDING)
+
+
+@every_model
+def test_a_trace_holds_what_the_slow_decoder_writes(name: str) -> None:
+    model = MODELS[name]()
+    anatomy, decoder = anatomy_of(model), naive_of(model)
+    _, written = decoder.run(decoder.embedding[PROMPT], whole)
+    with one_key_per_query_head(anatomy):
+        traced = trace(anatomy, anatomy.embedding(torch.tensor([PROMPT])), Prefix(()), n_answer=1)
+    assert_close(traced.embeddings[0], written["input"])
+    for layer, block in enumerate(anatomy.blocks):
+        heads = written_by_heads(block, traced.head_values[layer], anatomy.graph.n_heads)
+        for h in range(anatomy.graph.n_heads):
+            assert_close(heads[h, 0], written[f"a{layer}.h{h}"])
+        assert_close(traced.mlp_outputs[layer][0], written[f"m{layer}"])
+
+
+@every_model
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize("n_shared", [1, 5, 7])
+def test_a_prefix_changes_nothing(name: str, attention: str, n_shared: int) -> None:
+    """Also one that is longer than the windows of two and three tokens; several runs of a batch follow one prefix."""
+    model = MODELS[name]()
+    model.set_attn_implementation(attention)
+    anatomy = anatomy_of(model)
+    ids = torch.tensor([PROMPT, PROMPT[::-1]])
+    embeddings = anatomy.embedding(ids)
+    with one_key_per_query_head(anatomy):
+        whole_prompt = trace(anatomy, embeddings, Prefix(()), n_answer=1)
+        prefix = run_prefix(anatomy, ids[:, :n_shared])
+        rest = trace(anatomy, embeddings[:, n_shared:].repeat(3, 1, 1), prefix, n_answer=1)
+    torch.testing.assert_close(whole_prompt.logits[:, -1], model(ids).logits[:, -1], rtol=ROUNDING, atol=ROUNDING)
+    for run in range(3):
+        part = rest.rows(slice(2 * run, 2 * run + 2))
+        assert_close(part.logits, whole_prompt.logits)
+        assert_close(part.embeddings, whole_prompt.embeddings[:, n_shared:])
+        assert_close(part.final_input, whole_prompt.final_input[:, n_shared:])
+        for layer in range(anatomy.graph.n_layers):
+            assert_close(part.head_values[layer], whole_prompt.head_values[layer][:, n_shared:])
+            assert_close(part.mlp_inputs[layer], whole_prompt.mlp_inputs[layer][:, n_shared:])
+
+
+@every_model
 def test_a_stream_that_something_else_writes_to_is_found(name: str) -> None:
     model = MODELS[name]()
-    anatomy = anatomy_of(model)
-    layer = anatomy.backbone.layers[0]
-    layer.register_forward_hook(lambda module, args, output: output + 0.01)
+    layers = next(module for module in model.modules() if isinstance(module, nn.ModuleList))
+    layers[1].register_forward_pre_hook(lambda module, args: (args[0] + 0.01, *args[1:]))
     with pytest.raises(AnatomyError, match="differ from the residual stream by"):
-        check_anatomy(anatomy, torch.tensor([PROMPT]))
+        check_anatomy(anatomy_of(model), torch.tensor([PROMPT]))
 
 
-def test_unknown_architectures_are_refused_by_name() -> None:
-    model = GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=8, vocab_size=11)).eval()
-    with pytest.raises(AnatomyError, match=r"GPT2LMHeadModel .*supported are GPTNeoXForCausalLM, LlamaForCausalLM"):
+# ------------------------------------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize("config", [BloomConfig, Gemma2Config, Olmo2Config, PhiConfig])
+def test_unknown_architectures_are_refused_by_name(config: type[PretrainedConfig]) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config(num_hidden_layers=1)).eval()
+    with pytest.raises(AnatomyError, match=rf"{type(model).__name__} \(model_type '{config.model_type}'\).*use one of"):
+        anatomy_of(model)
+    with pytest.raises(AnatomyError, match=", ".join(ARCHITECTURES)):
+        anatomy_of(model)
+
+
+def test_a_class_derived_from_a_supported_one_is_another_architecture() -> None:
+    class Derived(LlamaForCausalLM):
+        pass
+
+    with torch.device("meta"):
+        model = Derived(LlamaConfig(num_hidden_layers=1)).eval()
+    with pytest.raises(AnatomyError, match="Derived"):
+        anatomy_of(model)
+
+
+@pytest.mark.parametrize(
+    ("config", "options", "reason"),
+    [
+        (OPTConfig, {"do_layer_norm_before": False}, "no sum of what the nodes write; use a pre-norm OPT"),
+        (OPTConfig, {"word_embed_proj_dim": 8}, "projected between two widths .*; use an OPT with one width"),
+        (OPTConfig, {"_remove_final_layer_norm": True}, "no norm before the head .*; use the checkpoint"),
+        (GPT2Config, {"add_cross_attention": True}, "cross-attention .*; use a model without it"),
+    ],
+)
+def test_options_that_break_the_picture_are_refused(
+    config: type[PretrainedConfig], options: dict[str, Any], reason: str
+) -> None:
+    model = small(config, 2, **options)
+    with pytest.raises(AnatomyError, match=rf"{type(model).__name__} .*{reason}"):
         anatomy_of(model)
 
 
 def test_training_mode_is_refused() -> None:
     with pytest.raises(AnatomyError, match=r"call \.eval"):
         anatomy_of(MODELS["llama tied"]().train())
+
+
+# ------------------------------------------------------------------------------------------------ sizes
+
+
+def pythia(width: int, n_layers: int, n_heads: int) -> PretrainedConfig:
+    sizes = {"hidden_size": width, "num_hidden_layers": n_layers, "num_attention_heads": n_heads}
+    return GPTNeoXConfig(**sizes, intermediate_size=4 * width, use_parallel_residual=True)
+
+
+GPT_NEO_2_7B = GPTNeoConfig(hidden_size=2560, num_layers=32, num_heads=20, attention_types=[[["global", "local"], 16]])
+OPT_6_7B = OPTConfig(hidden_size=4096, num_hidden_layers=32, num_attention_heads=32, ffn_dim=16384)
+
+
+@pytest.mark.parametrize(
+    ("config", "nodes", "edges", "five_percent"),
+    [
+        (pythia(2048, 24, 16), 410, 231_493, 11_574),
+        (GPT_NEO_2_7B, 674, 638_641, 31_932),
+        (OPT_6_7B, 1_058, 1_592_881, 79_644),
+        (pythia(512, 6, 8), 56, 3_580, 179),
+        (pythia(768, 12, 12), 158, 32_347, 1_617),
+        (GPT2Config(), 158, 32_491, 1_624),
+    ],
+    ids=["pythia-1.4b", "gpt-neo-2.7B", "opt-6.7b", "pythia-70m", "pythia-160m", "gpt2"],
+)
+def test_graphs_have_the_sizes_of_the_paper(
+    config: PretrainedConfig, nodes: int, edges: int, five_percent: int
+) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config).eval()
+    anatomy = anatomy_of(model)
+    graph = anatomy.graph
+    assert (len(graph.nodes), graph.n_edges) == (nodes, edges)
+    assert int(graph.edge_mask.sum()) == edges
+    assert edge_count(graph, 0.05) == five_percent
+    assert anatomy.d_head == config.hidden_size // config.num_attention_heads

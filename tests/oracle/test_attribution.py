@@ -4,19 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from naive_decoder import (
-    MODELS,
-    ROUNDING,
-    Carry,
-    NaiveDecoder,
-    naive_of,
-    one_token_pairs,
-    random_pairs,
-    small_llama,
-    whole,
-)
+from naive_decoder import Carry, NaiveDecoder, naive_of, whole
+from random_models import MODELS, ROUNDING, one_token_pairs, random_pairs, small_llama
 from torch import Tensor
-from transformers import LlamaForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from circuitdrift.circuits.attribution import clean_weights, score_edges
 from circuitdrift.circuits.graph import Graph
@@ -84,7 +75,7 @@ def test_scores_are_finite_differences(name: str) -> None:
     anatomy, decoder = anatomy_of(model), naive_of(model)
     found = score_edges(anatomy, one_token_pairs(clean, corrupted), Attribution(steps=1, quadrature="midpoint"), 8)
     edges = anatomy.graph.edge_mask.nonzero().tolist()[::7]
-    h = 1e-5
+    h, rounding = 1e-5, ROUNDING * found.scores.abs().max().item()
     for u, v in edges:
         edge = (anatomy.graph.writers[u], anatomy.graph.readers[v])
         slopes = []
@@ -97,7 +88,7 @@ def test_scores_are_finite_differences(name: str) -> None:
             up, down = (kl(logits, decoder.run(x, moved(by))[0]) for by in (h, -h))
             slopes.append((up - down) / (2 * h))
         expected = torch.stack(slopes).mean()
-        assert found.scores[u, v].item() == pytest.approx(expected.item(), rel=1e-4, abs=1e-8)
+        assert found.scores[u, v].item() == pytest.approx(expected.item(), rel=1e-4, abs=rounding)
 
 
 @every_model
@@ -105,18 +96,18 @@ def test_completeness(name: str) -> None:
     """The edges out of ``input`` add up to the objective's change from clean to corrupted, where it is zero at clean.
 
     Their gradients sum to the total derivative by the embedding, along which the integral is taken; for no other
-    writer or reader is the path of integration straight, so nothing of the kind holds elsewhere.
+    writer or reader is the path of integration straight, so nothing of the kind holds elsewhere. The steps are many
+    because the integrand has a sharp peak where the path passes near the origin of a norm's input.
     """
     model, (clean, corrupted) = MODELS[name](), random_pairs(4)
-    found = score_edges(
-        anatomy_of(model), one_token_pairs(clean, corrupted), Attribution(steps=50, quadrature="midpoint"), 8
-    )
+    recipe = Attribution(steps=1600, quadrature="midpoint")
+    found = score_edges(anatomy_of(model), one_token_pairs(clean, corrupted), recipe, 8)
     decoder = naive_of(model)
     changes = [
         kl(decoder.run(decoder.embedding[a], whole)[0], decoder.run(decoder.embedding[b], whole)[0])
         for a, b in zip(clean, corrupted, strict=True)
     ]
-    assert found.scores[0].sum().item() == pytest.approx(torch.stack(changes).mean().item(), rel=0.01)
+    assert found.scores[0].sum().item() == pytest.approx(torch.stack(changes).mean().item(), rel=0.001)
 
 
 @every_model
@@ -142,7 +133,7 @@ def test_recipes_without_any_gradient_are_refused(settings: dict[str, object]) -
         Attribution.model_validate(settings)
 
 
-def ungrouped(grouped: LlamaForCausalLM) -> LlamaForCausalLM:
+def ungrouped(grouped: PreTrainedModel) -> PreTrainedModel:
     """A model without groups whose key and value weights are the grouped model's, repeated."""
     model = small_llama(n_groups=grouped.config.num_attention_heads)
     groups, d_head = grouped.config.num_key_value_heads, grouped.model.layers[0].self_attn.head_dim

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
-from naive_decoder import random_pairs, randomised, small_llama
+from random_models import random_pairs, randomised, small_llama
 
 import measure_faithfulness
 import score_edges

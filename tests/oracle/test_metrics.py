@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from naive_decoder import MODELS, random_pairs
+from random_models import MODELS, random_pairs
 from scipy import stats
 
 from circuitdrift.circuits.attribution import score_edges

@@ -12,7 +12,14 @@ import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    GPTNeoConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+)
 
 import fetch_model
 from circuitdrift.config.models import HubModel, LocalModel, PackageModel
@@ -55,6 +62,20 @@ def test_local_model_comes_back_with_the_same_logits(saved: Path, tmp_path: Path
     assert not model.training
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert model.config._attn_implementation == "eager"
+
+
+@pytest.mark.parametrize(("config", "attention"), [(GPTNeoConfig, "eager"), (LlamaConfig, "sdpa")])
+def test_attention_off_the_cpu_is_fused_where_the_architecture_has_it(
+    tmp_path: Path, config: type[PretrainedConfig], attention: str
+) -> None:
+    kinds = {"attention_types": [[["global", "local"], 1]]} if config is GPTNeoConfig else {"intermediate_size": 8}
+    sizes = {"vocab_size": 12, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2}
+    AutoModelForCausalLM.from_config(config(**sizes, **kinds)).save_pretrained(tmp_path / "saved")
+    files = ["config.json", "model.safetensors"]
+    manifest = tmp_path / "saved" / "manifest.json"
+    write_manifest(manifest, source={"source": "scratch"}, folder=manifest.parent, files=files, dtype="float32")
+    assert load_model(manifest, torch.device("meta")).config._attn_implementation == attention
+    assert load_model(manifest, CPU).config._attn_implementation == "eager"
 
 
 def test_manifest_names_a_local_folder_relative_to_itself(saved: Path, tmp_path: Path) -> None:

@@ -133,7 +133,6 @@ def _trace_of(anatomy: Anatomy, ablated: Ablated, pair: TracedPair, n_answer: in
         stream = stream + heads + mlp
     final_input = everywhere(stream)
     return Trace(
-        embeddings=everywhere(ablated.embeddings),
         head_values=tuple(map(everywhere, ablated.head_values)),
         mlp_outputs=tuple(map(everywhere, ablated.mlp_outputs)),
         attention_inputs=tuple(attention_inputs),

@@ -1,21 +1,24 @@
-"""Where an architecture keeps its parts: the description that the circuit engine needs of a decoder.
+"""A decoder taken apart: the description that the circuit engine needs of it.
 
-The engine runs the unmodified Hugging Face model and hooks into it. What it must know is declared here for each
-architecture: the embedding, and for each block its norms, the projections to queries, keys and values (and which of
-their rows belong to which head), the output projection and the MLP; then the final norm and the unembedding.
+The engine runs the unmodified Hugging Face model and hooks into it. What it must know is the embedding, and for each
+block its norms, the projections to queries, keys and values (and which of their outputs belong to which head), the
+output projection and the MLP; then the final norm and the unembedding. Where an architecture keeps them is declared in
+:mod:`circuitdrift.models.architectures`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import GPTNeoXForCausalLM, LlamaForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
 
 from circuitdrift.circuits.graph import Graph
+from circuitdrift.models.architectures import ARCHITECTURES, Architecture, Fused
 
 
 class AnatomyError(ValueError):
@@ -24,7 +27,7 @@ class AnatomyError(ValueError):
 
 @dataclass(frozen=True)
 class Norm:
-    """A LayerNorm (centred, with a bias) or an RMSNorm (neither).
+    """A LayerNorm (centred, perhaps with a bias) or an RMSNorm (neither).
 
     Attributes:
         module: the model's own module.
@@ -37,9 +40,10 @@ class Norm:
     epsilon: float
 
     @property
-    def gain(self) -> Float[Tensor, " d_model"]:
-        """The factor of each dimension."""
-        return self.module.get_parameter("weight")
+    def gain(self) -> Float[Tensor, " d_model"] | Float[Tensor, ""]:
+        """The factor of each dimension, or the number 1 of a norm that has none."""
+        weight = cast(Tensor | None, self.module.weight)
+        return torch.ones(()) if weight is None else weight
 
     def standardise(
         self, x: Float[Tensor, "*rows d_model"]
@@ -51,27 +55,33 @@ class Norm:
         return x * reciprocal, reciprocal
 
 
+def oriented_weight(module: nn.Linear | Conv1D) -> Float[Tensor, "d_out d_in"]:
+    """The weight of a linear map; GPT-2's ``Conv1D`` stores it as [d_in, d_out]."""
+    weight: Tensor = module.weight.T if isinstance(module, Conv1D) else module.weight
+    return weight
+
+
 @dataclass(frozen=True)
 class Projection:
     """The map to queries, keys or values in one block.
 
     Attributes:
-        module: the linear layer; GPT-NeoX has one for all three.
-        rows: the rows of its weight that make each query head's vector. With grouped-query attention, heads of one
-            group have the same rows in the key and value projections.
+        module: the linear layer; GPT-NeoX and GPT-2 have one for all three.
+        rows: the rows of its weight [d_out, d_in] that make each query head's vector. With grouped-query attention,
+            heads of one group have the same rows in the key and value projections.
         columns: where each head's vector stands in the output that attention is given, once keys and values are
             repeated for each query head (:func:`circuitdrift.models.tracing.one_key_per_query_head`).
         shared: whether several heads share rows, so that the output has to be repeated.
     """
 
-    module: nn.Linear
+    module: nn.Linear | Conv1D
     rows: Int[Tensor, "head d_head"]
     columns: Int[Tensor, "head d_head"]
     shared: bool
 
     def weight(self) -> Float[Tensor, "head d_head d_model"]:
         """Each head's slice of the weight."""
-        return self.module.weight[self.rows]
+        return oriented_weight(self.module)[self.rows]
 
     def bias(self) -> Float[Tensor, "head d_head"] | None:
         """Each head's slice of the bias, if there is one."""
@@ -80,14 +90,18 @@ class Projection:
 
 @dataclass(frozen=True)
 class Block:
-    """One layer: attention norm, attention with its projections, MLP norm, MLP."""
+    """One layer: attention norm, attention with its projections, MLP norm, MLP.
+
+    ``mlp`` is the module whose output is what the MLP writes: of OPT, which has no module for the whole MLP, its last
+    linear map.
+    """
 
     attention_norm: Norm
     attention: nn.Module
     query: Projection
     key: Projection
     value: Projection
-    output: nn.Linear
+    output: nn.Linear | Conv1D
     mlp_norm: Norm
     mlp: nn.Module
 
@@ -95,6 +109,10 @@ class Block:
     def projections(self) -> dict[str, Projection]:
         """The projections by the name of the head's input that they read."""
         return {"q": self.query, "k": self.key, "v": self.value}
+
+    def output_weight(self) -> Float[Tensor, "d_model d_attention"]:
+        """The weight of the output projection."""
+        return oriented_weight(self.output)
 
 
 @dataclass(frozen=True)
@@ -125,98 +143,82 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
     """Describe a model.
 
     Raises:
-        AnatomyError: the architecture is not supported, or the model is in training mode.
+        AnatomyError: the architecture or one of its options is not supported, or the model is in training mode.
     """
-    describe = _DESCRIPTIONS.get(type(model).__name__)
-    if describe is None:
-        supported = ", ".join(sorted(_DESCRIPTIONS))
+    name = f"{type(model).__name__} (model_type '{model.config.model_type}')"
+    architecture = ARCHITECTURES.get(type(model).__name__)
+    if architecture is None:
         raise AnatomyError(
-            f"{type(model).__name__} (model_type '{model.config.model_type}'): no circuits of this architecture yet, "
-            f"because nobody has described where it keeps its heads, norms and MLPs; supported are {supported}"
+            f"{name}: no circuits of this architecture, because nobody has described where it keeps its heads, norms "
+            f"and MLPs; use one of {', '.join(ARCHITECTURES)}"
         )
+    for limit in architecture.limits:
+        if limit.excludes(model.config):
+            raise AnatomyError(f"{name}: no circuits of this model: {limit.reason}")
     if model.training:
-        raise AnatomyError(f"{type(model).__name__} is in training mode, where dropout makes runs differ; call .eval()")
-    return describe(model)
+        raise AnatomyError(f"{name} is in training mode, where dropout makes runs differ; call .eval()")
+    return _take_apart(model, architecture)
 
 
-def _gpt_neox(model: GPTNeoXForCausalLM) -> Anatomy:
-    """GPT-NeoX and Pythia: one projection for q, k and v, whose rows go head by head, and within a head q, k, v."""
-    config, backbone = model.config, model.gpt_neox
-    n_heads = config.num_attention_heads
-    d_head = config.hidden_size // n_heads
-    rows = torch.arange(3 * config.hidden_size, device=backbone.embed_in.weight.device).view(n_heads, 3, d_head)
-    blocks = []
-    for layer in backbone.layers:
-        fused = layer.attention.query_key_value
-        query, key, value = (Projection(fused, rows[:, i], rows[:, i], shared=False) for i in range(3))
-        blocks.append(
-            Block(
-                attention_norm=_layer_norm(layer.input_layernorm),
-                attention=layer.attention,
-                query=query,
-                key=key,
-                value=value,
-                output=layer.attention.dense,
-                mlp_norm=_layer_norm(layer.post_attention_layernorm),
-                mlp=layer.mlp,
-            )
-        )
+def _take_apart(model: PreTrainedModel, architecture: Architecture) -> Anatomy:
+    n_heads = model.config.num_attention_heads
+    backbone = model.get_submodule(architecture.backbone)
+    layers = cast(nn.ModuleList, backbone.get_submodule(architecture.blocks))
+    blocks = tuple(_block(layer, architecture, n_heads) for layer in layers)
     return Anatomy(
         model=model,
         backbone=backbone,
-        embedding=backbone.embed_in,
-        blocks=tuple(blocks),
-        final_norm=_layer_norm(backbone.final_layer_norm),
+        embedding=cast(nn.Embedding, backbone.get_submodule(architecture.embedding)),
+        blocks=blocks,
+        final_norm=_norm(backbone.get_submodule(architecture.final_norm)),
         unembedding=model.get_output_embeddings(),
-        graph=Graph(config.num_hidden_layers, n_heads, parallel=config.use_parallel_residual),
-        d_head=d_head,
+        graph=Graph(len(blocks), n_heads, parallel=architecture.parallel(model.config)),
+        d_head=blocks[0].query.rows.shape[1],
     )
 
 
-def _llama(model: LlamaForCausalLM) -> Anatomy:
-    """The Llama family: separate projections, keys and values perhaps shared by a group of query heads."""
-    config, backbone = model.config, model.model
-    n_heads, n_groups = config.num_attention_heads, config.num_key_value_heads
-    d_head = backbone.layers[0].self_attn.head_dim
-    columns = torch.arange(n_heads * d_head, device=backbone.embed_tokens.weight.device).view(n_heads, d_head)
-    shared_rows = columns[:n_groups].repeat_interleave(n_heads // n_groups, dim=0)
-    shared = n_groups < n_heads
-    blocks = []
-    for layer in backbone.layers:
-        attention = layer.self_attn
-        blocks.append(
-            Block(
-                attention_norm=_rms_norm(layer.input_layernorm),
-                attention=attention,
-                query=Projection(attention.q_proj, columns, columns, shared=False),
-                key=Projection(attention.k_proj, shared_rows, columns, shared=shared),
-                value=Projection(attention.v_proj, shared_rows, columns, shared=shared),
-                output=attention.o_proj,
-                mlp_norm=_rms_norm(layer.post_attention_layernorm),
-                mlp=layer.mlp,
-            )
-        )
-    return Anatomy(
-        model=model,
-        backbone=backbone,
-        embedding=backbone.embed_tokens,
-        blocks=tuple(blocks),
-        final_norm=_rms_norm(backbone.norm),
-        unembedding=model.get_output_embeddings(),
-        graph=Graph(config.num_hidden_layers, n_heads, parallel=False),
-        d_head=d_head,
+def _block(layer: nn.Module, architecture: Architecture, n_heads: int) -> Block:
+    attention = layer.get_submodule(architecture.attention)
+    if isinstance(architecture.projections, Fused):
+        query, key, value = _fused_projections(attention, architecture.projections, n_heads)
+    else:
+        query, key, value = _separate_projections(attention, architecture.projections, n_heads)
+    return Block(
+        attention_norm=_norm(layer.get_submodule(architecture.attention_norm)),
+        attention=attention,
+        query=query,
+        key=key,
+        value=value,
+        output=cast(nn.Linear, attention.get_submodule(architecture.output)),
+        mlp_norm=_norm(layer.get_submodule(architecture.mlp_norm)),
+        mlp=layer.get_submodule(architecture.mlp),
     )
 
 
-def _layer_norm(module: nn.LayerNorm) -> Norm:
-    return Norm(module, centred=True, epsilon=module.eps)
+def _fused_projections(attention: nn.Module, fused: Fused, n_heads: int) -> list[Projection]:
+    """Those to q, k and v out of one linear map, which has no groups."""
+    module = cast(nn.Linear, attention.get_submodule(fused.path))
+    d_out = len(oriented_weight(module))
+    sizes = {"projection": 3, "head": n_heads, "d_head": d_out // (3 * n_heads)}
+    rows = torch.arange(d_out, device=module.weight.device).view([sizes[axis] for axis in fused.axes])
+    by_projection = rows.permute([fused.axes.index(axis) for axis in sizes])
+    return [Projection(module, rows, rows, shared=False) for rows in by_projection]
 
 
-def _rms_norm(module: nn.Module) -> Norm:
-    return Norm(module, centred=False, epsilon=float(module.variance_epsilon))  # type: ignore[arg-type]
+def _separate_projections(attention: nn.Module, paths: tuple[str, str, str], n_heads: int) -> list[Projection]:
+    """Those to q, k and v, keys and values perhaps shared by a group of query heads."""
+    query, key, value = (cast(nn.Linear, attention.get_submodule(path)) for path in paths)
+    columns = torch.arange(len(query.weight), device=query.weight.device).view(n_heads, -1)
+    projections = []
+    for module in (query, key, value):
+        n_groups = len(module.weight) // columns.shape[1]
+        rows = columns[:n_groups].repeat_interleave(n_heads // n_groups, dim=0)
+        projections.append(Projection(module, rows, columns, shared=n_groups < n_heads))
+    return projections
 
 
-_DESCRIPTIONS: dict[str, Callable[..., Anatomy]] = {
-    GPTNeoXForCausalLM.__name__: _gpt_neox,
-    LlamaForCausalLM.__name__: _llama,
-}
+def _norm(module: nn.Module) -> Norm:
+    """A torch LayerNorm, or an RMSNorm as every supported architecture that is not LayerNorm's has it."""
+    if isinstance(module, nn.LayerNorm):
+        return Norm(module, centred=True, epsilon=module.eps)
+    return Norm(module, centred=False, epsilon=float(cast(float, module.variance_epsilon)))

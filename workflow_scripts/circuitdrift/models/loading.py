@@ -77,7 +77,8 @@ def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
 def load_model(manifest: Path, device: torch.device) -> PreTrainedModel:
     """The model in evaluation mode on ``device``, in the manifest's dtype, its parameters still trainable.
 
-    On CPU attention is eager, because the fused kernel's backward pass is slower there; elsewhere it is fused (SDPA).
+    On CPU attention is eager, because the fused kernel's backward pass is slower there; elsewhere it is the library's
+    choice: fused (SDPA) where the architecture has it, which GPT-Neo has not.
 
     Raises:
         ManifestError: see ``model_folder``.
@@ -86,7 +87,7 @@ def load_model(manifest: Path, device: torch.device) -> PreTrainedModel:
     model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
         model_folder(manifest),
         dtype=DTYPES[read_manifest(manifest).dtype],
-        attn_implementation="eager" if device.type == "cpu" else "sdpa",
+        attn_implementation="eager" if device.type == "cpu" else None,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,

@@ -128,7 +128,6 @@ class Trace:
     """What one run wrote and read.
 
     Attributes:
-        embeddings: what ``input`` wrote: the residual stream before the first block, learned positions included.
         head_values: for each layer what goes into the output projection, all heads side by side.
         mlp_outputs: for each layer what the MLP wrote.
         attention_inputs: for each layer the residual stream that the attention norm read.
@@ -137,7 +136,6 @@ class Trace:
         logits: at the last positions, which predict the answer.
     """
 
-    embeddings: Float[Tensor, "batch position d_model"]
     head_values: tuple[Float[Tensor, "batch position d_attention"], ...]
     mlp_outputs: tuple[Float[Tensor, "batch position d_model"], ...]
     attention_inputs: tuple[Float[Tensor, "batch position d_model"], ...]
@@ -145,10 +143,17 @@ class Trace:
     final_input: Float[Tensor, "batch position d_model"]
     logits: Float[Tensor, "batch answer vocabulary"]
 
+    @property
+    def embeddings(self) -> Float[Tensor, "batch position d_model"]:
+        """What ``input`` wrote: the residual stream before the first block.
+
+        In architectures with learned positions these are in it; the model itself adds them to the token embeddings.
+        """
+        return self.attention_inputs[0]
+
     def rows(self, part: slice) -> Trace:
         """The trace of some of the batch's rows."""
         return Trace(
-            embeddings=self.embeddings[part],
             head_values=tuple(layer[part] for layer in self.head_values),
             mlp_outputs=tuple(layer[part] for layer in self.mlp_outputs),
             attention_inputs=tuple(layer[part] for layer in self.attention_inputs),
@@ -162,7 +167,7 @@ class Trace:
 def trace(
     anatomy: Anatomy, embeddings: Float[Tensor, "batch position d_model"], prefix: Prefix, n_answer: int
 ) -> Trace:
-    """Run the model and keep every writer's output and every norm's input. No copies are made of them."""
+    """Run the model on token embeddings and keep every writer's output and every norm's input, without copies."""
     inputs: dict[nn.Module, Tensor] = {}
     outputs: dict[nn.Module, Tensor] = {}
     read = [anatomy.final_norm.module]
@@ -176,10 +181,10 @@ def trace(
         logits = last_logits(anatomy, embeddings, prefix, n_answer)
 
     def stream(tensor: Tensor) -> Tensor:
+        # OPT's MLP and its norm have batch and positions in one dimension.
         return tensor.reshape(*embeddings.shape[:2], tensor.shape[-1])
 
     return Trace(
-        embeddings=stream(inputs[anatomy.blocks[0].attention_norm.module]),
         head_values=tuple(stream(inputs[block.output]) for block in anatomy.blocks),
         mlp_outputs=tuple(stream(outputs[block.mlp]) for block in anatomy.blocks),
         attention_inputs=tuple(stream(inputs[block.attention_norm.module]) for block in anatomy.blocks),
@@ -195,7 +200,7 @@ def written_by_heads(
     """What each head adds to the residual stream, less the output projection's bias, in the dtype of the values."""
     batch, position, _ = head_values.shape
     values = head_values.unflatten(-1, (n_heads, -1)).movedim(-2, 0).flatten(1, 2)
-    weight = block.output.weight.to(values.dtype).unflatten(1, (n_heads, -1)).permute(1, 2, 0)
+    weight = block.output_weight().to(values.dtype).unflatten(1, (n_heads, -1)).permute(1, 2, 0)
     return torch.bmm(values, weight).unflatten(1, (batch, position))
 
 
