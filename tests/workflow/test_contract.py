@@ -16,14 +16,33 @@ from snakemake.api import SnakemakeApi
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
 CONFIGS = [ROOT / "config.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
-TARGETS = ["models", "data", "runs", "circuits", "drift", "allocations", "figures", "tables", "all"]
+TARGETS = [
+    "models",
+    "data",
+    "runs",
+    "circuits",
+    "drift",
+    "allocations",
+    "figures",
+    "tables",
+    "imports",
+    "exports",
+    "all",
+]
 
 
-def parsed_rules():
+def parsed_rules(folder):
+    """The rules of the smoke study with an import, which has rules of its own."""
+    for name in ("before.json", "after.json"):
+        (folder / name).touch()
+    imported = {"format": "eap-json", "checkpoints": {"00": "before.json", "01": "after.json"}}
+    config = folder / "smoke.yaml"
+    smoke = yaml.safe_load((ROOT / "configs" / "smoke.yaml").read_text())
+    config.write_text(yaml.safe_dump({**smoke, "imports": {"elsewhere": imported}}))
     with SnakemakeApi(OutputSettings(quiet=None)) as api:
         workflow = api.workflow(
             ResourceSettings(cores=1),
-            config_settings=ConfigSettings(configfiles=[ROOT / "configs" / "smoke.yaml"]),
+            config_settings=ConfigSettings(configfiles=[config]),
             snakefile=ROOT / "Snakefile",
         )
         found = workflow._workflow
@@ -33,13 +52,13 @@ def parsed_rules():
 
 
 @pytest.fixture(scope="module")
-def rules():
-    return parsed_rules()[0]
+def rules(tmp_path_factory):
+    return parsed_rules(tmp_path_factory.mktemp("rules"))[0]
 
 
 @pytest.fixture(scope="module")
-def local_rules():
-    return parsed_rules()[1]
+def local_rules(tmp_path_factory):
+    return parsed_rules(tmp_path_factory.mktemp("local"))[1]
 
 
 def test_every_rule_gives_its_script_exactly_the_keywords_of_main(rules):
