@@ -3,7 +3,7 @@
 #   snakemake --cores 2                                      the default study, config.yaml
 #   snakemake --cores 2 --configfile configs/smoke.yaml      another study; its file stands alone
 #   snakemake --cores 2 circuits                             up to one stage: models data runs circuits drift allocations
-#                                                            figures tables imports
+#                                                            figures tables imports exports
 #   snakemake --cores 2 results/embedded/figures/change_rates.svg      or any single file
 from snakemake.utils import min_version
 

@@ -1,5 +1,5 @@
-# Exchange with other tools: circuits made elsewhere come in and go the way of a phase 1, drift and critical
-# layers and ranks.
+# Exchange with other tools: circuits made elsewhere come in (imports) and go the way of a phase 1, drift and critical
+# layers and ranks; the study's own circuits go out (exports).
 for imported in study.config.imports:
 
     rule:
@@ -93,7 +93,38 @@ rule allocate_imported_ranks:
         "../workflow_scripts/allocate_imported_ranks.py"
 
 
+for job in study.circuit_jobs:
+
+    rule:
+        name:
+            f"export_circuits_{job.name}"
+        input:
+            manifest=study.manifest,
+            edges=job.files("edges.parquet"),
+            nodes=job.files("nodes.parquet"),
+        output:
+            importances=job.files("exchange/{task}_{model}/importances.json"),
+            graphml=job.files("exchange/circuit.graphml"),
+        log:
+            f"<logs>/export_circuits/{job.log_name}.log",
+        conda:
+            "../environment.yml"
+        resources:
+            mem_mb=memory_for(1500, 8000),
+            runtime=60,
+        params:
+            provenance=code_of("export_circuits"),
+        script:
+            "../workflow_scripts/export_circuits.py"
+
+
 rule imports:
     input:
         study.of_imports(f"{study.imported_drift}/summary.parquet"),
         study.of_imports(f"{study.imported_allocation}/adapter_config.json"),
+
+
+rule exports:
+    input:
+        study.all_circuit_files("exchange/{task}_{model}/importances.json"),
+        study.all_circuit_files("exchange/circuit.graphml"),

@@ -82,6 +82,7 @@ def test_a_study_of_imports_alone_makes_them_by_default_and_only_once(workflow, 
     rules = {"compare_circuits_imported", "rank_layers_imported", "allocate_imported_ranks", "import_circuits_small"}
     assert workflow.rules_to_run(config=config) == rules | {"write_config"}
     assert workflow.rules_to_run("imports", config=config) == rules | {"imports"}
+    assert workflow.rules_to_run("exports", config=config) == {"exports"}
     result = workflow.call("--cores", "1", config=config)
     assert result.returncode == 0, result.stdout + result.stderr
     assert workflow.rules_to_run(config=config) == set()
