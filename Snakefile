@@ -3,7 +3,7 @@
 #   snakemake --cores 2                                      the default study, config.yaml
 #   snakemake --cores 2 --configfile configs/smoke.yaml      another study; its file stands alone
 #   snakemake --cores 2 circuits                             up to one stage: models data runs circuits drift allocations
-#                                                            figures tables
+#                                                            figures tables imports exports
 #   snakemake --cores 2 results/embedded/figures/change_rates.svg      or any single file
 from snakemake.utils import min_version
 
@@ -20,6 +20,7 @@ include: "rules/finetune.smk"
 include: "rules/circuits.smk"
 include: "rules/drift.smk"
 include: "rules/circuitlora.smk"
+include: "rules/exchange.smk"
 include: "rules/figures.smk"
 include: "rules/tables.smk"
 
@@ -32,5 +33,6 @@ rule all:
         rules.circuits.input,
         rules.drift.input,
         rules.allocations.input,
+        rules.imports.input,
         rules.figures.input,
         rules.tables.input,

@@ -100,6 +100,11 @@ def ranks_of_run(wildcards):
     return []
 
 
+def imported_tables(wildcards, file):
+    """A table of each circuit of an import, in the order of the checkpoints."""
+    return [pattern.format(name=wildcards.name) for pattern in study.imported_files(wildcards.name, file)]
+
+
 def figure_files(name, category):
     """The files of a figure; the picture goes into the report."""
     picture = report(

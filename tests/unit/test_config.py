@@ -13,6 +13,8 @@ from circuitdrift.config_reading import ConfigError, load_study
 from circuitdrift.study import Study, read_study
 
 ROOT = Path(__file__).resolve().parents[2]
+CHECKPOINTS = {"00": "before.json.gz", "01": "after.json.gz"}
+IMPORT = {"format": "eap-json", "checkpoints": CHECKPOINTS}
 
 
 def load(raw: dict) -> StudyConfig:
@@ -30,7 +32,9 @@ def test_empty_sections_take_their_defaults():
 
 
 def test_a_config_survives_its_own_json():
-    study = load({"tasks": {"t": {"family": "lcm"}}, "methods": {"m": {"kind": "lora", "rank": 3}}})
+    study = load(
+        {"tasks": {"t": {"family": "lcm"}}, "methods": {"m": {"kind": "lora", "rank": 3}}, "imports": {"i": IMPORT}}
+    )
     assert load(json.loads(study.model_dump_json())) == study
 
 
@@ -45,6 +49,8 @@ def test_relative_paths_are_relative_to_the_config_file():
     )
     assert study.tasks["t"].path == Path("folder").resolve() / "p.csv"
     assert study.models["m"].path == Path("folder").resolve() / "x"
+    imported = load({"imports": {"i": IMPORT}}).imports["i"]
+    assert imported.checkpoints == {label: Path("folder").resolve() / f for label, f in CHECKPOINTS.items()}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +70,22 @@ def test_relative_paths_are_relative_to_the_config_file():
         ({"tasks": {"t": 3}}, ["tasks.t"]),
         ({"circuit": {"steps": 1}}, ["circuit", "quadrature"]),
         ({"seeds": [1, 1]}, ["seeds", "twice"]),
+        ({"imports": {"i": {**IMPORT, "polcy": "x"}}}, ["imports.i.polcy", "'policy'"]),
+        ({"imports": {"i": {**IMPORT, "format": "eap"}}}, ["imports.i.format", "'eap-json'", "'eap'"]),
+        ({"imports": {"i": {"checkpoints": CHECKPOINTS}}}, ["imports.i.format", "missing"]),
+        ({"imports": {"i": {"format": "eap-json"}}}, ["imports.i.checkpoints", "missing"]),
+        ({"imports": {"a/b": IMPORT}}, ["imports.a/b", "form"]),
+        ({"imports": {"i": {**IMPORT, "architecture": "bert"}}}, ["imports.i.architecture", "'gpt2'", "'bert'"]),
+        ({"imports": {"i": {**IMPORT, "rank": 0}}}, ["imports.i.rank", "greater than or equal to 1"]),
+        ({"imports": {"i": {**IMPORT, "checkpoints": {"00": "a"}}}}, ["imports.i.checkpoints", 'only "00"', "later"]),
+        ({"imports": {"i": {**IMPORT, "checkpoints": {"01": "a", "02": "b"}}}}, ["imports.i.checkpoints", 'no "00"']),
+        (
+            {"imports": {"i": {**IMPORT, "checkpoints": {0: "a", 1: "b"}}}},
+            ["imports.i.checkpoints", "[0, 1]", "quotes"],
+        ),
+        ({"imports": {"i": {**IMPORT, "checkpoints": {"00": "a", "1": "b"}}}}, ["imports.i.checkpoints.1", "[0-9]{2}"]),
+        ({"imports": {"i": {**IMPORT, "checkpoints": ["a", "b"]}}}, ["imports.i.checkpoints", "dictionary"]),
+        ({"imports": {"i": "before.json"}}, ["imports.i", "before.json"]),
         ({"figures": {"task": "t"}}, ["figures.task", "'t'"]),
         ({"drift": {"methods": ["x"]}}, ["drift.methods", "'x'"]),
         (
@@ -78,6 +100,31 @@ def test_relative_paths_are_relative_to_the_config_file():
 def test_a_refusal_names_the_key_and_the_fix(raw, words):
     text = message(raw)
     assert all(word in text for word in words), text
+
+
+def test_an_import_alone_is_a_study():
+    study = Study(load({"imports": {"i": {**IMPORT, "checkpoints": dict(reversed(CHECKPOINTS.items()))}}}))
+    assert (study.runs, study.figures, study.tables) == ((), (), ())
+    assert [Path(file).parent.name for file in study.imported_files("i", "edges.parquet")] == ["00", "01"]
+    assert study.of_imports(study.imported_drift) == ["results/embedded/drift/imported/i"]
+
+
+def test_an_import_takes_the_place_of_a_phase_1():
+    imported = load({"imports": {"i": {**IMPORT, "rank": 4, "policy": "score_change_normalised"}}}).imports["i"]
+    method = imported.as_method("i")
+    assert (method.phase_1, method.rank, method.critical_rank, method.critical_layers) == ("i", 4, 32, 5)
+    assert method.policy == "score_change_normalised"
+
+
+def test_missing_files_of_an_import_are_named_together(tmp_path):
+    config = tmp_path / "study.yaml"
+    config.write_text(json.dumps({"imports": {"i": IMPORT}}))
+    with pytest.raises(ConfigError) as caught:
+        read_study(config)
+    for label, file in CHECKPOINTS.items():
+        assert f"imports.i.checkpoints.{label}: no such file {tmp_path / file}" in str(caught.value)
+        (tmp_path / file).touch()
+    assert read_study(config).config.imports["i"].checkpoints["00"] == tmp_path / "before.json.gz"
 
 
 def test_all_problems_are_told_at_once():

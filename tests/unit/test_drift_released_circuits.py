@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import gzip
-import json
-import re
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
+from circuitdrift.circuits.exchange.reading import read_circuits
 from circuitdrift.drift.changes import summarise, tabulate_transitions
 from circuitdrift.drift.layers import rank_layers, tabulate_layers
 from circuitdrift.drift.series import CircuitSeries, stack_circuits, structural_circuit
@@ -33,53 +30,15 @@ KNOWN = {
 }
 
 
-def read_released(name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The tables of one released file; edges that it lacks are outside the circuit."""
-    with gzip.open(RELEASED / f"compositional_{name}.json.gz", "rt") as opened:
-        released = json.load(opened)
-    n_layers = released["cfg"]["n_layers"]
-    heads = released["cfg"]["n_heads"]
-    layer = {"input": 0, "logits": n_layers}
-    layer |= {node: int(re.match(r"[am](\d+)", node)[1]) for node in released["nodes"] if node not in layer}
-    kinds = {"i": "input", "a": "head", "m": "mlp", "l": "logits"}
-    nodes = pd.DataFrame(
-        [
-            {"node": node, "kind": kinds[node[0]], "layer": layer[node], "in_circuit": kept}
-            for node, kept in released["nodes"].items()
-        ]
-    )
-    graph = [(source, target) for source in layer for target in layer if _reaches(source, target, layer)]
-    rows = [
-        {
-            "source": source,
-            "target": target,
-            "qkv": None,
-            "source_layer": layer[source],
-            "score": released["edges"].get(f"{source}->{target}", {"score": 0.0})["score"],
-            "in_circuit": released["edges"].get(f"{source}->{target}", {"in_graph": False})["in_graph"],
-        }
-        for source, target in graph
-    ]
-    assert len(nodes) == n_layers * (heads + 1) + 2
-    edges = pd.DataFrame(rows)
-    assert edges["in_circuit"].sum() == sum(edge["in_graph"] for edge in released["edges"].values())
-    return edges, nodes
-
-
-def _reaches(source: str, target: str, layer: dict[str, int]) -> bool:
-    """Whether a writer reaches a reader in a model whose attention and MLP run in parallel."""
-    if source == "logits" or target == "input":
-        return False
-    return source == "input" or layer[source] < layer[target]
-
-
 @pytest.fixture(scope="module", params=KNOWN)
 def compared(request: pytest.FixtureRequest) -> tuple[dict, CircuitSeries]:
-    circuits = [
-        structural_circuit(*read_released(name), checkpoint, name)
-        for checkpoint, name in (("00", "epoch0"), ("01", request.param))
+    names = {"00": "epoch0", "01": request.param}
+    circuits = read_circuits([RELEASED / f"compositional_{name}.json.gz" for name in names.values()])
+    structural = [
+        structural_circuit(circuit.edges, circuit.nodes, checkpoint, name)
+        for circuit, (checkpoint, name) in zip(circuits, names.items(), strict=True)
     ]
-    return KNOWN[request.param], stack_circuits(circuits)
+    return KNOWN[request.param], stack_circuits(structural)
 
 
 def test_counts(compared):

@@ -16,10 +16,29 @@ from snakemake.api import SnakemakeApi
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
 CONFIGS = [ROOT / "config.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
-TARGETS = ["models", "data", "runs", "circuits", "drift", "allocations", "figures", "tables", "all"]
+TARGETS = [
+    "models",
+    "data",
+    "runs",
+    "circuits",
+    "drift",
+    "allocations",
+    "figures",
+    "tables",
+    "imports",
+    "exports",
+    "all",
+]
 
 
-def parsed_rules(config):
+def parsed_rules(folder, **sections):
+    """The rules of the smoke study with an import, which has rules of its own, and with other sections."""
+    for name in ("before.json", "after.json"):
+        (folder / name).touch()
+    imported = {"format": "eap-json", "checkpoints": {"00": "before.json", "01": "after.json"}}
+    config = folder / "smoke.yaml"
+    smoke = yaml.safe_load((ROOT / "configs" / "smoke.yaml").read_text())
+    config.write_text(yaml.safe_dump({**smoke, "imports": {"elsewhere": imported}, **sections}))
     with SnakemakeApi(OutputSettings(quiet=None)) as api:
         workflow = api.workflow(
             ResourceSettings(cores=1),
@@ -33,23 +52,18 @@ def parsed_rules(config):
 
 
 @pytest.fixture(scope="module")
-def minimal_config(tmp_path_factory):
-    """The smoke study with the selection whose rule takes the place of another."""
-    settings = yaml.safe_load((ROOT / "configs" / "smoke.yaml").read_text())
-    settings["circuit"] = {"selection": "minimal", "wanted_faithfulness": 0.8}
-    path = tmp_path_factory.mktemp("config") / "minimal.yaml"
-    path.write_text(yaml.safe_dump(settings))
-    return path
+def rules(tmp_path_factory):
+    minimal = {"selection": "minimal", "wanted_faithfulness": 0.8}
+    studies = (
+        parsed_rules(tmp_path_factory.mktemp("rules")),
+        parsed_rules(tmp_path_factory.mktemp("minimal"), circuit=minimal),
+    )
+    return [rule for found, _ in studies for rule in found]
 
 
 @pytest.fixture(scope="module")
-def rules(minimal_config):
-    return [rule for path in (ROOT / "configs" / "smoke.yaml", minimal_config) for rule in parsed_rules(path)[0]]
-
-
-@pytest.fixture(scope="module")
-def local_rules():
-    return parsed_rules(ROOT / "configs" / "smoke.yaml")[1]
+def local_rules(tmp_path_factory):
+    return parsed_rules(tmp_path_factory.mktemp("local"))[1]
 
 
 def test_every_rule_gives_its_script_exactly_the_keywords_of_main(rules):

@@ -7,10 +7,13 @@ import json
 import re
 from pathlib import Path
 
+import networkx
 import pyarrow.parquet as pq
 import pytest
 from conftest import Workflow, copy_repository
 from safetensors import safe_open
+
+from circuitdrift.storage import read_json, read_table
 
 SCORING = {"score_edges_base", "score_edges_01_to_02"}
 SELECTION = {"select_circuits_base", "select_circuits_01_to_02"}
@@ -164,3 +167,20 @@ def test_the_report_shows_every_figure(smoke):
     names = {path.stem for path in (smoke.directory / "results" / "smoke" / "figures").glob("*.svg")}
     assert len(names) >= 6
     assert [name for name in names if not re.search(rf"\b{name}\.svg", text)] == []
+
+
+def test_every_circuit_can_be_exported(smoke):
+    result = smoke.call("exports", "--cores", "1")
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-6000:]
+    circuits = smoke.directory / "results" / "smoke" / "circuits" / "toy" / "add_sub_100"
+    tables = sorted(circuits.rglob("edges.parquet"))
+    assert len(tables) == 5
+    for table in tables:
+        edges = read_table(table, "edges")
+        written = read_json(table.parent / "exchange" / "add_sub_100_toy" / "importances.json")
+        assert written["cfg"] == {"n_layers": 2, "n_heads": 2, "parallel_attn_mlp": True, "d_model": 32}
+        assert [edge["score"] for edge in written["edges"].values()] == edges["score"].tolist()
+        graph = networkx.read_graphml(table.parent / "exchange" / "circuit.graphml")
+        assert graph.number_of_edges() == edges["in_circuit"].sum()
+    assert smoke.rules_to_run("exports") == set()
+    assert smoke.rules_to_run() == set()

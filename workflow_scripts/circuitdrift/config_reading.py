@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from circuitdrift.config.imports import ImportedCircuits
 from circuitdrift.config.models import LocalModel
 from circuitdrift.config.section import Section
 from circuitdrift.config.study import StudyConfig
@@ -44,14 +45,35 @@ def load_study(raw: dict[str, Any], folder: Path, source: str) -> StudyConfig:
     return _with_absolute_paths(study, folder.resolve())
 
 
+def check_imported_files(study: StudyConfig) -> None:
+    """Check that the file of every imported circuit exists.
+
+    Raises:
+        ConfigError: one line for each file that does not.
+    """
+    lines = [
+        f"  - imports.{name}.checkpoints.{label}: no such file {path}; correct it (relative to the config file)"
+        for name, imported in study.imports.items()
+        for label, path in imported.checkpoints.items()
+        if not path.is_file()
+    ]
+    if lines:
+        raise ConfigError("circuits to import are missing:\n" + "\n".join(lines))
+
+
 def _with_absolute_paths(study: StudyConfig, folder: Path) -> StudyConfig:
     def resolved(section: SectionWithPath) -> SectionWithPath:
         return section.model_copy(update={"path": folder / section.path})
+
+    def resolved_import(section: ImportedCircuits) -> ImportedCircuits:
+        files = {label: folder / path for label, path in section.checkpoints.items()}
+        return section.model_copy(update={"checkpoints": files})
 
     return study.model_copy(
         update={
             "models": {n: resolved(m) if isinstance(m, LocalModel) else m for n, m in study.models.items()},
             "tasks": {n: resolved(t) if isinstance(t, FileTask) else t for n, t in study.tasks.items()},
+            "imports": {n: resolved_import(i) for n, i in study.imports.items()},
         }
     )
 
@@ -112,6 +134,8 @@ def _owner(location: tuple[int | str, ...]) -> type[Section]:
     if len(location) == 3:
         return next(section for section in _subclasses(Section) if _tag_of(section) == location[-1])
     owner = StudyConfig.model_fields[str(location[0])].annotation
+    if len(location) == 2:
+        owner = get_args(owner)[-1]
     assert isinstance(owner, type)
     return owner
 

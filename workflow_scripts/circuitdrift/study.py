@@ -18,7 +18,7 @@ from circuitdrift.config.methods import CircuitLoraMethod, RandomLoraMethod
 from circuitdrift.config.models import ScratchModel
 from circuitdrift.config.study import StudyConfig
 from circuitdrift.config.tasks import FileTask, SubTask
-from circuitdrift.config_reading import ConfigError, load_study
+from circuitdrift.config_reading import ConfigError, check_imported_files, load_study
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,8 @@ def read_study(path: Path) -> Study:
     """Read and validate a config file.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or says something that a study cannot be made of.
+        ConfigError: the file is missing, is not YAML, or says something that a study cannot be made of; or a file of
+            circuits that it imports is missing.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file; give an existing one with --configfile")
@@ -68,7 +69,9 @@ def read_study(path: Path) -> Study:
         raw = yaml.safe_load(path.read_text()) or {}
     except yaml.YAMLError as error:
         raise ConfigError(f"{path} is not YAML: {error}") from None
-    return Study(load_study(raw, path.parent, path.name))
+    config = load_study(raw, path.parent, path.name)
+    check_imported_files(config)
+    return Study(config)
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,21 @@ class Study:
     def allocation(self) -> str:
         """Pattern of the folder of an allocation of ranks; its name is that of the method that uses it."""
         return f"{self.results}/allocation/{{model}}/{{task}}/{{name}}/seed-{{seed}}"
+
+    @property
+    def imported_circuits(self) -> str:
+        """Pattern of the folder of an import's circuits, one folder for each checkpoint; the name is the import's."""
+        return f"{self.results}/circuits/imported/{{name}}"
+
+    @property
+    def imported_drift(self) -> str:
+        """Pattern of the folder of the drift tables of circuits made elsewhere."""
+        return f"{self.results}/drift/imported/{{name}}"
+
+    @property
+    def imported_allocation(self) -> str:
+        """Pattern of the folder of the allocation of ranks that follows from circuits made elsewhere."""
+        return f"{self.results}/allocation/imported/{{name}}"
 
     # ------------------------------------------------------------------------------------------------ contents
 
@@ -253,6 +271,14 @@ class Study:
     def circuit_files(self, name: str) -> list[str]:
         """Patterns of a circuit file of the base model and of each checkpoint, in order."""
         return [f"{self.base_circuit}/{name}", *(f"{self.circuits}/{c}/{name}" for c in self.checkpoints)]
+
+    def imported_files(self, name: str, file: str) -> list[str]:
+        """A circuit file of each checkpoint of an import, in order; the wildcard ``name`` stays."""
+        return [f"{self.imported_circuits}/{label}/{file}" for label in self.config.imports[name].checkpoints]
+
+    def of_imports(self, pattern: str) -> list[str]:
+        """A pattern filled in for each import."""
+        return [pattern.format(name=name) for name in self.config.imports]
 
     def of_runs(self, pattern: str, runs: tuple[Run, ...]) -> list[str]:
         """A pattern filled in for each run, without repetition and in order; ``{name}`` is the method."""

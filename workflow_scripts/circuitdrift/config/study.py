@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from circuitdrift.config.circuits import Circuit, Drift, Faithfulness
 from circuitdrift.config.figures import Figures
+from circuitdrift.config.imports import ImportedCircuits
 from circuitdrift.config.methods import (
     CircuitLoraMethod,
     FullMethod,
@@ -43,6 +44,7 @@ class StudyConfig(Section):
     faithfulness: Faithfulness = Faithfulness()
     drift: Drift = Drift()
     figures: Figures = Figures()
+    imports: dict[Name, ImportedCircuits] = Field(default_factory=dict)
     execution: Execution = Execution()
 
     @model_validator(mode="before")

@@ -96,7 +96,10 @@ def _features(module: nn.Linear | Conv1D) -> tuple[int, int]:
 
 
 def lora_config(
-    model: PreTrainedModel, linears: Sequence[BlockLinear], patterns: RankPatterns, base_model: tuple[str, str | None]
+    model: PreTrainedModel,
+    linears: Sequence[BlockLinear],
+    patterns: RankPatterns,
+    base_model: tuple[str | None, str | None],
 ) -> LoraConfig:
     """PEFT's configuration of LoRA (dropout 0) on every block linear with the given ranks.
 
@@ -104,7 +107,7 @@ def lora_config(
         model: the base model; on the meta device is enough.
         linears: its block linears.
         patterns: ranks and alphas.
-        base_model: name and revision of the base model.
+        base_model: name and revision of the base model, None where not known.
     """
     transposed = any(isinstance(model.get_submodule(linear.name), Conv1D) for linear in linears)
     return LoraConfig(

@@ -1,0 +1,74 @@
+"""Writing circuits for other tools: EAP-IG's JSON, which the circuit track of the MIB benchmark reads too.
+
+``Graph.from_json`` of EAP-IG opens a plain text file, needs ``d_model`` in ``cfg``, and takes each score as float32.
+MIB expects a folder named ``{task}_{model}`` with one such file in it, ``importances.json``, and makes circuits of
+many sizes from its scores, by their absolute value where it is told ``--absolute``.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from circuitdrift.circuits.exchange.eap_json import ExchangeError, edge_names, graph_of_table, is_merged
+from circuitdrift.storage import write_text
+
+
+def eap_json(edges: pd.DataFrame, nodes: pd.DataFrame, d_model: int, origin: Path) -> dict[str, Any]:
+    """A circuit and the scores of its whole graph in EAP-IG's form, edges and nodes in the tables' order.
+
+    Args:
+        edges: an edges table, every edge of the graph.
+        nodes: the nodes table of the same circuit.
+        d_model: width of the model's residual stream.
+        origin: where the tables come from, for messages.
+
+    Raises:
+        ExchangeError: the tables are not those of a whole graph, their heads' inputs are merged, or a score is not
+            finite.
+    """
+    if is_merged(edges):
+        raise ExchangeError(
+            f"{origin}: the q, k and v inputs of heads are merged, but EAP-IG needs the edges into each of them; "
+            "export a circuit that was selected from scores of all edges"
+        )
+    graph = graph_of_table(edges, origin)
+    if nodes["node"].tolist() != list(graph.nodes):
+        raise ExchangeError(f"{origin}: the nodes table is of another graph; select the circuit again")
+    scores = edges["score"].astype("float32").tolist()
+    flags = edges["in_circuit"].astype(bool).tolist()
+    members = nodes["in_circuit"].astype(bool).tolist()
+    content = {
+        "cfg": {
+            "n_layers": graph.n_layers,
+            "n_heads": graph.n_heads,
+            "parallel_attn_mlp": graph.parallel,
+            "d_model": d_model,
+        },
+        "nodes": {name: {"in_graph": kept} for name, kept in zip(graph.nodes, members, strict=True)},
+        "edges": {
+            name: {"score": score, "in_graph": kept}
+            for name, score, kept in zip(edge_names(edges), scores, flags, strict=True)
+        },
+    }
+    return content
+
+
+def write_eap_json(path: Path, edges: pd.DataFrame, nodes: pd.DataFrame, d_model: int, origin: Path) -> None:
+    """Write :func:`eap_json` to a plain text file.
+
+    Raises:
+        ExchangeError: see :func:`eap_json`.
+    """
+    content = eap_json(edges, nodes, d_model, origin)
+    try:
+        text = json.dumps(content, allow_nan=False)
+    except ValueError:
+        name = next(name for name, edge in content["edges"].items() if not abs(edge["score"]) < float("inf"))
+        raise ExchangeError(
+            f"{origin}: the score of edge {name} is not finite; score the checkpoint again, in float32"
+        ) from None
+    write_text(path, text + "\n")

@@ -1,0 +1,68 @@
+"""Section ``imports``: circuits made elsewhere, by checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator
+
+from circuitdrift.config.methods import CircuitLoraMethod
+from circuitdrift.config.section import Section
+from circuitdrift.provenance import BASE_CHECKPOINT
+
+CheckpointLabel = Annotated[str, Field(pattern=r"^[0-9]{2}$")]
+Architecture = Literal["gpt_neox", "gpt_neo", "opt", "gpt2", "llama", "mistral", "qwen2", "qwen3"]
+
+
+class ImportedCircuits(Section):
+    """Circuits of one fine-tuning, made by another tool; they stand where a CircuitLoRA's ``phase_1`` stands."""
+
+    format: Literal["eap-json"] = Field(description="eap-json: what EAP-IG's Graph.to_json writes, gzipped or not")
+    checkpoints: dict[CheckpointLabel, Path] = Field(description='file of each checkpoint; "00" is the base model\'s')
+    rank: int = Field(8, ge=1, description="LoRA rank of the layers that are not critical")
+    critical_rank: int = Field(32, ge=1)
+    critical_layers: int = Field(5, ge=1)
+    policy: Literal["score_change", "score_change_normalised"] = "score_change"
+    model: str | None = Field(None, min_length=1, description="hub id of the base model, for adapter_config.json")
+    architecture: Architecture | None = Field(
+        None,
+        description="the base model's model_type, which names the modules in adapter_config.json; null: gpt_neox, the "
+        "only one here whose attention and MLP run in parallel, and for other circuits an error",
+    )
+
+    @field_validator("checkpoints", mode="before")
+    @classmethod
+    def _labels_are_quoted(cls, value: Any) -> Any:
+        numbers = [label for label in value if isinstance(label, int)] if isinstance(value, dict) else []
+        if numbers:
+            raise ValueError(
+                f"{numbers} are numbers, as YAML reads digits without quotes; write two digits in quotes, "
+                'such as {"00": before.json, "01": after.json}'
+            )
+        return value
+
+    @field_validator("checkpoints", mode="after")
+    @classmethod
+    def _a_base_and_a_later_one(cls, value: dict[str, Path]) -> dict[str, Path]:
+        if BASE_CHECKPOINT not in value:
+            raise ValueError(
+                f'has no "{BASE_CHECKPOINT}", only {sorted(value)}; '
+                f'give the circuit before fine-tuning as "{BASE_CHECKPOINT}"'
+            )
+        if len(value) < 2:
+            raise ValueError(
+                f'has only "{BASE_CHECKPOINT}"; drift needs at least one later circuit, such as "01": after.json'
+            )
+        return dict(sorted(value.items()))
+
+    def as_method(self, name: str) -> CircuitLoraMethod:
+        """The CircuitLoRA that follows from these circuits, which are its phase 1 under their ``name``."""
+        return CircuitLoraMethod(
+            kind="circuit_lora",
+            rank=self.rank,
+            critical_rank=self.critical_rank,
+            critical_layers=self.critical_layers,
+            phase_1=name,
+            policy=self.policy,
+        )

@@ -1,0 +1,46 @@
+"""Stage ``export_circuits``: circuits as files that other tools read."""
+
+import logging
+from pathlib import Path
+
+from circuitdrift import stage
+from circuitdrift.circuits.exchange.graphml import write_graphml
+from circuitdrift.circuits.exchange.writing import write_eap_json
+from circuitdrift.models.loading import load_config
+from circuitdrift.provenance import Provenance
+from circuitdrift.storage import read_table
+
+logger = logging.getLogger(__name__)
+
+
+def main(
+    manifest: Path,
+    edges: list[Path],
+    nodes: list[Path],
+    importances: list[Path],
+    graphml: list[Path],
+    provenance: Provenance,
+) -> None:
+    """Write each circuit in EAP-IG's JSON and as GraphML.
+
+    Args:
+        manifest: the circuits' model, whose width EAP-IG asks for.
+        edges: edges tables of the circuits.
+        nodes: nodes tables of the same circuits.
+        importances: output, scores of every edge and membership in the circuit, for EAP-IG and the MIB benchmark.
+        graphml: output, the nodes and edges that the circuit keeps.
+        provenance: unused by the files, whose formats are those of other tools; every stage takes it.
+
+    Raises:
+        ExchangeError: a table is not that of a whole circuit.
+    """
+    width = int(load_config(manifest).hidden_size)
+    for edge_path, node_path, json_path, graphml_path in zip(edges, nodes, importances, graphml, strict=True):
+        edge_table, node_table = read_table(edge_path, "edges"), read_table(node_path, "nodes")
+        write_eap_json(json_path, edge_table, node_table, width, edge_path)
+        write_graphml(graphml_path, edge_table, node_table)
+        logger.info("%s: %d edges of the circuit written", edge_path.parent, int(edge_table["in_circuit"].sum()))
+
+
+if __name__ == "__main__":
+    stage.run(main)
