@@ -28,6 +28,7 @@ from circuitdrift.training.adapters import (
 from circuitdrift.training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from circuitdrift.training.evaluation import evaluate
 from circuitdrift.training.examples import Examples
+from circuitdrift.training.preparation import prepare_model
 
 CPU = torch.device("cpu")
 ORIGIN = Provenance.detached(model="tiny")
@@ -56,6 +57,7 @@ def run(manifest, folder, method, seed=0, adapter_config=None, training=TRAINING
         training=training,
         seed=seed,
         device="cpu",
+        resume=folder / ".resume",
         provenance=ORIGIN,
     )
     return folder / "checkpoints"
@@ -220,7 +222,7 @@ def test_missing_and_superfluous_adapters_are_caught():
 def test_damaged_checkpoints_are_refused_by_the_files_name(tmp_path, method, damage):
     torch.manual_seed(0)
     manifest = save(neox(), tmp_path / "models" / "tiny")
-    model = finetune.prepare(load_model(manifest, CPU), manifest, method, TRAINING, None, seed=0)
+    model = prepare_model(load_model(manifest, CPU), manifest, method, TRAINING, None, seed=0)
     folder = tmp_path / "checkpoints" / "00"
     save_checkpoint(model, folder, torch.float32, ORIGIN)
     weights = next(folder.glob("*.safetensors"))
@@ -279,5 +281,5 @@ def test_checkpoint_folders_that_do_not_fit_the_configuration_are_refused(tmp_pa
         finetune.main(
             manifest=manifest, train=tmp_path, test=tmp_path, adapter_config=None, checkpoints=[tmp_path / "00"],
             training_log=tmp_path, accuracy=tmp_path, method=FullMethod(kind="full"), training=TRAINING, seed=0,
-            device="cpu", provenance=ORIGIN,
+            device="cpu", resume=tmp_path / ".resume", provenance=ORIGIN,
         )  # fmt: skip

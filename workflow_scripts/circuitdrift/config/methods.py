@@ -59,6 +59,9 @@ class Training(Section):
 
     epochs: float = Field(4.0, gt=0)
     batch_size: int = Field(32, ge=1)
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="most examples of one pass, to save memory; null takes the whole batch at once"
+    )
     learning_rate_lora: float = Field(3e-4, gt=0)
     learning_rate_full: float = Field(8e-6, gt=0)
     warmup_fraction: float = Field(0.06, ge=0, lt=1)

@@ -6,9 +6,6 @@ in Hugging Face's (``config.json``, ``model.safetensors``). Both load without th
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import cast
 
@@ -21,6 +18,7 @@ from circuitdrift.models.loading import load_model
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import StorageError, read_json, read_tensors, write_json, write_tensors
 from circuitdrift.training.adapters import ADAPTER, attach_lora, config_as_json
+from circuitdrift.training.folders import write_folder
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -48,21 +46,14 @@ def save_checkpoint(
         dtype: dtype of a full model's saved weights. Adapters keep theirs.
         provenance: written into the safetensors header.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+
+    def write(temporary: Path) -> None:
         if isinstance(model, PeftModel):
             _write_adapters(model, temporary, provenance)
         else:
             _write_full_model(model, temporary, dtype, provenance)
-        temporary.chmod(0o755)
-        _flush_folder(temporary)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-        _flush_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+    write_folder(folder, write)
 
 
 def _write_adapters(model: PeftModel, folder: Path, provenance: Provenance) -> None:
@@ -87,14 +78,6 @@ def _write_full_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype, 
 def _tied(model: PreTrainedModel) -> set[str]:
     """Names of weights that are another weight (a tied head): the file holds each once."""
     return set(model.all_tied_weights_keys)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load_checkpoint(manifest: Path, checkpoint: Path | None, device: torch.device) -> PreTrainedModel:
