@@ -8,7 +8,7 @@ from circuitdrift.config.methods import MethodConfig, Training
 from circuitdrift.models.loading import load_model
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
-from circuitdrift.training.adapters import causal_lm, parameter_counts
+from circuitdrift.training.adapters import base_model_name, causal_lm, parameter_counts
 from circuitdrift.training.checkpoints import save_checkpoint
 from circuitdrift.training.evaluation import Score, accuracy_table, evaluate
 from circuitdrift.training.examples import Examples
@@ -60,7 +60,8 @@ def main(
     plan = plan_run(method, training, len(train_examples), precision, seed)
     base = load_model(manifest, target)
     dtype = base.dtype
-    model = prepare_model(base, manifest, method, training, adapter_config, seed)
+    name, alpha = base_model_name(manifest), training.lora_alpha_per_rank
+    model = prepare_model(base, name, method, alpha, adapter_config, train_examples, plan.steps, seed)
     settings = {"method": method.model_dump(mode="json"), "training": training.model_dump(mode="json")}
     identity = identity_of_run(origin, settings, [manifest, train, test, adapter_config])
     states = ResumeFolder(resume, identity, checkpoints, origin)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from small_models import examples, llama, neox
+from small_models import ARCHITECTURES, examples, llama, neox, random_model
 from torch.nn import functional
 
 from circuitdrift.config.methods import FullMethod, LoraMethod, Training
@@ -101,6 +101,21 @@ def test_loss_and_gradient_equal_those_of_a_padded_batch(make, instruction, micr
     assert tokens == sum(len(row.clean_ids) + len(row.answer_ids) - 1 for row in table.itertuples())
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, slow[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_trains_on_the_loss_of_a_padded_batch(architecture):
+    torch.manual_seed(0)
+    model = random_model(architecture).eval()
+    table = examples(7, lengths=(5, 7, 6), answer_tokens=(1, 2), instruction=(3, 9, 4, 1))
+    expected = padded_loss(model, table)
+    expected.backward()
+    slow = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    model.zero_grad()
+    found, _ = accumulate_gradients(model, Examples(table, CPU), np.arange(7), 7, torch.float32)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    for name, gradient in slow.items():
+        torch.testing.assert_close(model.get_parameter(name).grad, gradient, rtol=1e-3, atol=1e-6)
 
 
 def written_greedily(model, prompt, n):

@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 
 from circuitdrift.compute import progress
 from circuitdrift.config.methods import FullMethod, MethodConfig, Training
+from circuitdrift.training.adalora import rank_schedule
 from circuitdrift.training.adapters import causal_lm
 from circuitdrift.training.evaluation import Score
 from circuitdrift.training.examples import Batch, Examples, answer_logits
@@ -50,7 +51,7 @@ class Plan:
         micro_batch_size: most examples of one pass.
         learning_rate: peak learning rate.
         warmup_steps: steps over which the rate rises linearly to its peak.
-        weight_decay: AdamW's, on matrices; vectors (biases, norms) are not decayed.
+        weight_decay: AdamW's, on matrices; vectors (biases, norms, IA3's factors) are not decayed.
         gradient_clip: largest norm of the gradient of all parameters.
         precision: dtype of the passes; other than float32, through autocast.
         seed: seed of the data order, and of dropout where the model has any.
@@ -145,7 +146,8 @@ def fine_tune(
         resume: where the run saves its state and from where it continues; None saves nothing.
 
     Returns:
-        The training log and the scores of the checkpoints, of the whole run, whether it was stopped in between or not.
+        The training log, whose loss leaves AdaLoRA's penalty out, and the scores of the checkpoints: of the whole run,
+        whether it was stopped in between or not.
 
     Raises:
         TrainingError: a loss or a gradient is not finite; weights are left as they were before that step.
@@ -155,7 +157,8 @@ def fine_tune(
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     torch.manual_seed(plan.seed)
     network.train()
-    state = TrainingState(network, optimizer)
+    ranks = rank_schedule(model)
+    state = TrainingState(network, optimizer, ranks)
     history = resume.restore(state) if resume else History()
 
     def take_checkpoint() -> None:
@@ -176,16 +179,22 @@ def fine_tune(
         for group in optimizer.param_groups:
             group["lr"] = rate
         loss, seen = accumulate_gradients(network, examples, chosen, plan.micro_batch_size, plan.precision)
+        if ranks:
+            torch.autograd.backward(ranks.penalty())
         norm = nn.utils.clip_grad_norm_(trained, plan.gradient_clip)
         loss_value, norm_value = torch.stack([loss, norm]).tolist()
         _check_finite(loss_value, norm_value, step, examples.example_ids[chosen])
         optimizer.step()
+        if ranks:
+            ranks.after_step(step)
         optimizer.zero_grad(set_to_none=True)
         epoch = step * plan.batch_size / len(examples)
         history.rows.append(LogRow(step, epoch, loss_value, rate, norm_value, history.tokens + seen))
         if step in plan.checkpoint_steps:
             take_checkpoint()
             save_state()
+            if ranks:
+                logger.info("step %d: ranks %s", step, list(ranks.ranks().values()))
         elif resume and resume.is_due():
             save_state()
     seconds = time.monotonic() - started
@@ -194,13 +203,20 @@ def fine_tune(
 
 
 def _optimizer(network: nn.Module, plan: Plan) -> torch.optim.AdamW:
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    trained = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    matrices = [parameter for name, parameter in trained if _is_matrix(name, parameter)]
+    vectors = [parameter for name, parameter in trained if not _is_matrix(name, parameter)]
     groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim >= 2], "weight_decay": plan.weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": plan.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
     ]
-    fused = all(parameter.device.type in {"cpu", "cuda"} for parameter in trained)
+    fused = all(parameter.device.type in {"cpu", "cuda"} for _, parameter in trained)
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=plan.learning_rate, fused=fused)
+
+
+def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay is for this parameter. IA3's factors, which start at one, are stored as thin matrices."""
+    return parameter.ndim >= 2 and ".ia3_l." not in name
 
 
 def accumulate_gradients(

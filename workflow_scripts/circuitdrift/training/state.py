@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from circuitdrift.training.adalora import RankSchedule
+
 PARAMETER, OPTIMIZER, RANDOM = "parameter/", "optimizer/", "random/"
 
 
@@ -27,10 +29,12 @@ class TrainingState:
     Attributes:
         network: the model; only its trainable parameters belong to the state.
         optimizer: over these parameters.
+        ranks: the allocation of ranks, where the method has one.
     """
 
     network: nn.Module
     optimizer: torch.optim.Optimizer
+    ranks: RankSchedule | None = None
 
     def tensors(self) -> dict[str, Tensor]:
         """Trainable parameters, the optimiser's averages and step counters, and torch's random states as bytes."""
@@ -39,6 +43,8 @@ class TrainingState:
         for name, parameter in parameters.items():
             for key, value in self.optimizer.state.get(parameter, {}).items():
                 found[f"{OPTIMIZER}{key}/{name}"] = value
+        if self.ranks:
+            found |= self.ranks.tensors()
         return found | {RANDOM + name: state for name, state in self._torch_random_states().items()}
 
     def values(self) -> dict[str, Any]:
@@ -66,6 +72,8 @@ class TrainingState:
             for name, parameter in parameters.items():
                 parameter.copy_(saved[name])
         self._load_optimizer(tensors, parameters)
+        if self.ranks:
+            self.ranks.load(tensors)
         for name in self._torch_random_states():
             _set_random_state(name, tensors[RANDOM + name])
         version, internal, gauss = values["python"]
