@@ -26,6 +26,7 @@ rule finetune:
         training=settings(study.config.training),
         seed=lambda wildcards: int(wildcards.seed),
         device=study.config.execution.device,
+        resume=f"{study.run}/.resume",
         provenance=code_of("finetune"),
     script:
         "../workflow_scripts/finetune.py"

@@ -5,7 +5,13 @@ from pathlib import Path
 
 from circuitdrift import stage
 from circuitdrift.allocation import policies
-from circuitdrift.allocation.ranks import adapter_parameters, matched_uniform_rank, rank_patterns, ranks_by_layer
+from circuitdrift.allocation.ranks import (
+    adapter_parameters,
+    matched_uniform_rank,
+    rank_patterns,
+    ranks_by_layer,
+    ranks_under_budget,
+)
 from circuitdrift.config.methods import CircuitLoraMethod, RandomLoraMethod, Training
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_json
@@ -23,29 +29,35 @@ def main(
     training: Training,
     provenance: Provenance,
 ) -> None:
-    """Write ``adapter_config.json``: ``critical_rank`` in the critical layers, ``rank`` elsewhere, one scale for all.
+    """Write ``adapter_config.json``: ``rank`` everywhere, more where the method's allocation says, one scale.
+
+    The budget is that of ``critical_rank`` in ``critical_layers`` layers and ``rank`` elsewhere.
 
     Args:
         manifest: the base model.
         critical_layers: the table that says which layers are critical.
         adapter_config: file to write.
-        method: the ranks, the number of critical layers, and the policy.
+        method: the ranks, the number of critical layers, the policy and the allocation.
         training: holds alpha as a multiple of the rank.
         provenance: unused by the file, whose format is PEFT's; every stage takes it.
     """
-    policy = method.policy if isinstance(method, CircuitLoraMethod) else policies.RANDOM
-    layers = policies.critical_layers(read_table(critical_layers, "critical_layers"), policy, method.critical_layers)
+    table = read_table(critical_layers, "critical_layers")
     model = shape_of(manifest)
     linears = block_linears(model)
+    policy = method.policy if isinstance(method, CircuitLoraMethod) else policies.RANDOM
+    layers = policies.critical_layers(table, policy, method.critical_layers)
     ranks = ranks_by_layer(linears, method.rank, method.critical_rank, layers)
+    budget = adapter_parameters(linears, ranks)
+    if isinstance(method, CircuitLoraMethod) and method.allocation != "top":
+        weights = policies.layer_weights(table, policy, method.allocation, method.critical_layers)
+        ranks = ranks_under_budget(linears, method.rank, weights, budget)
     patterns = rank_patterns(ranks, method.rank, training.lora_alpha_per_rank)
     write_json(adapter_config, config_as_json(lora_config(model, linears, patterns, base_model_name(manifest))))
     logger.info(
-        "rank %d in layers %s, %d elsewhere: %d parameters; the uniform rank of exactly that size is %s",
-        method.critical_rank,
-        list(layers),
-        method.rank,
+        "ranks by layer: %s; %d parameters of a budget of %d; the uniform rank of exactly that size is %s",
+        {linear.layer: ranks[linear.name] for linear in linears},
         adapter_parameters(linears, ranks),
+        budget,
         matched_uniform_rank(linears, ranks) or "none",
     )
 

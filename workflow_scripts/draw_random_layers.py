@@ -16,12 +16,14 @@ def main(*, manifest: Path, critical_layers: Path, method: RandomLoraMethod, see
     Args:
         manifest: the base model.
         critical_layers: table to write.
-        method: how many layers are critical, and the number of the draw.
+        method: how many layers are critical, which always or never, and the number of the draw.
         seed: seed of the run.
         provenance: origin of the file.
     """
     n_layers = load_config(manifest).num_hidden_layers
-    table = draw_layers(n_layers, method.critical_layers, seed, method.draw)
+    table = draw_layers(
+        n_layers, method.critical_layers, seed, method.draw, method.include_layers, method.exclude_layers
+    )
     write_table(critical_layers, table, "critical_layers", provenance.with_seed(seed))
 
 

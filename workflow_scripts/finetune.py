@@ -2,29 +2,19 @@
 
 from pathlib import Path
 
-from peft import LoraConfig, PeftModel
-from transformers import PreTrainedModel
-
 from circuitdrift import stage
-from circuitdrift.allocation.ranks import rank_patterns, ranks_by_layer
 from circuitdrift.compute import resolve_device, resolve_precision
-from circuitdrift.config.methods import FullMethod, LoraMethod, MethodConfig, Training
+from circuitdrift.config.methods import MethodConfig, Training
 from circuitdrift.models.loading import load_model
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
-from circuitdrift.training.adapters import (
-    attach_lora,
-    base_model_name,
-    block_linears,
-    causal_lm,
-    lora_config,
-    parameter_counts,
-    train_all_weights,
-)
-from circuitdrift.training.checkpoints import read_config, save_checkpoint
+from circuitdrift.training.adapters import base_model_name, causal_lm, parameter_counts
+from circuitdrift.training.checkpoints import save_checkpoint
 from circuitdrift.training.evaluation import Score, accuracy_table, evaluate
 from circuitdrift.training.examples import Examples
 from circuitdrift.training.loop import TrainingError, fine_tune, plan_run
+from circuitdrift.training.preparation import prepare_model
+from circuitdrift.training.resume import ResumeFolder, identity_of_run
 
 
 def main(
@@ -40,6 +30,7 @@ def main(
     training: Training,
     seed: int,
     device: str,
+    resume: Path,
     provenance: Provenance,
 ) -> None:
     """Train, and write the checkpoint folders, the training log, and the accuracy on the test split at each checkpoint.
@@ -56,6 +47,7 @@ def main(
         training: the training section.
         seed: seed of the data order and of the adapters' first values.
         device: execution.device.
+        resume: undeclared folder in which a run that is killed leaves what the next one continues from.
         provenance: origin of the files.
     """
     names = [f"{number:02d}" for number in range(training.checkpoints + 1)]
@@ -68,38 +60,21 @@ def main(
     plan = plan_run(method, training, len(train_examples), precision, seed)
     base = load_model(manifest, target)
     dtype = base.dtype
-    model = prepare(base, manifest, method, training, adapter_config, seed)
-    scores: list[tuple[str, int, Score]] = []
+    name, alpha = base_model_name(manifest), training.lora_alpha_per_rank
+    model = prepare_model(base, name, method, alpha, adapter_config, train_examples, plan.steps, seed)
+    settings = {"method": method.model_dump(mode="json"), "training": training.model_dump(mode="json")}
+    identity = identity_of_run(origin, settings, [manifest, train, test, adapter_config])
+    states = ResumeFolder(resume, identity, checkpoints, origin)
 
-    def at_checkpoint(number: int, step: int) -> None:
+    def at_checkpoint(number: int) -> Score:
         save_checkpoint(model, checkpoints[number], dtype, origin.for_checkpoint(names[number]))
-        scores.append((names[number], step, evaluate(causal_lm(model), test_examples)))
+        return evaluate(causal_lm(model), test_examples)
 
-    log = fine_tune(model, train_examples, plan, at_checkpoint)
-    write_table(training_log, log, "training_log", origin)
+    history = fine_tune(model, train_examples, plan, at_checkpoint, states)
+    scores = list(zip(names, plan.checkpoint_steps, history.scores, strict=True))
+    write_table(training_log, history.log_table(), "training_log", origin)
     write_table(accuracy, accuracy_table(scores, "test", *parameter_counts(model)), "accuracy", origin)
-
-
-def prepare(
-    base: PreTrainedModel,
-    manifest: Path,
-    method: MethodConfig,
-    training: Training,
-    adapter_config: Path | None,
-    seed: int,
-) -> PreTrainedModel | PeftModel:
-    """The model with what the method trains made trainable, and nothing else."""
-    if isinstance(method, FullMethod):
-        return train_all_weights(base)
-    if isinstance(method, LoraMethod):
-        linears = block_linears(base)
-        ranks = ranks_by_layer(linears, method.rank, method.rank, ())
-        patterns = rank_patterns(ranks, method.rank, training.lora_alpha_per_rank)
-        return attach_lora(base, lora_config(base, linears, patterns, base_model_name(manifest)), seed)
-    if adapter_config is None:
-        raise TrainingError(f"method of kind {method.kind} needs the adapter_config.json of its rank allocation")
-    read_config(adapter_config)
-    return attach_lora(base, LoraConfig.from_pretrained(str(adapter_config.parent)), seed)
+    states.remove()
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@ import json
 import pandas as pd
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file
 from small_models import examples, llama, neox, save
 from transformers import AutoModelForCausalLM
@@ -19,8 +19,9 @@ from circuitdrift.storage import write_table
 from circuitdrift.training.adapters import (
     AdapterError,
     AdapterSize,
-    attach_lora,
+    attach_adapters,
     block_linears,
+    found_adapters,
     lora_config,
     verify_adapters,
     wanted_adapters,
@@ -28,6 +29,7 @@ from circuitdrift.training.adapters import (
 from circuitdrift.training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from circuitdrift.training.evaluation import evaluate
 from circuitdrift.training.examples import Examples
+from circuitdrift.training.preparation import prepare_model
 
 CPU = torch.device("cpu")
 ORIGIN = Provenance.detached(model="tiny")
@@ -56,6 +58,7 @@ def run(manifest, folder, method, seed=0, adapter_config=None, training=TRAINING
         training=training,
         seed=seed,
         device="cpu",
+        resume=folder / ".resume",
         provenance=ORIGIN,
     )
     return folder / "checkpoints"
@@ -160,6 +163,32 @@ def test_circuit_lora_from_critical_layers_to_verified_ranks(tmp_path):
     torch.testing.assert_close(logits(merged), logits(unmerged), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("allocation", ["top", "threshold", "proportional", "inverted"])
+def test_every_allocation_keeps_to_the_budget_of_the_top_layers(tmp_path, allocation):
+    manifest = save(neox(layers=6), tmp_path / "models" / "tiny")
+    table = pd.DataFrame({"layer": range(6), "policy": "score_change", "value": [9.0, 1.0, 0.5, 4.0, 0.0, 2.0]})
+    table = table.assign(rank_order=[1, 4, 5, 2, 6, 3], critical=table["layer"].isin([0, 3]))
+    write_table(tmp_path / "critical_layers.parquet", table, "critical_layers", ORIGIN)
+    method = CircuitLoraMethod(
+        kind="circuit_lora", rank=2, critical_rank=8, critical_layers=2, phase_1="lora_r2", allocation=allocation
+    )
+    config = tmp_path / "allocation" / "adapter_config.json"
+    allocate_ranks.main(
+        manifest=manifest, critical_layers=tmp_path / "critical_layers.parquet", method=method, training=TRAINING,
+        adapter_config=config, provenance=ORIGIN,
+    )  # fmt: skip
+    adapted = attach_adapters(neox(layers=6), LoraConfig.from_pretrained(str(config.parent)), seed=0)
+    sizes = found_adapters(adapted)
+    ranks = [sizes[f"gpt_neox.layers.{layer}.mlp.dense_h_to_4h"].rank for layer in range(6)]
+    expected = {
+        "top": [8, 2, 2, 8, 2, 2], "threshold": [14, 2, 2, 2, 2, 2], "proportional": [9, 3, 2, 5, 2, 3],
+        "inverted": [2, 2, 8, 2, 8, 2],
+    }  # fmt: skip
+    assert ranks == expected[allocation]
+    assert {size.scale for size in sizes.values()} == {2.0}
+    assert sum(ranks) == 24
+
+
 def test_random_lora_goes_through_the_same_stages(tmp_path):
     torch.manual_seed(0)
     manifest = save(llama(layers=3), tmp_path / "models" / "tiny")
@@ -188,7 +217,7 @@ def test_a_loose_pattern_is_caught():
     config = lora(model)
     config.rank_pattern = {r"layers\.1\.attention\.dense": 8}
     with pytest.raises(AdapterError, match=r"patterns for modules that the model does not have"):
-        attach_lora(model, config, seed=0)
+        attach_adapters(model, config, seed=0)
 
 
 def test_rank_without_its_alpha_changes_the_scale_and_is_caught():
@@ -196,7 +225,7 @@ def test_rank_without_its_alpha_changes_the_scale_and_is_caught():
     config = lora(model)
     name = block_linears(model)[0].name
     config.rank_pattern = {"^" + name.replace(".", r"\."): 8}
-    adapted = attach_lora(model, config, seed=0)
+    adapted = attach_adapters(model, config, seed=0)
     wanted = {linear.name: AdapterSize(4, 2.0) for linear in block_linears(neox())} | {name: AdapterSize(8, 2.0)}
     with pytest.raises(AdapterError, match=rf"module {name}: wanted rank 8 and scale 2, found rank 8 and scale 1"):
         verify_adapters(adapted, wanted)
@@ -206,7 +235,7 @@ def test_missing_and_superfluous_adapters_are_caught():
     model = neox()
     config = lora(model)
     wanted = wanted_adapters(config, block_linears(model))
-    adapted = attach_lora(model, config, seed=0)
+    adapted = attach_adapters(model, config, seed=0)
     extra = {**wanted, "gpt_neox.embed_in": AdapterSize(4, 2.0)}
     with pytest.raises(AdapterError, match=r"embed_in: wanted rank 4 and scale 2, found no adapter"):
         verify_adapters(adapted, extra)
@@ -220,7 +249,9 @@ def test_missing_and_superfluous_adapters_are_caught():
 def test_damaged_checkpoints_are_refused_by_the_files_name(tmp_path, method, damage):
     torch.manual_seed(0)
     manifest = save(neox(), tmp_path / "models" / "tiny")
-    model = finetune.prepare(load_model(manifest, CPU), manifest, method, TRAINING, None, seed=0)
+    model = prepare_model(
+        load_model(manifest, CPU), ("tiny", None), method, 2.0, None, Examples(examples(8), CPU), 8, 0
+    )
     folder = tmp_path / "checkpoints" / "00"
     save_checkpoint(model, folder, torch.float32, ORIGIN)
     weights = next(folder.glob("*.safetensors"))
@@ -240,7 +271,7 @@ def test_damaged_checkpoints_are_refused_by_the_files_name(tmp_path, method, dam
 def test_truncated_configuration_and_empty_folder_are_refused(tmp_path):
     manifest = save(neox(), tmp_path / "models" / "tiny")
     folder = tmp_path / "checkpoints" / "00"
-    save_checkpoint(attach_lora(load_model(manifest, CPU), lora(neox()), seed=0), folder, torch.float32, ORIGIN)
+    save_checkpoint(attach_adapters(load_model(manifest, CPU), lora(neox()), seed=0), folder, torch.float32, ORIGIN)
     (folder / "adapter_config.json").write_text('{"r": ')
     with pytest.raises(CheckpointError, match=r"adapter_config\.json"):
         load_checkpoint(manifest, folder, CPU)
@@ -251,7 +282,7 @@ def test_truncated_configuration_and_empty_folder_are_refused(tmp_path):
 
 def test_a_failed_save_leaves_the_old_checkpoint_and_no_rest(tmp_path, monkeypatch):
     manifest = save(neox(), tmp_path / "models" / "tiny")
-    model = attach_lora(load_model(manifest, CPU), lora(neox()), seed=0)
+    model = attach_adapters(load_model(manifest, CPU), lora(neox()), seed=0)
     folder = tmp_path / "checkpoints" / "00"
     save_checkpoint(model, folder, torch.float32, ORIGIN)
     before = all_bytes(folder)
@@ -279,5 +310,5 @@ def test_checkpoint_folders_that_do_not_fit_the_configuration_are_refused(tmp_pa
         finetune.main(
             manifest=manifest, train=tmp_path, test=tmp_path, adapter_config=None, checkpoints=[tmp_path / "00"],
             training_log=tmp_path, accuracy=tmp_path, method=FullMethod(kind="full"), training=TRAINING, seed=0,
-            device="cpu", provenance=ORIGIN,
+            device="cpu", resume=tmp_path / ".resume", provenance=ORIGIN,
         )  # fmt: skip

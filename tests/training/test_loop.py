@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 import torch
-from small_models import examples, llama, neox
+from small_models import ARCHITECTURES, examples, llama, neox, random_model
 from torch.nn import functional
 
 from circuitdrift.config.methods import FullMethod, LoraMethod, Training
-from circuitdrift.training.evaluation import accuracy_table, evaluate
+from circuitdrift.training.evaluation import Score, accuracy_table, evaluate
 from circuitdrift.training.examples import Examples, answer_logits
 from circuitdrift.training.loop import (
     Plan,
@@ -23,8 +23,8 @@ CPU = torch.device("cpu")
 
 def plan(**settings) -> Plan:
     values = {
-        "steps": 6, "checkpoint_steps": (0, 3, 6), "batch_size": 8, "learning_rate": 1e-2, "warmup_steps": 2,
-        "weight_decay": 0.01, "gradient_clip": 1.0, "precision": torch.float32, "seed": 0,
+        "steps": 6, "checkpoint_steps": (0, 3, 6), "batch_size": 8, "micro_batch_size": 8, "learning_rate": 1e-2,
+        "warmup_steps": 2, "weight_decay": 0.01, "gradient_clip": 1.0, "precision": torch.float32, "seed": 0,
     }  # fmt: skip
     return Plan(**(values | settings))
 
@@ -85,9 +85,10 @@ def padded_loss(model, table):
     return functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
 
 
+@pytest.mark.parametrize("micro_batch_size", [13, 2, 1])
 @pytest.mark.parametrize("instruction", [(), (3,), (3, 9, 4, 1)])
 @pytest.mark.parametrize("make", [neox, llama])
-def test_loss_and_gradient_equal_those_of_a_padded_batch(make, instruction):
+def test_loss_and_gradient_equal_those_of_a_padded_batch(make, instruction, micro_batch_size):
     torch.manual_seed(0)
     model = make()
     table = examples(13, lengths=(5, 7, 6), answer_tokens=(1, 2), instruction=instruction)
@@ -95,11 +96,26 @@ def test_loss_and_gradient_equal_those_of_a_padded_batch(make, instruction):
     expected.backward()
     slow = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
-    found, tokens = accumulate_gradients(model, Examples(table, CPU), np.arange(13), torch.float32)
+    found, tokens = accumulate_gradients(model, Examples(table, CPU), np.arange(13), micro_batch_size, torch.float32)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
     assert tokens == sum(len(row.clean_ids) + len(row.answer_ids) - 1 for row in table.itertuples())
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, slow[name], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_every_architecture_trains_on_the_loss_of_a_padded_batch(architecture):
+    torch.manual_seed(0)
+    model = random_model(architecture).eval()
+    table = examples(7, lengths=(5, 7, 6), answer_tokens=(1, 2), instruction=(3, 9, 4, 1))
+    expected = padded_loss(model, table)
+    expected.backward()
+    slow = {name: parameter.grad.clone() for name, parameter in model.named_parameters() if parameter.grad is not None}
+    model.zero_grad()
+    found, _ = accumulate_gradients(model, Examples(table, CPU), np.arange(7), 7, torch.float32)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    for name, gradient in slow.items():
+        torch.testing.assert_close(model.get_parameter(name).grad, gradient, rtol=1e-3, atol=1e-6)
 
 
 def written_greedily(model, prompt, n):
@@ -160,13 +176,47 @@ def test_training_learns_and_calls_at_every_checkpoint():
     before = evaluate(model, split)
     seen = []
     setting = plan(steps=60, checkpoint_steps=(0, 30, 60), batch_size=16)
-    log = fine_tune(model, split, setting, lambda number, step: seen.append((number, step)))
-    assert seen == [(0, 0), (1, 30), (2, 60)]
+
+    def at_checkpoint(number):
+        seen.append(number)
+        return evaluate(model, split)
+
+    history = fine_tune(model, split, setting, at_checkpoint)
+    log = history.log_table()
+    assert seen == [0, 1, 2]
+    assert history.scores[2] == evaluate(model, split)
+    assert history.scores[0] == before
     assert evaluate(model, split).answer_loss < before.answer_loss / 2
     assert list(log["step"]) == list(range(1, 61))
     assert log["epoch"].iloc[-1] == 60 * 16 / 64
     assert log["tokens"].is_monotonic_increasing
     assert log["seconds"].isna().all()
+
+
+@pytest.mark.parametrize("lengths", [(5,), (5, 7)])
+def test_passes_of_a_few_rows_train_as_whole_batches_do(lengths):
+    def losses(micro_batch_size):
+        torch.manual_seed(0)
+        model = neox()
+        split = Examples(examples(32, lengths=lengths, instruction=(3, 9, 4, 1)), CPU)
+        seen = []
+        model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+        setting = plan(steps=12, checkpoint_steps=(0, 12), micro_batch_size=micro_batch_size)
+        log = fine_tune(model, split, setting, lambda number: Score(1, 1, 0.0)).log_table()
+        assert max(seen) <= micro_batch_size
+        return log[["loss", "gradient_norm"]].to_numpy()
+
+    np.testing.assert_allclose(losses(3), losses(8), rtol=1e-3)
+    assert losses(8)[-1, 0] < losses(8)[0, 0]
+
+
+def test_the_micro_batch_is_the_batch_unless_the_config_says_otherwise():
+    method = LoraMethod(kind="lora", rank=2)
+    assert plan_run(method, Training(batch_size=16), 500, torch.float32, 0).micro_batch_size == 16
+    training = Training(batch_size=16, micro_batch_size=4)
+    assert plan_run(method, training, 500, torch.float32, 0).micro_batch_size == 4
+    with pytest.raises(ValueError, match="micro_batch_size"):
+        Training(micro_batch_size=0)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_examples():
@@ -178,7 +228,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_examples():
     with pytest.raises(
         TrainingError, match=r"step 1: the loss is nan .*1000, 1001.*learning_rate.*training\.precision"
     ):
-        fine_tune(model, split, plan(), lambda number, step: None)
+        fine_tune(model, split, plan(), lambda number: evaluate(model, split))
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter.nan_to_num(), weights[name].nan_to_num())
 
@@ -186,8 +236,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_examples():
 def test_bfloat16_passes_keep_float32_weights():
     torch.manual_seed(0)
     model = neox()
-    log = fine_tune(model, Examples(examples(16), CPU), plan(precision=torch.bfloat16), lambda number, step: None)
-    assert np.isfinite(log["loss"]).all()
+    split = Examples(examples(16), CPU)
+    history = fine_tune(model, split, plan(precision=torch.bfloat16), lambda number: evaluate(model, split))
+    assert np.isfinite(history.log_table()["loss"]).all()
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 

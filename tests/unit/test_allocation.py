@@ -1,14 +1,17 @@
 import json
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig
 
-from circuitdrift.allocation.policies import critical_layers, draw_layers
+from circuitdrift.allocation.policies import critical_layers, draw_layers, layer_weights
 from circuitdrift.allocation.ranks import (
     AllocationError,
     BlockLinear,
@@ -17,8 +20,10 @@ from circuitdrift.allocation.ranks import (
     pattern_of_module,
     rank_patterns,
     ranks_by_layer,
+    ranks_under_budget,
     trainable_share,
 )
+from circuitdrift.config.methods import CircuitLoraMethod, RandomLoraMethod
 from circuitdrift.training.adapters import block_linears, config_as_json, lora_config, shape_of_config
 
 PYTHIA_1_4B = GPTNeoXConfig(
@@ -194,3 +199,135 @@ def test_missing_policy_and_wrong_number_of_critical_layers_are_named():
 
 def test_shapes_need_no_memory(pythia):
     assert {parameter.device for parameter in pythia.parameters()} == {torch.device("meta")}
+
+
+LAYERS = st.integers(1, 8)
+
+
+@st.composite
+def budgets(draw):
+    """Linears of layers of equal or of different sizes, ranks, weights, and the budget of a top-K allocation."""
+    n_layers = draw(LAYERS)
+    even = draw(st.booleans())
+    linears = [
+        BlockLinear(f"layers.{layer}.{name}", layer, draw(st.integers(1, 9)) if not even else 3, 5)
+        for layer in range(n_layers)
+        for name in ("up", "down")
+    ]
+    rank, critical_rank = draw(st.integers(1, 6)), draw(st.integers(7, 40))
+    top = draw(st.sets(st.integers(0, n_layers - 1), min_size=1))
+    weights = {layer: draw(st.floats(0, 1e6)) for layer in range(n_layers)}
+    weights[draw(st.integers(0, n_layers - 1))] = draw(st.floats(1e-6, 1e6))
+    return linears, rank, weights, adapter_parameters(linears, ranks_by_layer(linears, rank, critical_rank, top))
+
+
+@given(budgets())
+def test_allocations_spend_the_budget_as_nearly_as_ranks_allow_and_never_more(drawn):
+    linears, rank, weights, budget = drawn
+    ranks = ranks_under_budget(linears, rank, weights, budget)
+    left = budget - adapter_parameters(linears, ranks)
+    assert left >= 0
+    cost = {layer: sum(x.parameters_per_rank for x in linears if x.layer == layer) for layer in weights}
+    assert left < min(cost[layer] for layer, weight in weights.items() if weight > 0)
+    by_layer = {linear.layer: ranks[linear.name] for linear in linears}
+    assert all(ranks[linear.name] == by_layer[linear.layer] for linear in linears)
+    assert all(found >= rank for found in by_layer.values())
+    assert all(by_layer[layer] == rank for layer, weight in weights.items() if weight == 0)
+    if len(set(cost.values())) == 1:
+        for a in weights:
+            for b in weights:
+                if weights[a] > weights[b]:
+                    assert by_layer[a] >= by_layer[b]
+
+
+@given(st.integers(1, 20), st.integers(1, 40), st.sets(st.integers(0, 11), min_size=1))
+def test_equal_weights_give_the_ranks_of_a_top_allocation(rank, further, critical):
+    linears = linears_of(12)
+    expected = ranks_by_layer(linears, rank, rank + further, critical)
+    weights = {layer: float(layer in critical) for layer in range(12)}
+    assert ranks_under_budget(linears, rank, weights, adapter_parameters(linears, expected)) == expected
+
+
+def test_rank_in_proportion_to_drift():
+    linears = linears_of(4)
+    ranks = ranks_under_budget(linears, 2, {0: 5.0, 1: 3.0, 2: 2.0, 3: 0.0}, (4 * 2 + 10) * 18)
+    assert [ranks[f"model.layers.{layer}.up"] for layer in range(4)] == [7, 5, 4, 2]
+
+
+def test_a_budget_or_weights_that_allocate_nothing_are_refused():
+    with pytest.raises(AllocationError, match=r"budget of 71 parameters does not suffice for rank 2 everywhere"):
+        ranks_under_budget(linears_of(2), 2, {0: 1.0}, 71)
+    with pytest.raises(AllocationError, match=r"no layer has a weight"):
+        ranks_under_budget(linears_of(2), 2, {0: 0.0, 1: 0.0}, 100)
+
+
+def drift_table(values, policy="score_change"):
+    order = np.argsort(-np.array(values), kind="stable")
+    rank_order = np.empty(len(values), dtype=int)
+    rank_order[order] = np.arange(1, len(values) + 1)
+    return pd.DataFrame(
+        {"layer": range(len(values)), "policy": policy, "value": values, "rank_order": rank_order, "critical": False}
+    )
+
+
+@pytest.mark.parametrize(
+    ("allocation", "weights"),
+    [
+        ("top", [1, 0, 0, 1, 0, 0]),
+        ("inverted", [0, 0, 1, 0, 0, 1]),
+        ("threshold", [0, 0, 0, 1, 0, 0]),
+        ("proportional", [4.0, 3.0, 0.5, 20.0, 1.0, 0.0]),
+    ],
+)
+def test_weights_of_layers(allocation, weights):
+    table = pd.concat([drift_table([4.0, 3.0, 0.5, 20.0, 1.0, 0.0]), drift_table([1.0] * 6, "other")])
+    found = layer_weights(table, "score_change", allocation, 2)
+    assert [found[layer] for layer in range(6)] == weights
+
+
+def test_where_no_layer_stands_out_the_first_is_critical():
+    assert layer_weights(drift_table([1.0, 1.0, 1.0]), "score_change", "threshold", 2) == {0: 1.0, 1: 0.0, 2: 0.0}
+
+
+@pytest.mark.parametrize(
+    ("values", "allocation", "count", "message"),
+    [
+        ([1.0, float("nan")], "top", 1, "negative or not finite"),
+        ([1.0, -1.0], "proportional", 1, "negative or not finite"),
+        ([0.0, 0.0], "proportional", 1, "all values are zero"),
+        ([1.0, 2.0], "inverted", 3, "critical_layers: 3 is more than the 2 layers"),
+        ([1.0, 2.0], "other", 1, "'other' is unknown"),
+    ],
+)
+def test_weights_that_cannot_be_had_are_refused(values, allocation, count, message):
+    with pytest.raises(AllocationError, match=message):
+        layer_weights(drift_table(values), "score_change", allocation, count)
+
+
+def test_draws_with_without_and_only_of_layer_0():
+    for seed in range(20):
+        draws = {
+            "with": draw_layers(24, 5, seed, 0, include=(0,)),
+            "without": draw_layers(24, 5, seed, 0, exclude=(0,)),
+            "only": draw_layers(24, 1, seed, 0, include=(0,)),
+        }
+        chosen = {name: critical_layers(table, "random", 1 if name == "only" else 5) for name, table in draws.items()}
+        assert 0 in chosen["with"]
+        assert 0 not in chosen["without"]
+        assert chosen["only"] == (0,)
+        assert all(sorted(table["rank_order"]) == list(range(1, 25)) for table in draws.values())
+        others = draws["with"].query("layer != 0").sort_values("rank_order")
+        assert others["value"].is_monotonic_decreasing
+
+
+def test_draws_that_cannot_be_are_refused():
+    with pytest.raises(AllocationError, match=r"\[6\] are not layers of this model, which has layers 0\.\.5"):
+        draw_layers(6, 2, 0, 0, include=(6,))
+    with pytest.raises(AllocationError, match=r"5 cannot be drawn from 6 layers without \[0, 1\]"):
+        draw_layers(6, 5, 0, 0, exclude=(0, 1))
+    with pytest.raises(ValueError, match=r"exclude_layers: \[0\] are in include_layers too"):
+        RandomLoraMethod(kind="random_lora", rank=1, critical_rank=2, include_layers=(0,), exclude_layers=(0,))
+    with pytest.raises(ValueError, match=r"2 layers are more than critical_layers 1"):
+        RandomLoraMethod(kind="random_lora", rank=1, critical_rank=2, critical_layers=1, include_layers=(0, 1))
+    with pytest.raises(ValueError, match=r"critical_rank: 2 is not above rank 2"):
+        CircuitLoraMethod(kind="circuit_lora", rank=2, critical_rank=2, phase_1="a", allocation="proportional")

@@ -332,5 +332,5 @@ def read_json(path: Path) -> Any:
         raise StorageError(f"{path}: no such file; run the rule that makes it")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StorageError(f"{path}: truncated, or not JSON ({error}); delete it and run again") from error

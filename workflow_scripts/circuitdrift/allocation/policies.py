@@ -1,6 +1,8 @@
-"""Policies: which layers are critical. The tables follow the schema ``critical_layers``."""
+"""Policies: which layers are critical, and how much weight each has. Tables follow the schema ``critical_layers``."""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,9 @@ from circuitdrift.allocation.ranks import AllocationError
 RANDOM = "random"
 
 
-def draw_layers(n_layers: int, critical: int, seed: int, draw: int) -> pd.DataFrame:
+def draw_layers(
+    n_layers: int, critical: int, seed: int, draw: int, include: Collection[int] = (), exclude: Collection[int] = ()
+) -> pd.DataFrame:
     """Rank all layers by uniform random values and call the first ``critical`` of them critical.
 
     Args:
@@ -18,22 +22,36 @@ def draw_layers(n_layers: int, critical: int, seed: int, draw: int) -> pd.DataFr
         critical: number of critical layers.
         seed: seed of the run.
         draw: number of the draw; together with the seed it determines the values.
+        include: layers that rank before all others, whatever their values.
+        exclude: layers that rank behind all others and are never critical.
 
     Returns:
-        One row per layer, in layer order: layer, policy ("random"), value in [0, 1), rank_order (1 = largest value),
-        critical.
+        One row per layer, in layer order: layer, policy ("random"), value in [0, 1), rank_order (1 = largest value
+        of those that come first), critical.
 
     Raises:
-        AllocationError: there are fewer layers than are to be critical.
+        AllocationError: there are fewer layers to draw from than are to be critical, or a layer named is not there.
     """
+    if unknown := sorted({*include, *exclude} - set(range(n_layers))):
+        raise AllocationError(
+            f"include_layers, exclude_layers: {unknown} are not layers of this model, which has layers "
+            f"0..{n_layers - 1}; name others"
+        )
     if critical > n_layers:
         raise AllocationError(
             f"critical_layers: {critical} is more than the {n_layers} layers of the model; "
             f"lower it to at most {n_layers}"
         )
+    if critical > n_layers - len(set(exclude)):
+        raise AllocationError(
+            f"critical_layers: {critical} cannot be drawn from {n_layers} layers without {sorted(set(exclude))}; "
+            "lower it, or exclude fewer layers"
+        )
     values = np.random.default_rng([seed, draw]).random(n_layers)
     order = np.empty(n_layers, dtype=np.int16)
-    order[np.argsort(-values, kind="stable")] = np.arange(1, n_layers + 1)
+    layers = np.arange(n_layers)
+    group = np.isin(layers, list(exclude)).astype(int) - np.isin(layers, list(include)).astype(int)
+    order[np.lexsort((-values, group))] = np.arange(1, n_layers + 1)
     return pd.DataFrame(
         {
             "layer": np.arange(n_layers, dtype=np.int16),
@@ -56,12 +74,7 @@ def critical_layers(table: pd.DataFrame, policy: str, expected: int) -> tuple[in
     Raises:
         AllocationError: the table has no such policy, or another number of critical layers.
     """
-    rows = table[table["policy"] == policy]
-    if rows.empty:
-        raise AllocationError(
-            f"the table of critical layers has no policy '{policy}', only {sorted(set(table['policy']))}; "
-            "set the method's policy to one of them"
-        )
+    rows = _rows_of(table, policy)
     layers = tuple(sorted(int(layer) for layer in rows.loc[rows["critical"], "layer"]))
     if len(layers) != expected:
         raise AllocationError(
@@ -69,3 +82,51 @@ def critical_layers(table: pd.DataFrame, policy: str, expected: int) -> tuple[in
             "make the table of critical layers again, or set critical_layers to the number that it marks"
         )
     return layers
+
+
+def layer_weights(table: pd.DataFrame, policy: str, allocation: str, count: int) -> dict[int, float]:
+    """The weight of every layer in the rank above the common one.
+
+    Args:
+        table: a ``critical_layers`` table.
+        policy: the policy whose values count, such as ``score_change``.
+        allocation: ``top`` (weight 1 for the ``count`` layers of the largest values), ``inverted`` (of the smallest),
+            ``threshold`` (weight 1 for values above the mean by more than a standard deviation, or for the largest one
+            where there are none), or ``proportional`` (the values themselves).
+        count: number of critical layers.
+
+    Raises:
+        AllocationError: the table has no such policy, fewer layers than ``count``, or values that are negative or
+            (for ``proportional``) all zero.
+    """
+    rows = _rows_of(table, policy).sort_values("rank_order")
+    layers, values = rows["layer"].to_numpy(), rows["value"].to_numpy(dtype="float64")
+    if count > len(layers):
+        raise AllocationError(f"critical_layers: {count} is more than the {len(layers)} layers of the model; lower it")
+    if not (np.isfinite(values).all() and (values >= 0).all()):
+        raise AllocationError(f"policy '{policy}' has values that are negative or not finite; rank the layers again")
+    match allocation:
+        case "top":
+            weights = np.arange(len(layers)) < count
+        case "inverted":
+            weights = np.arange(len(layers)) >= len(layers) - count
+        case "threshold":
+            above = values > values.mean() + values.std()
+            weights = above if above.any() else np.arange(len(layers)) == 0
+        case "proportional":
+            weights = values
+        case other:
+            raise AllocationError(f"allocation: '{other}' is unknown; choose top, threshold, proportional or inverted")
+    if not weights.any():
+        raise AllocationError(f"policy '{policy}' gives no layer any weight: all values are zero; use allocation: top")
+    return {int(layer): float(weight) for layer, weight in zip(layers, weights, strict=True)}
+
+
+def _rows_of(table: pd.DataFrame, policy: str) -> pd.DataFrame:
+    rows = table[table["policy"] == policy]
+    if rows.empty:
+        raise AllocationError(
+            f"the table of critical layers has no policy '{policy}', only {sorted(set(table['policy']))}; "
+            "set the method's policy to one of them"
+        )
+    return rows

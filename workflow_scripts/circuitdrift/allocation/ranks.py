@@ -6,9 +6,11 @@ A LoRA adapter of rank r beside a linear of shape [out_features, in_features] ad
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 
 class AllocationError(ValueError):
@@ -55,6 +57,50 @@ def ranks_by_layer(
             "rank the layers of the same model again"
         )
     return {linear.name: critical_rank if linear.layer in critical_layers else rank for linear in linears}
+
+
+def ranks_under_budget(
+    linears: Sequence[BlockLinear], rank: int, weights: Mapping[int, float], budget: int
+) -> dict[str, int]:
+    """``rank`` in every linear, and what is left of a parameter budget as further rank, in proportion to the weights.
+
+    All linears of a layer get the same rank. Shares are rounded down, then single units of rank go to the layers whose
+    shares lost most (the lower layer first among equals), while they fit.
+
+    Args:
+        linears: the model's block linears.
+        rank: the common rank.
+        weights: of every layer, none negative; a layer of weight 0 stays at ``rank``.
+        budget: parameters of all adapters together.
+
+    Returns:
+        The rank of every linear. They cost at most the budget, and no layer with a weight could get a unit more.
+
+    Raises:
+        AllocationError: the budget does not suffice for ``rank`` everywhere, or no layer has a weight.
+    """
+    cost = dict.fromkeys(sorted({linear.layer for linear in linears}), 0)
+    for linear in linears:
+        cost[linear.layer] += linear.parameters_per_rank
+    left = budget - rank * sum(cost.values())
+    exact = {layer: Fraction(weights.get(layer, 0)) for layer in cost}  # no rounding may push a share past its budget
+    total = sum(exact[layer] * cost[layer] for layer in cost)
+    if left < 0 or total <= 0:
+        raise AllocationError(
+            f"a budget of {budget} parameters does not suffice for rank {rank} everywhere"
+            if left < 0
+            else "no layer has a weight, so there is nothing to allocate rank by"
+        )
+    ideal = {layer: left * weight / total for layer, weight in exact.items() if weight > 0}
+    further = {layer: math.floor(share) for layer, share in ideal.items()}
+    left -= sum(further[layer] * cost[layer] for layer in further)
+    by_remainder = sorted(ideal, key=lambda layer: (further[layer] - ideal[layer], layer))
+    while fitting := [layer for layer in by_remainder if cost[layer] <= left]:
+        for layer in fitting:
+            if cost[layer] <= left:
+                further[layer] += 1
+                left -= cost[layer]
+    return {linear.name: rank + further.get(linear.layer, 0) for linear in linears}
 
 
 def pattern_of_module(name: str) -> str:

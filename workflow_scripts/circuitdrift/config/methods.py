@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from circuitdrift.config.section import Name, Section
 
@@ -23,15 +23,81 @@ class FullMethod(Method):
     kind: Literal["full"]
 
 
-class LoraMethod(Method):
-    """LoRA of one rank on the four linears of every block (every linear of a gated block)."""
+class UniformRankMethod(Method):
+    """LoRA of one rank on every linear of every block: the four of a GPT-NeoX block, the seven of a gated one."""
 
-    kind: Literal["lora"]
     rank: int = Field(ge=1)
 
 
+class LoraMethod(UniformRankMethod):
+    """Plain LoRA; its scale is ``training.lora_alpha_per_rank``, at every rank."""
+
+    kind: Literal["lora"]
+
+
+class DoraMethod(UniformRankMethod):
+    """LoRA on the direction of each weight, with the weight's magnitude, row by row, trained beside it."""
+
+    kind: Literal["dora"]
+
+
+class EvaLoraMethod(UniformRankMethod):
+    """LoRA that starts from the directions in which the training data's activations vary most."""
+
+    kind: Literal["eva_lora"]
+
+
+class RsLoraMethod(UniformRankMethod):
+    """Rank-stabilised LoRA, whose scale falls with the root of the rank."""
+
+    kind: Literal["rslora"]
+    alpha: float = Field(4.0, gt=0, description="the scale is alpha / sqrt(rank)")
+
+
+class AdaLoraMethod(Method):
+    """LoRA in the form of a singular value decomposition whose least important values are cut during training.
+
+    The mean rank falls from ``initial_rank`` to ``target_rank`` along a cubic curve, between the first part of the
+    steps (``initial_share``) and the last (``final_share``).
+    """
+
+    kind: Literal["adalora"]
+    learning_rate: float | None = Field(8e-3, gt=0)
+    initial_rank: int = Field(32, ge=2)
+    target_rank: int = Field(16, ge=1)
+    initial_share: float = Field(0.1, ge=0, lt=1, description="share of the steps before the first value is cut")
+    final_share: float = Field(0.3, ge=0, lt=1, description="share of the steps after the last value is cut")
+    allocations: int = Field(50, ge=1, description="how often ranks are allocated anew, where there are so many steps")
+    orthogonality: float = Field(0.5, ge=0, description="weight of the penalty that keeps singular vectors orthogonal")
+
+    @model_validator(mode="after")
+    def _schedule_has_room(self) -> AdaLoraMethod:
+        if self.target_rank >= self.initial_rank:
+            raise ValueError(
+                f"target_rank: {self.target_rank} is not below initial_rank {self.initial_rank}, so nothing would be "
+                "cut; lower it, or use kind: lora"
+            )
+        if self.initial_share + self.final_share >= 1:
+            raise ValueError(
+                f"initial_share + final_share: {self.initial_share:g} + {self.final_share:g} leave no steps in which "
+                "ranks are cut; lower one of them"
+            )
+        return self
+
+
+class Ia3Method(Method):
+    """Trained factors on the outputs of the attention's linears and on the inputs of the MLP's, and nothing else."""
+
+    kind: Literal["ia3"]
+    learning_rate: float | None = Field(8e-3, gt=0)
+
+
 class CircuitLoraMethod(Method):
-    """LoRA with ``critical_rank`` in the layers whose circuit drifted most in ``phase_1``, ``rank`` elsewhere."""
+    """LoRA with more rank in the layers whose circuit drifted most in ``phase_1``.
+
+    ``rank``, ``critical_rank`` and ``critical_layers`` set the parameter budget: ``critical_rank`` in that many layers
+    and ``rank`` elsewhere. Every ``allocation`` spends this budget, as nearly as whole ranks allow, and none more.
+    """
 
     kind: Literal["circuit_lora"]
     rank: int = Field(ge=1)
@@ -39,19 +105,61 @@ class CircuitLoraMethod(Method):
     critical_layers: int = Field(5, ge=1)
     phase_1: Name
     policy: Literal["score_change", "score_change_normalised"] = "score_change"
+    allocation: Literal["top", "threshold", "proportional", "inverted"] = Field(
+        "top",
+        description="who gets the rank above the common one: the first critical_layers layers, those above the mean "
+        "by a standard deviation, all by their drift, or (a control) the last critical_layers layers",
+    )
+
+    @model_validator(mode="after")
+    def _budget_has_something_to_spend(self) -> CircuitLoraMethod:
+        if self.allocation != "top" and self.critical_rank <= self.rank:
+            raise ValueError(
+                f"critical_rank: {self.critical_rank} is not above rank {self.rank}, so that allocation "
+                f"'{self.allocation}' has nothing to spend; raise it"
+            )
+        return self
 
 
 class RandomLoraMethod(Method):
-    """CircuitLoRA's control: the layers that get ``critical_rank`` are drawn at random, anew for each seed."""
+    """CircuitLoRA's control: the layers that get ``critical_rank`` are drawn at random, anew for each seed.
+
+    ``include_layers: [0]`` draws with layer 0, ``exclude_layers: [0]`` without it, and ``include_layers: [0]`` with
+    ``critical_layers: 1`` is the control that spends everything on layer 0.
+    """
 
     kind: Literal["random_lora"]
     rank: int = Field(ge=1)
     critical_rank: int = Field(ge=1)
     critical_layers: int = Field(5, ge=1)
     draw: int = Field(0, ge=0, description="number of the draw; give several methods different draws")
+    include_layers: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="layers that are always critical")
+    exclude_layers: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="layers that never are")
+
+    @model_validator(mode="after")
+    def _layers_can_be_drawn(self) -> RandomLoraMethod:
+        if both := sorted(set(self.include_layers) & set(self.exclude_layers)):
+            raise ValueError(f"exclude_layers: {both} are in include_layers too; take them out of one of the lists")
+        if len(set(self.include_layers)) > self.critical_layers:
+            raise ValueError(
+                f"include_layers: {len(set(self.include_layers))} layers are more than critical_layers "
+                f"{self.critical_layers}; raise that, or name fewer"
+            )
+        return self
 
 
-MethodConfig = Annotated[FullMethod | LoraMethod | CircuitLoraMethod | RandomLoraMethod, Field(discriminator="kind")]
+MethodConfig = Annotated[
+    FullMethod
+    | LoraMethod
+    | DoraMethod
+    | EvaLoraMethod
+    | RsLoraMethod
+    | AdaLoraMethod
+    | Ia3Method
+    | CircuitLoraMethod
+    | RandomLoraMethod,
+    Field(discriminator="kind"),
+]
 
 
 class Training(Section):
@@ -59,6 +167,9 @@ class Training(Section):
 
     epochs: float = Field(4.0, gt=0)
     batch_size: int = Field(32, ge=1)
+    micro_batch_size: int | None = Field(
+        None, ge=1, description="most examples of one pass, to save memory; null takes the whole batch at once"
+    )
     learning_rate_lora: float = Field(3e-4, gt=0)
     learning_rate_full: float = Field(8e-6, gt=0)
     warmup_fraction: float = Field(0.06, ge=0, lt=1)

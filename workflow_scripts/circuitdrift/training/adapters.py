@@ -1,19 +1,23 @@
-"""What is trained: all weights, or LoRA adapters (through peft) on the linears of the decoder blocks.
+"""What is trained: all weights, or adapters (through peft) on the linears of the decoder blocks.
 
-The linears are found in the model itself, so nothing here names an architecture's modules. After injection the rank
-and the scale of every adapter are compared with what was asked for.
+The linears are found in the model itself, so nothing here names an architecture's modules. After injection every
+adapter is compared with what was asked for: the rank and the scale of LoRA's, the side of IA3's.
 """
 
 from __future__ import annotations
 
+import math
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftConfig, PeftModel, get_peft_model
+from peft.tuners.adalora import AdaLoraLayer
+from peft.tuners.ia3 import IA3Layer
 from peft.tuners.lora import LoraLayer
 from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
@@ -33,10 +37,23 @@ class AdapterError(ValueError):
 
 @dataclass(frozen=True)
 class AdapterSize:
-    """Rank of one adapter and its scale, alpha / rank."""
+    """Rank of one adapter, and the scale by which its matrices' product is multiplied."""
 
     rank: int
     scale: float
+
+    def __str__(self) -> str:
+        return f"rank {self.rank} and scale {self.scale:g}"
+
+
+@dataclass(frozen=True)
+class ScaledSide:
+    """The side of a linear that IA3's factors multiply."""
+
+    side: Literal["input", "output"]
+
+    def __str__(self) -> str:
+        return f"factors on the {self.side}"
 
 
 def shape_of(manifest: Path) -> PreTrainedModel:
@@ -95,11 +112,31 @@ def _features(module: nn.Linear | Conv1D) -> tuple[int, int]:
     return int(module.nx), int(module.nf)
 
 
+def common_settings(
+    model: PreTrainedModel, linears: Sequence[BlockLinear], base_model: tuple[str | None, str | None]
+) -> dict[str, Any]:
+    """What PEFT's configurations of all kinds of adapters share: the base model and the modules to adapt.
+
+    Args:
+        model: the base model; on the meta device is enough.
+        linears: its block linears.
+        base_model: name and revision of the base model.
+    """
+    return {
+        "task_type": "CAUSAL_LM",
+        "base_model_name_or_path": base_model[0],
+        "revision": base_model[1],
+        "target_modules": sorted({linear.name.rsplit(".", 1)[-1] for linear in linears}),
+        "fan_in_fan_out": any(isinstance(model.get_submodule(linear.name), Conv1D) for linear in linears),
+    }
+
+
 def lora_config(
     model: PreTrainedModel,
     linears: Sequence[BlockLinear],
     patterns: RankPatterns,
     base_model: tuple[str | None, str | None],
+    **variant: Any,
 ) -> LoraConfig:
     """PEFT's configuration of LoRA (dropout 0) on every block linear with the given ranks.
 
@@ -108,23 +145,20 @@ def lora_config(
         linears: its block linears.
         patterns: ranks and alphas.
         base_model: name and revision of the base model, None where not known.
+        variant: further settings of PEFT's, such as ``use_dora``.
     """
-    transposed = any(isinstance(model.get_submodule(linear.name), Conv1D) for linear in linears)
     return LoraConfig(
-        task_type="CAUSAL_LM",
-        base_model_name_or_path=base_model[0],
-        revision=base_model[1],
+        **common_settings(model, linears, base_model),
         r=patterns.rank,
         lora_alpha=cast(int, patterns.alpha),
         lora_dropout=0.0,
-        target_modules=sorted({linear.name.rsplit(".", 1)[-1] for linear in linears}),
         rank_pattern=dict(patterns.rank_pattern),
         alpha_pattern=cast(dict[str, int], dict(patterns.alpha_pattern)),
-        fan_in_fan_out=transposed,
+        **variant,
     )
 
 
-def config_as_json(config: LoraConfig) -> dict[str, Any]:
+def config_as_json(config: PeftConfig) -> dict[str, Any]:
     """A PEFT configuration as JSON that ``from_pretrained`` reads; sets become sorted lists, so bytes are the same."""
     values = config.to_dict()
     return {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
@@ -140,11 +174,11 @@ def train_all_weights(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-def attach_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> PeftModel:
-    """Inject LoRA adapters, their first matrices drawn from ``seed``, and verify rank and scale of each.
+def attach_adapters(model: PreTrainedModel, config: PeftConfig, seed: int) -> PeftModel:
+    """Inject adapters, what is random in their first values drawn from ``seed``, and verify each.
 
     Raises:
-        AdapterError: an adapter is missing, stands where none was wanted, or has another rank or scale.
+        AdapterError: an adapter is missing, stands where none was wanted, or has another rank, scale or side.
     """
     wanted = wanted_adapters(config, block_linears(model))
     model.name_or_path = config.base_model_name_or_path  # peft records this name, which was a path of this machine
@@ -156,12 +190,28 @@ def attach_lora(model: PreTrainedModel, config: LoraConfig, seed: int) -> PeftMo
     return cast(PeftModel, adapted)
 
 
-def wanted_adapters(config: LoraConfig, linears: Sequence[BlockLinear]) -> dict[str, AdapterSize]:
-    """Rank and scale of every block linear by an exact look-up of its own pattern, without regular expressions.
+def wanted_adapters(config: PeftConfig, linears: Sequence[BlockLinear]) -> dict[str, AdapterSize | ScaledSide]:
+    """What every block linear's adapter should be, by full module name.
 
     Raises:
-        AdapterError: the configuration holds a pattern that belongs to no linear of the model.
+        AdapterError: the configuration holds a pattern that belongs to no linear of the model, or is of a kind that
+            is not known here.
     """
+    if isinstance(config, AdaLoraConfig):
+        size = AdapterSize(config.init_r, config.lora_alpha / config.init_r)
+        return {linear.name: size for linear in linears}
+    if isinstance(config, IA3Config):
+        feedforward = re.compile(str(config.feedforward_modules))
+        return {
+            linear.name: ScaledSide("input" if feedforward.fullmatch(linear.name) else "output") for linear in linears
+        }
+    if isinstance(config, LoraConfig):
+        return {**_wanted_lora(config, linears)}
+    raise AdapterError(f"adapters of PEFT type {config.peft_type} are not supported here; use LoRA, AdaLoRA or IA3")
+
+
+def _wanted_lora(config: LoraConfig, linears: Sequence[BlockLinear]) -> dict[str, AdapterSize]:
+    """Rank and scale of every block linear by an exact look-up of its own pattern, without regular expressions."""
     by_pattern = {pattern_of_module(linear.name): linear.name for linear in linears}
     rank_pattern, alpha_pattern = config.rank_pattern or {}, config.alpha_pattern or {}
     if strangers := sorted({*rank_pattern, *alpha_pattern} - set(by_pattern)):
@@ -172,35 +222,46 @@ def wanted_adapters(config: LoraConfig, linears: Sequence[BlockLinear]) -> dict[
     wanted = {}
     for pattern, name in by_pattern.items():
         rank = rank_pattern.get(pattern, config.r)
-        wanted[name] = AdapterSize(rank, alpha_pattern.get(pattern, config.lora_alpha) / rank)
+        divisor = math.sqrt(rank) if config.use_rslora else rank
+        wanted[name] = AdapterSize(rank, alpha_pattern.get(pattern, config.lora_alpha) / divisor)
     return wanted
 
 
-def verify_adapters(adapted: PeftModel, wanted: Mapping[str, AdapterSize]) -> None:
+def verify_adapters(adapted: PeftModel, wanted: Mapping[str, AdapterSize | ScaledSide]) -> None:
     """Compare every injected adapter with what was wanted.
 
     Args:
         adapted: the model with its adapters.
-        wanted: rank and scale by module name in the base model.
+        wanted: what the adapters should be, by module name in the base model.
 
     Raises:
-        AdapterError: the first module whose adapter is missing, superfluous, or of another rank or scale.
+        AdapterError: the first module whose adapter is missing, superfluous, or of another rank, scale or side.
     """
-    found = {
-        name: AdapterSize(module.r[ADAPTER], module.scaling[ADAPTER])
-        for name, module in adapted.get_base_model().named_modules()
-        if isinstance(module, LoraLayer)
-    }
+    found = found_adapters(adapted)
     for name in sorted({*found, *wanted}):
         if found.get(name) != wanted.get(name):
             raise AdapterError(
-                f"module {name}: wanted {_described(wanted.get(name))}, found {_described(found.get(name))}; "
+                f"module {name}: wanted {wanted.get(name) or 'no adapter'}, found {found.get(name) or 'no adapter'}; "
                 "the adapter configuration's patterns do not select the modules that they name"
             )
 
 
-def _described(size: AdapterSize | None) -> str:
-    return "no adapter" if size is None else f"rank {size.rank} and scale {size.scale:g}"
+def found_adapters(adapted: PeftModel) -> dict[str, AdapterSize | ScaledSide]:
+    """What every injected adapter is, by its module's name in the base model."""
+    return {
+        name: _found_adapter(module)
+        for name, module in adapted.get_base_model().named_modules()
+        if isinstance(module, LoraLayer | IA3Layer)
+    }
+
+
+def _found_adapter(module: LoraLayer | IA3Layer) -> AdapterSize | ScaledSide:
+    if isinstance(module, IA3Layer):
+        return ScaledSide("input" if module.is_feedforward else "output")
+    scale = module.scaling[ADAPTER]
+    if isinstance(module, AdaLoraLayer):  # its attribute is alpha alone, which each pass divides by the first rank
+        scale = scale / module.r[ADAPTER]
+    return AdapterSize(module.r[ADAPTER], scale)
 
 
 def causal_lm(model: PreTrainedModel | PeftModel) -> PreTrainedModel:

@@ -6,24 +6,24 @@ in Hugging Face's (``config.json``, ``model.safetensors``). Both load without th
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import cast
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import AdaLoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from circuitdrift.models.loading import load_model
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import StorageError, read_json, read_tensors, write_json, write_tensors
-from circuitdrift.training.adapters import ADAPTER, attach_lora, config_as_json
+from circuitdrift.training.adalora import rank_schedule
+from circuitdrift.training.adapters import ADAPTER, attach_adapters, config_as_json
+from circuitdrift.training.folders import write_folder
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
+RANKS = "ranks.json"
 MODEL_CONFIG = "config.json"
 MODEL_WEIGHTS = "model.safetensors"
 
@@ -48,33 +48,41 @@ def save_checkpoint(
         dtype: dtype of a full model's saved weights. Adapters keep theirs.
         provenance: written into the safetensors header.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
+
+    def write(temporary: Path) -> None:
         if isinstance(model, PeftModel):
             _write_adapters(model, temporary, provenance)
         else:
             _write_full_model(model, temporary, dtype, provenance)
-        temporary.chmod(0o755)
-        _flush_folder(temporary)
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-        _flush_folder(folder.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+
+    write_folder(folder, write)
 
 
 def _write_adapters(model: PeftModel, folder: Path, provenance: Provenance) -> None:
-    config = config_as_json(cast(LoraConfig, model.peft_config[ADAPTER])) | {"inference_mode": True}
+    """Write the adapters; of AdaLoRA's the ranks too, which PEFT's files say only by cutting the tensors.
+
+    Between two allocations the values that were cut are trained on, so that cut tensors would be another function
+    than that of the model in training. All values are kept, those that are cut for good as zeros.
+    """
+    config = config_as_json(model.peft_config[ADAPTER]) | {"inference_mode": True}
+    if schedule := rank_schedule(model):
+        write_json(folder / RANKS, schedule.ranks())
+        config |= {"rank_pattern": None}
     write_json(folder / ADAPTER_CONFIG, config)
     write_tensors(folder / ADAPTER_WEIGHTS, _adapter_tensors(model), FORMAT, provenance)
 
 
 def _adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
-    """The adapters' tensors under the names of PEFT's files."""
+    """The adapters' tensors, uncut, under the names of PEFT's files."""
+    config = model.peft_config[ADAPTER]
+    kept = config.rank_pattern if isinstance(config, AdaLoraConfig) else None
+    if isinstance(config, AdaLoraConfig):
+        config.rank_pattern = None
     # The default for embedding layers asks the hub whether the vocabulary was changed; adapters never touch it here.
-    return cast(dict[str, Tensor], get_peft_model_state_dict(model, save_embedding_layers=False))
+    tensors = cast(dict[str, Tensor], get_peft_model_state_dict(model, save_embedding_layers=False))
+    if isinstance(config, AdaLoraConfig):
+        config.rank_pattern = kept
+    return tensors
 
 
 def _write_full_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype, provenance: Provenance) -> None:
@@ -87,14 +95,6 @@ def _write_full_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype, 
 def _tied(model: PreTrainedModel) -> set[str]:
     """Names of weights that are another weight (a tied head): the file holds each once."""
     return set(model.all_tied_weights_keys)
-
-
-def _flush_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load_checkpoint(manifest: Path, checkpoint: Path | None, device: torch.device) -> PreTrainedModel:
@@ -125,7 +125,7 @@ def load_checkpoint(manifest: Path, checkpoint: Path | None, device: torch.devic
 def _with_merged_adapters(model: PreTrainedModel, checkpoint: Path) -> PreTrainedModel:
     tensors = _read_weights(checkpoint / ADAPTER_WEIGHTS)
     read_config(checkpoint / ADAPTER_CONFIG)
-    adapted = attach_lora(model, LoraConfig.from_pretrained(str(checkpoint)), seed=0)
+    adapted = attach_adapters(model, PeftConfig.from_pretrained(str(checkpoint)), seed=0)
     _check_fit(tensors, _adapter_tensors(adapted), checkpoint / ADAPTER_WEIGHTS)
     set_peft_model_state_dict(adapted, tensors)
     merged = cast(PreTrainedModel, adapted.merge_and_unload())

@@ -3,6 +3,8 @@
 A step takes exactly ``batch_size`` examples from an endless stream of shuffled epochs, splits them by token length,
 and adds up the gradients of the parts: the same gradient as that of one padded batch with its padding masked, without
 the padding. The order of the data is a function of the seed and the step alone.
+
+A run that was killed continues from its last state (``circuitdrift.training.resume``) and ends in the same bytes.
 """
 
 from __future__ import annotations
@@ -10,11 +12,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from peft import PeftModel
@@ -24,8 +25,13 @@ from transformers import PreTrainedModel
 
 from circuitdrift.compute import progress
 from circuitdrift.config.methods import FullMethod, MethodConfig, Training
+from circuitdrift.training.adalora import rank_schedule
 from circuitdrift.training.adapters import causal_lm
-from circuitdrift.training.examples import Examples, answer_logits
+from circuitdrift.training.evaluation import Score
+from circuitdrift.training.examples import Batch, Examples, answer_logits
+from circuitdrift.training.history import History, LogRow
+from circuitdrift.training.resume import ResumeFolder
+from circuitdrift.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
@@ -42,9 +48,10 @@ class Plan:
         steps: optimiser steps.
         checkpoint_steps: the steps after which a checkpoint is taken; 0 comes first, ``steps`` last.
         batch_size: examples per step.
+        micro_batch_size: most examples of one pass.
         learning_rate: peak learning rate.
         warmup_steps: steps over which the rate rises linearly to its peak.
-        weight_decay: AdamW's, on matrices; vectors (biases, norms) are not decayed.
+        weight_decay: AdamW's, on matrices; vectors (biases, norms, IA3's factors) are not decayed.
         gradient_clip: largest norm of the gradient of all parameters.
         precision: dtype of the passes; other than float32, through autocast.
         seed: seed of the data order, and of dropout where the model has any.
@@ -53,6 +60,7 @@ class Plan:
     steps: int
     checkpoint_steps: tuple[int, ...]
     batch_size: int
+    micro_batch_size: int
     learning_rate: float
     warmup_steps: int
     weight_decay: float
@@ -82,6 +90,7 @@ def plan_run(method: MethodConfig, training: Training, n_examples: int, precisio
         steps=steps,
         checkpoint_steps=checkpoint_steps(steps, training.checkpoints),
         batch_size=training.batch_size,
+        micro_batch_size=training.micro_batch_size or training.batch_size,
         learning_rate=method.learning_rate or rate,
         warmup_steps=round(fraction * steps),
         weight_decay=training.weight_decay,
@@ -120,22 +129,25 @@ def rows_of_step(step: int, n_examples: int, plan: Plan) -> Int[np.ndarray, " ba
 
 
 def fine_tune(
-    model: PreTrainedModel | PeftModel, examples: Examples, plan: Plan, at_checkpoint: Callable[[int, int], None]
-) -> pd.DataFrame:
+    model: PreTrainedModel | PeftModel,
+    examples: Examples,
+    plan: Plan,
+    at_checkpoint: Callable[[int], Score],
+    resume: ResumeFolder | None = None,
+) -> History:
     """Train the trainable parameters of a model in place.
 
     Args:
         model: full model or adapted model.
         examples: the train split.
         plan: the run.
-        at_checkpoint: called with the checkpoint's number and step, at step 0 before any update, and after each of the
-            plan's checkpoint steps.
+        at_checkpoint: called with the checkpoint's number, at step 0 before any update and after each of the plan's
+            checkpoint steps; takes the checkpoint and scores it.
+        resume: where the run saves its state and from where it continues; None saves nothing.
 
     Returns:
-        The ``training_log`` table: one row per step, with the mean loss per answer token before the step's update, the
-        norm of the gradient before clipping, and the number of tokens run so far. Its column ``seconds`` is null:
-        a time of day or a duration differs from run to run, and the same study must give the same bytes. The duration
-        is written to the log, and measured by the rule's benchmark.
+        The training log, whose loss leaves AdaLoRA's penalty out, and the scores of the checkpoints: of the whole run,
+        whether it was stopped in between or not.
 
     Raises:
         TrainingError: a loss or a gradient is not finite; weights are left as they were before that step.
@@ -145,49 +157,84 @@ def fine_tune(
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     torch.manual_seed(plan.seed)
     network.train()
-    rows, tokens, started = [], 0, time.monotonic()
-    at_checkpoint(0, 0)
-    for step in progress(range(1, plan.steps + 1), "fine-tuning", plan.steps):
+    ranks = rank_schedule(model)
+    state = TrainingState(network, optimizer, ranks)
+    history = resume.restore(state) if resume else History()
+
+    def take_checkpoint() -> None:
+        history.scores.append(at_checkpoint(len(history.scores)))
+
+    def save_state() -> None:
+        if resume:
+            resume.save(state, history)
+
+    started = time.monotonic()
+    if not history.scores:
+        take_checkpoint()
+        save_state()
+    left = range(history.step + 1, plan.steps + 1)
+    for step in progress(left, "fine-tuning", len(left)):
         chosen = rows_of_step(step, len(examples), plan)
         rate = learning_rate_at(step, plan)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss, seen = accumulate_gradients(network, examples, chosen, plan.precision)
+        loss, seen = accumulate_gradients(network, examples, chosen, plan.micro_batch_size, plan.precision)
+        if ranks:
+            torch.autograd.backward(ranks.penalty())
         norm = nn.utils.clip_grad_norm_(trained, plan.gradient_clip)
         loss_value, norm_value = torch.stack([loss, norm]).tolist()
         _check_finite(loss_value, norm_value, step, examples.example_ids[chosen])
         optimizer.step()
+        if ranks:
+            ranks.after_step(step)
         optimizer.zero_grad(set_to_none=True)
-        tokens += seen
         epoch = step * plan.batch_size / len(examples)
-        rows.append((step, epoch, loss_value, rate, norm_value, tokens, None))
+        history.rows.append(LogRow(step, epoch, loss_value, rate, norm_value, history.tokens + seen))
         if step in plan.checkpoint_steps:
-            at_checkpoint(plan.checkpoint_steps.index(step), step)
+            take_checkpoint()
+            save_state()
+            if ranks:
+                logger.info("step %d: ranks %s", step, list(ranks.ranks().values()))
+        elif resume and resume.is_due():
+            save_state()
     seconds = time.monotonic() - started
-    logger.info("%d steps and %d tokens in %.1f s, checkpoints included", plan.steps, tokens, seconds)
-    columns = ["step", "epoch", "loss", "learning_rate", "gradient_norm", "tokens", "seconds"]
-    return pd.DataFrame(rows, columns=columns).astype({"seconds": "float64"})
+    logger.info("%d steps, to %d tokens in all, in %.1f s, checkpoints included", len(left), history.tokens, seconds)
+    return history
 
 
 def _optimizer(network: nn.Module, plan: Plan) -> torch.optim.AdamW:
-    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    trained = [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+    matrices = [parameter for name, parameter in trained if _is_matrix(name, parameter)]
+    vectors = [parameter for name, parameter in trained if not _is_matrix(name, parameter)]
     groups = [
-        {"params": [parameter for parameter in trained if parameter.ndim >= 2], "weight_decay": plan.weight_decay},
-        {"params": [parameter for parameter in trained if parameter.ndim < 2], "weight_decay": 0.0},
+        {"params": matrices, "weight_decay": plan.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
     ]
-    fused = all(parameter.device.type in {"cpu", "cuda"} for parameter in trained)
+    fused = all(parameter.device.type in {"cpu", "cuda"} for _, parameter in trained)
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=plan.learning_rate, fused=fused)
 
 
+def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether weight decay is for this parameter. IA3's factors, which start at one, are stored as thin matrices."""
+    return parameter.ndim >= 2 and ".ia3_l." not in name
+
+
 def accumulate_gradients(
-    network: PreTrainedModel, examples: Examples, rows: Int[np.ndarray, " batch"], precision: torch.dtype
+    network: PreTrainedModel,
+    examples: Examples,
+    rows: Int[np.ndarray, " batch"],
+    micro_batch_size: int,
+    precision: torch.dtype,
 ) -> tuple[Float[Tensor, ""], int]:
     """Add the gradient of the mean loss per answer token over the chosen rows to the parameters' gradients.
+
+    The rows are run in passes of one length and of at most ``micro_batch_size`` rows. Each pass counts by its answer
+    tokens, so the gradient is that of the whole batch, whatever the passes.
 
     Returns:
         The loss, and the number of tokens that were run.
     """
-    batches = list(examples.select(rows))
+    batches = [part for batch in examples.select(rows) for part in _parts(batch, micro_batch_size)]
     n_answers = sum(batch.answers.numel() for batch in batches)
     device = batches[0].tokens.device
     total = torch.zeros((), device=device)
@@ -199,6 +246,15 @@ def accumulate_gradients(
         torch.autograd.backward(loss)
         total += loss.detach()
     return total, sum(batch.tokens.numel() for batch in batches)
+
+
+def _parts(batch: Batch, size: int) -> Iterator[Batch]:
+    """A batch in parts of at most ``size`` examples; the batch itself where it is no larger."""
+    if len(batch) <= size:
+        yield batch
+        return
+    for start in range(0, len(batch), size):
+        yield batch.take(np.arange(start, min(start + size, len(batch))))
 
 
 def _check_finite(loss: float, norm: float, step: int, example_ids: Int[np.ndarray, " batch"]) -> None:

@@ -1,0 +1,82 @@
+"""Folders that appear whole or not at all, and copies of them that cost no space where the file system has links."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+
+def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill an empty folder, flush it to the disk, and give it its name all at once.
+
+    The temporary neighbour has a fixed name, so what a killed process left of it is removed by the next one that
+    writes the same folder. One process at a time may write a folder.
+
+    Args:
+        folder: the folder to make; one of that name is replaced.
+        write: writes files, each flushed by itself, and sub-folders into the folder that it is given.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.part")
+    remove_folder(temporary)
+    temporary.mkdir()
+    try:
+        write(temporary)
+        for parent, _, _ in os.walk(temporary):
+            flush_folder(Path(parent))
+        remove_folder(folder)
+        temporary.rename(folder)
+        flush_folder(folder.parent)
+    finally:
+        remove_folder(temporary)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder and what is in it, if it is there."""
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush a folder's list of names to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Make ``target`` a folder of the same files as ``source``, as hard links where the file system has them.
+
+    Files here are replaced and never changed in place, so linked files stay the same after one of their names is gone.
+    """
+    write_folder(target, lambda temporary: _fill(temporary, source))
+
+
+def _fill(target: Path, source: Path) -> None:
+    shutil.copytree(source, target, copy_function=_link_or_copy, dirs_exist_ok=True)
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without links
+        shutil.copy2(source, target)
+        with open(target, "rb") as written:
+            os.fsync(written.fileno())
+
+
+def digests_of(folder: Path) -> dict[str, str]:
+    """The sha256 of every file of a folder by its name relative to the folder, sorted by name."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): digest_of_file(path) for path in files}
+
+
+def digest_of_file(path: Path) -> str:
+    """The sha256 of a file."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

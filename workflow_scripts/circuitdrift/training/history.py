@@ -1,0 +1,71 @@
+"""What a run has produced so far beside its weights: the training log and the scores of its checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from circuitdrift.training.evaluation import Score
+
+
+@dataclass(frozen=True)
+class LogRow:
+    """One step of the ``training_log``.
+
+    Attributes:
+        step: the step, from 1.
+        epoch: passes over the train split, this step included.
+        loss: mean loss per answer token in nats, before the step's update.
+        learning_rate: of this step.
+        gradient_norm: before clipping.
+        tokens: tokens run so far, this step included.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    learning_rate: float
+    gradient_norm: float
+    tokens: int
+
+
+@dataclass
+class History:
+    """The steps done and the checkpoints taken, in order.
+
+    Attributes:
+        rows: one for each step.
+        scores: one for each checkpoint, the first of step 0.
+    """
+
+    rows: list[LogRow] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+
+    @property
+    def step(self) -> int:
+        """The last step that was done; 0 before any."""
+        return self.rows[-1].step if self.rows else 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens run so far."""
+        return self.rows[-1].tokens if self.rows else 0
+
+    def log_table(self) -> pd.DataFrame:
+        """The ``training_log`` table.
+
+        Its column ``seconds`` is null: a duration differs from run to run, and the same study must give the same bytes.
+        """
+        table = pd.DataFrame([asdict(row) for row in self.rows])
+        return table.assign(seconds=pd.Series([None] * len(table), dtype="float64"))
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values; Python writes a float with all the digits that it takes to read the same float again."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> History:
+        """The inverse of ``as_json``."""
+        return cls([LogRow(**row) for row in values["rows"]], [Score(**score) for score in values["scores"]])

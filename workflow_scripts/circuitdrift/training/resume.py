@@ -1,0 +1,166 @@
+"""Continuing a killed run as if nothing had happened: the same bytes (on CPU) as those of a run that was not killed.
+
+Beside its outputs a run keeps a folder that the workflow does not declare, since Snakemake deletes the declared outputs
+of a job that failed::
+
+    .resume/checkpoints/00/ ...           the checkpoints taken so far (hard links to the outputs, where possible)
+    .resume/step-00000120/state.safetensors, state.json
+
+A state is written at each checkpoint and every ten minutes, whole or not at all; the last two are kept. It names the
+sha256 of all files that it needs. One that is truncated or changed is reported and the one before it is taken. One
+that was made with other settings, code, data or packages is not used. When the run has ended, the folder is removed.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from circuitdrift.provenance import Provenance, digest_of_config
+from circuitdrift.storage import StorageError, read_json, read_tensors, write_json, write_tensors
+from circuitdrift.training.folders import copy_folder, digest_of_file, digests_of, remove_folder, write_folder
+from circuitdrift.training.history import History
+from circuitdrift.training.state import StateError, TrainingState
+
+logger = logging.getLogger(__name__)
+
+STATES_KEPT = 2
+SECONDS_BETWEEN_STATES = 600.0
+TENSORS, VALUES = "state.safetensors", "state.json"
+
+
+def identity_of_run(origin: Provenance, settings: Mapping[str, Any], inputs: Sequence[Path | None]) -> dict[str, str]:
+    """Digests of all that a run's results depend on, by what they are of: a state is of this run if all are the same.
+
+    Args:
+        origin: holds the digest of the code, the seed, the device and the versions of the packages.
+        settings: the config sections that the run is given.
+        inputs: files that it reads; None for one that its method has no use for.
+    """
+    return {
+        "settings": digest_of_config({**settings, "seed": origin.seed}),
+        "code": origin.code_digest,
+        "inputs": digest_of_config([path and digest_of_file(path) for path in inputs]),
+        "packages": digest_of_config({**origin.packages, "python": platform.python_version()}),
+        "device": f"{origin.device} {origin.dtype}",
+    }
+
+
+class ResumeFolder:
+    """The folder of one run's states."""
+
+    def __init__(
+        self, folder: Path, identity: Mapping[str, str], checkpoints: Sequence[Path], provenance: Provenance
+    ) -> None:
+        """Nothing is read or written yet.
+
+        Args:
+            folder: the folder, there or not.
+            identity: digests of all that determines the run, by what they are of; states of another one are not used.
+            checkpoints: the run's checkpoint folders in order, which are its outputs.
+            provenance: written into the headers of states.
+        """
+        self.folder = folder
+        self.identity = dict(identity)
+        self.checkpoints = tuple(checkpoints)
+        self.provenance = provenance
+        self._kept: dict[str, str] = {}
+        self._last_saved = time.monotonic()
+
+    def restore(self, state: TrainingState) -> History:
+        """Set a run to the newest usable state and put its checkpoints back in their places.
+
+        Returns:
+            What that state's run had produced. With no usable state, an empty history, and the run is unchanged.
+        """
+        for folder in reversed(self._states()):
+            try:
+                content = self._read_verified(folder)
+            except StorageError as error:
+                logger.warning("%s; the state before it is taken, or the run starts afresh", error)
+                remove_folder(folder)
+                continue
+            if differing := self._differing(content["identity"]):
+                logger.info("%s is of a run with other %s, so this run starts afresh", folder, ", ".join(differing))
+                break
+            try:
+                state.load(read_tensors(folder / TENSORS)[0], content["values"])
+            except StateError as error:
+                logger.warning("%s does not fit the model: %s; this run starts afresh", folder, error)
+                break
+            history = History.from_json(content["history"])
+            for output in self.checkpoints[: len(history.scores)]:
+                copy_folder(self._kept_folder(output), output)
+            self._kept = {name: digest for name, digest in content["files"].items() if name.startswith("checkpoints/")}
+            logger.info("continuing after step %d, where %s was saved", history.step, folder)
+            return history
+        self.remove()
+        return History()
+
+    def is_due(self) -> bool:
+        """Whether the last state is so old that another is due, although no checkpoint is."""
+        return time.monotonic() - self._last_saved >= SECONDS_BETWEEN_STATES
+
+    def save(self, state: TrainingState, history: History) -> None:
+        """Keep the checkpoints taken so far and write the state after the history's last step."""
+        for output in self.checkpoints[: len(history.scores)]:
+            if not any(name.startswith(f"checkpoints/{output.name}/") for name in self._kept):
+                kept = self._kept_folder(output)
+                copy_folder(output, kept)
+                self._kept |= {f"checkpoints/{output.name}/{name}": found for name, found in digests_of(kept).items()}
+        write_folder(self._state_folder(history.step), lambda folder: self._write(folder, state, history))
+        for folder in self._states()[:-STATES_KEPT]:
+            remove_folder(folder)
+        self._last_saved = time.monotonic()
+
+    def remove(self) -> None:
+        """Remove the folder: the run has ended and its outputs are written, or what is there is of no use."""
+        remove_folder(self.folder)
+
+    def _write(self, folder: Path, state: TrainingState, history: History) -> None:
+        write_tensors(folder / TENSORS, state.tensors(), {}, self.provenance)
+        name = f"{self._state_folder(history.step).name}/{TENSORS}"
+        content = {
+            "identity": self.identity,
+            "history": history.as_json(),
+            "values": state.values(),
+            "files": self._kept | {name: digest_of_file(folder / TENSORS)},
+        }
+        write_json(folder / VALUES, {"content": content, "digest": digest_of_config(content)})
+
+    def _read_verified(self, folder: Path) -> dict[str, Any]:
+        """The content of a state's JSON, after its own digest and those of its files were found right.
+
+        Raises:
+            StorageError: a file is missing, truncated or changed.
+        """
+        path = folder / VALUES
+        values = read_json(path)
+        if not isinstance(values, dict) or values.get("digest") != digest_of_config(values.get("content")):
+            raise StorageError(f"{path}: changed since it was written")
+        content: dict[str, Any] = values["content"]
+        for name, digest in content["files"].items():
+            file = self.folder / name
+            if not file.is_file():
+                raise StorageError(f"{file}: missing, though {path} needs it")
+            if digest_of_file(file) != digest:
+                raise StorageError(f"{file}: truncated, or changed since it was written")
+        return content
+
+    def _differing(self, identity: Mapping[str, str]) -> list[str]:
+        """What of a run's identity differs from this one's."""
+        return [key for key in sorted({*identity, *self.identity}) if identity.get(key) != self.identity.get(key)]
+
+    def _states(self) -> list[Path]:
+        """The folders of states, oldest first; their names have as many digits each."""
+        return sorted(self.folder.glob("step-*"))
+
+    def _state_folder(self, step: int) -> Path:
+        return self.folder / f"step-{step:08d}"
+
+    def _kept_folder(self, output: Path) -> Path:
+        return self.folder / "checkpoints" / output.name
