@@ -42,7 +42,7 @@ def main(
     """
     if isinstance(task, FileTask) and prompts is not None:
         task = task.model_copy(update={"path": prompts})
-    splits = generate_examples(task, Encoding.of(load_tokenizer(manifest)), parent)
+    splits = generate_examples(task, Encoding.of(load_tokenizer(manifest), task.answer_tokens), parent)
     first_id = 0
     for split, path in zip(SPLITS, (train, circuit, test), strict=True):
         write_table(path, _table(splits[split], first_id), "examples", provenance.with_seed(task.seed))

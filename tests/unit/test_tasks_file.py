@@ -51,6 +51,20 @@ def csv(tmp_path: Path, table: pd.DataFrame) -> Path:
     return tmp_path / "prompts.csv"
 
 
+def test_answers_of_several_tokens_are_taken_where_the_task_allows_them(tmp_path: Path) -> None:
+    table = frame()
+    table.loc[3, "answer"] = " New York"
+    path = csv(tmp_path, table)
+    several = Encoding(encode_prompt, encode_answer, unknown_id=0, answer_tokens="any")
+    splits = examples_from_file(task(path), several)
+    lengths = {e.answer: len(e.answer_ids) for members in splits.values() for e in members}
+    assert lengths[" New York"] == 9
+    assert lengths[" Paris"] == 1
+    table.loc[4, "answer"] = " Nowhere"
+    with pytest.raises(PromptFileError, match="' Nowhere' is not in the model's vocabulary"):
+        examples_from_file(task(csv(tmp_path, table)), several)
+
+
 def test_a_smaller_file_is_shared_out_in_proportion_and_always_in_the_same_way(tmp_path: Path) -> None:
     path = csv(tmp_path, frame(100))
     splits = examples_from_file(task(path, train=700, circuit=100, test=200), ENCODING)

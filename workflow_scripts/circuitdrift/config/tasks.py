@@ -17,7 +17,10 @@ class Task(Section):
     circuit: int = Field(200, ge=2, description="examples to extract circuits from")
     test: int = Field(500, ge=1, description="examples to measure accuracy on")
     seed: int = 0
-    answer_tokens: Literal["single"] = "single"
+    answer_tokens: Literal["single", "any"] = Field(
+        "single",
+        description="single: answers of one token, as in the paper; any: of one or several tokens",
+    )
 
 
 class AddSubTask(Task):

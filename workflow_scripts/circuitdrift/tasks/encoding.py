@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from circuitdrift.models.tokenization import encode_answer, encode_prompt
 
@@ -21,16 +21,18 @@ class Encoding:
         encode_prompt: text to ids, as the tokenizer itself does it (BOS only where it adds one).
         encode_answer: the text that follows a prompt to ids, without BOS.
         unknown_id: the id that stands for text outside the vocabulary, where the tokenizer has one.
+        answer_tokens: whether answers must be one token each, or may have several.
     """
 
     encode_prompt: Callable[[str], list[int]]
     encode_answer: Callable[[str], list[int]]
     unknown_id: int | None = None
+    answer_tokens: Literal["single", "any"] = "single"
     _answers: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def of(cls, tokenizer: PreTrainedTokenizerBase) -> Encoding:
-        """The encoding of a Hugging Face tokenizer.
+    def of(cls, tokenizer: PreTrainedTokenizerBase, answer_tokens: Literal["single", "any"] = "single") -> Encoding:
+        """The encoding of a Hugging Face tokenizer, for answers of one token or of any number.
 
         Byte-level tokenizers often name their end-of-text token as the unknown one too, without ever using it so;
         there nothing counts as unknown.
@@ -41,6 +43,7 @@ class Encoding:
             encode_prompt=partial(encode_prompt, tokenizer),
             encode_answer=partial(encode_answer, tokenizer),
             unknown_id=None if reused or not isinstance(unknown, int) else unknown,
+            answer_tokens=answer_tokens,
         )
 
     def prompt(self, text: str) -> tuple[int, ...]:
@@ -61,6 +64,12 @@ class Encoding:
         """Ids of a prompt, or None where a part of it is outside the vocabulary."""
         ids = self.prompt(text)
         return ids if self.knows(ids) else None
+
+    def accepts(self, text: str) -> bool:
+        """Whether a text may be an answer: all known, and one token unless several are allowed."""
+        if self.answer_tokens == "any":
+            return self.knows(self.answer(text))
+        return self.single_answer(text) is not None
 
     def single_answer(self, text: str) -> tuple[int, ...] | None:
         """The id of an answer that is one known token, or None."""

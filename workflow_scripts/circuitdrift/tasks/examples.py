@@ -202,8 +202,8 @@ class Lookup:
         return None
 
     def _ids(self, query: Query) -> tuple[int, ...] | None:
-        """Ids of the prompt, or None where it is not all known, or its answer or a part is not one token."""
-        if any(self._encoding.single_answer(text) is None for text in (query.answer, *query.parts)):
+        """Ids of the prompt, or None where it is not all known, or its answer or a part is not accepted."""
+        if not all(self._encoding.accepts(text) for text in (query.answer, *query.parts)):
             return None
         return self._encoding.known_prompt(query.prompt)
 

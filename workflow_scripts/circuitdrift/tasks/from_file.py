@@ -66,13 +66,13 @@ def _answer_problems(name: str, text: str, encoding: Encoding) -> Iterable[str]:
     ids = encoding.answer(text)
     if not encoding.knows(ids):
         yield f"{name} {text!r} is not in the model's vocabulary; choose another"
-    elif len(ids) != 1:
+    elif not encoding.accepts(text):
         spaced = f" {text}"
         one_with_space = not text.startswith(" ") and encoding.single_answer(spaced) is not None
         fix = (
             f"it would be one token with a leading space: write {spaced!r}"
             if one_with_space
-            else "choose an answer of one token"
+            else "choose an answer of one token, or set the task's answer_tokens to any"
         )
         yield f"{name} {text!r} is {len(ids)} tokens; {fix}"
 

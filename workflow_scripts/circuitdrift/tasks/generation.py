@@ -56,7 +56,7 @@ def _streams(
         case SequenceTask():
             return sequence.candidates(task, random)
         case LcmTask():
-            return lcm.candidates(task, random, lambda text: encoding.single_answer(text) is not None)
+            return lcm.candidates(task, random, encoding.accepts)
         case FunctionTask():
             return function.candidates(task, random)
         case CompositionalTask():
