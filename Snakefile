@@ -23,6 +23,7 @@ include: "rules/circuitlora.smk"
 include: "rules/exchange.smk"
 include: "rules/figures.smk"
 include: "rules/tables.smk"
+include: "rules/benchmarks.smk"
 
 
 rule all:

@@ -27,6 +27,7 @@ TARGETS = [
     "tables",
     "imports",
     "exports",
+    "benchmark_attribution",
     "all",
 ]
 
