@@ -99,6 +99,20 @@ def test_trained_checkpoints_merge_to_the_model_that_was_trained(tmp_path, archi
     assert log["loss"].tail(4).mean() < log["loss"].head(4).mean()
 
 
+@pytest.mark.parametrize("architecture", ["gpt_neox", "gpt2"])
+@pytest.mark.parametrize("name", METHODS)
+def test_adapters_of_a_bfloat16_model_are_trained_and_saved_in_float32(tmp_path, architecture, name):
+    torch.manual_seed(0)
+    manifest = save(random_model(architecture), tmp_path / "models" / "tiny", dtype="bfloat16")
+    training = Training(epochs=2, batch_size=8, checkpoints=2, learning_rate_lora=1e-2, precision="bfloat16")
+    run(manifest, tmp_path / "run", METHODS[name], training=training)
+    folder = tmp_path / "run" / "run" / "checkpoints" / "02"
+    assert {tensor.dtype for tensor in load_file(folder / "adapter_model.safetensors").values()} == {torch.float32}
+    merged = load_checkpoint(manifest, folder, CPU)
+    assert {parameter.dtype for parameter in merged.parameters()} == {torch.bfloat16}
+    assert logits(merged).isfinite().all()
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 @pytest.mark.parametrize("name", METHODS)
 def test_exactly_the_linears_of_the_blocks_are_adapted(architecture, name):

@@ -16,7 +16,7 @@ import finetune
 from circuitdrift.config.methods import FullMethod, LoraMethod, Training
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table
-from circuitdrift.training import resume
+from circuitdrift.training import loop, resume
 from circuitdrift.training.state import StateError, TrainingState
 
 ORIGIN = Provenance.detached(model="tiny")
@@ -219,6 +219,24 @@ def test_a_state_of_another_run_is_not_used(manifest, tmp_path, monkeypatch, cap
     assert run(manifest, tmp_path / "stopped", METHODS["lora"], **OTHER_RUNS[what]) == expected
     assert any(f"other {what}," in message for message in messages(caplog, logging.INFO))
     assert not any("continuing" in message for message in messages(caplog, logging.INFO))
+
+
+def test_a_run_that_breaks_down_keeps_what_it_had_done(manifest, tmp_path, monkeypatch):
+    accumulate, steps = loop.accumulate_gradients, []
+
+    def break_down_at_step_6(*arguments):
+        loss, tokens = accumulate(*arguments)
+        steps.append(loss)
+        return (loss * float("nan") if len(steps) == 6 else loss), tokens
+
+    expected = run(manifest, tmp_path / "uninterrupted", METHODS["lora"])
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "accumulate_gradients", break_down_at_step_6)
+        with pytest.raises(loop.TrainingError, match=r"step 6: the loss is nan .* example_id \[1"):
+            run(manifest, tmp_path / "broken", METHODS["lora"])
+    assert states(tmp_path / "broken" / "run" / ".resume") == ["step-00000004", "step-00000005"]
+    delete_declared_outputs(tmp_path / "broken")
+    assert run(manifest, tmp_path / "broken", METHODS["lora"]) == expected
 
 
 def test_where_there_are_no_hard_links_checkpoints_are_copied(manifest, tmp_path, monkeypatch):
