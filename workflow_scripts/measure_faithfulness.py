@@ -7,14 +7,13 @@ from pathlib import Path
 import torch
 
 from circuitdrift import stage
+from circuitdrift.circuits.checkpoints import checkpoint_anatomies
 from circuitdrift.circuits.metrics import faithfulness_areas, faithfulness_curve, measure_circuits, sized_circuits
 from circuitdrift.circuits.prompts import prompt_pairs
-from circuitdrift.compute import precision_of_weights, resolve_device
+from circuitdrift.compute import resolve_device
 from circuitdrift.config.circuits import Faithfulness, Selection
-from circuitdrift.models.anatomy import anatomy_of
-from circuitdrift.provenance import BASE_CHECKPOINT, Provenance
+from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
-from circuitdrift.training.checkpoints import load_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -34,16 +33,12 @@ def main(
     """Measure the circuits of each edge table on the first examples, with the checkpoint of the same place."""
     pairs = prompt_pairs(read_table(examples, "examples").head(measure.examples))
     on = resolve_device(device)
-    of: list[Path | None] = [*checkpoints] or [None]
-    for checkpoint, edge_path, curve_path, area_path in zip(of, edges, faithfulness, areas, strict=True):
+    models = checkpoint_anatomies(manifest, checkpoints, measure.precision, on)
+    for (name, anatomy), edge_path, curve_path, area_path in zip(models, edges, faithfulness, areas, strict=True):
         started = time.monotonic()
-        name = BASE_CHECKPOINT if checkpoint is None else checkpoint.name
-        model = load_checkpoint(manifest, checkpoint, on)
-        model.to(precision_of_weights(measure.precision, model.dtype, on))  # type: ignore[arg-type]
-        anatomy = anatomy_of(model)
         circuits = sized_circuits(anatomy.graph, read_table(edge_path, "edges"), measure.size_fractions, choice)
         outcomes = measure_circuits(anatomy, pairs, torch.stack([circuit.edges for circuit in circuits]), measure)
-        origin = provenance.for_checkpoint(name).on(on, model.dtype)
+        origin = provenance.for_checkpoint(name).on(on, anatomy.dtype)
         curve = faithfulness_curve(circuits, outcomes, measure.bootstrap)
         write_table(curve_path, curve, "faithfulness", origin)
         write_table(area_path, faithfulness_areas(circuits, outcomes, measure), "faithfulness_areas", origin)

@@ -9,15 +9,14 @@ import torch
 
 from circuitdrift import stage
 from circuitdrift.circuits.attribution import score_edges
+from circuitdrift.circuits.checkpoints import checkpoint_anatomies
 from circuitdrift.circuits.memory import bytes_to_score, examples_at_once, largest_pair
 from circuitdrift.circuits.prompts import prompt_pairs
-from circuitdrift.compute import precision_of_weights, resolve_device
+from circuitdrift.compute import resolve_device
 from circuitdrift.config.circuits import Attribution
-from circuitdrift.models.anatomy import anatomy_of
 from circuitdrift.models.tracing import check_anatomy
-from circuitdrift.provenance import BASE_CHECKPOINT, Provenance
+from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_tensors
-from circuitdrift.training.checkpoints import load_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +33,9 @@ def main(
     """Score each checkpoint, or the base model where there are none, into the score file of the same place."""
     pairs = prompt_pairs(read_table(examples, "examples"))
     on = resolve_device(device)
-    of: list[Path | None] = [*checkpoints] or [None]
-    for checkpoint, path in zip(of, scores, strict=True):
+    models = checkpoint_anatomies(manifest, checkpoints, recipe.precision, on)
+    for (name, anatomy), path in zip(models, scores, strict=True):
         started = time.monotonic()
-        name = BASE_CHECKPOINT if checkpoint is None else checkpoint.name
-        model = load_checkpoint(manifest, checkpoint, on)
-        model.to(precision_of_weights(recipe.precision, model.dtype, on))  # type: ignore[arg-type]
-        anatomy = anatomy_of(model)
         check_anatomy(anatomy, torch.tensor([pairs.clean[0]], device=on))
         needed = bytes_to_score(anatomy, largest_pair(anatomy, pairs), recipe)
         batch_size = examples_at_once(anatomy, recipe.batch_size, needed)
@@ -56,7 +51,7 @@ def main(
                 "recipe": recipe.model_dump_json(),
                 "examples": str(len(pairs)),
             },
-            provenance.for_checkpoint(name).on(on, model.dtype),
+            provenance.for_checkpoint(name).on(on, anatomy.dtype),
         )
         logger.info("checkpoint %s: %d edges scored in %.1f s", name, graph.n_edges, time.monotonic() - started)
 

@@ -4,15 +4,14 @@ import logging
 from pathlib import Path
 
 from circuitdrift import stage
+from circuitdrift.circuits.checkpoints import checkpoint_anatomies
 from circuitdrift.circuits.minimal import minimal_circuit
 from circuitdrift.circuits.prompts import prompt_pairs
 from circuitdrift.circuits.selection import edge_table, node_table
-from circuitdrift.compute import precision_of_weights, resolve_device
+from circuitdrift.compute import resolve_device
 from circuitdrift.config.circuits import Faithfulness
-from circuitdrift.models.anatomy import anatomy_of
-from circuitdrift.provenance import BASE_CHECKPOINT, Provenance
+from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, read_tensors, write_table
-from circuitdrift.training.checkpoints import load_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -32,15 +31,11 @@ def main(
     """Write the edge and the node table of each score file's minimal circuit, found with its checkpoint."""
     pairs = prompt_pairs(read_table(examples, "examples").head(measure.examples))
     on = resolve_device(device)
-    of: list[Path | None] = [*checkpoints] or [None]
-    for checkpoint, source, edge_path, node_path in zip(of, scores, edges, nodes, strict=True):
-        name = BASE_CHECKPOINT if checkpoint is None else checkpoint.name
-        model = load_checkpoint(manifest, checkpoint, on)
-        model.to(precision_of_weights(measure.precision, model.dtype, on))  # type: ignore[arg-type]
-        anatomy = anatomy_of(model)
+    models = checkpoint_anatomies(manifest, checkpoints, measure.precision, on)
+    for (name, anatomy), source, edge_path, node_path in zip(models, scores, edges, nodes, strict=True):
         tensor = read_tensors(source)[0]["scores"]
         circuit = minimal_circuit(anatomy, pairs, tensor, wanted, measure)
-        origin = provenance.for_checkpoint(name).on(on, model.dtype)
+        origin = provenance.for_checkpoint(name).on(on, anatomy.dtype)
         write_table(edge_path, edge_table(anatomy.graph, tensor, circuit), "edges", origin)
         write_table(node_path, node_table(anatomy.graph, circuit), "nodes", origin)
         logger.info("checkpoint %s: %d of %d edges kept", name, int(circuit.sum()), anatomy.graph.n_edges)

@@ -50,7 +50,7 @@ def largest_pair(anatomy: Anatomy, pairs: PromptPairs) -> PairSize:
 def bytes_to_score(anatomy: Anatomy, size: PairSize, recipe: Attribution) -> int:
     """Bytes for each example of a batch while its edges are scored."""
     n_runs = 2 if recipe.attribution in {"eap", "clean-corrupted"} else recipe.steps
-    weight, accumulated = anatomy.embedding.weight.element_size(), anatomy.accumulation_dtype.itemsize
+    weight, accumulated = anatomy.dtype.itemsize, anatomy.accumulation_dtype.itemsize
     graph, d_model = anatomy.graph, anatomy.embedding.weight.shape[1]
     attention = graph.n_heads * (size.n_shared + size.n_run)
     per_layer = VECTORS_PER_LAYER_AND_TOKEN * d_model + 3 * attention
@@ -70,7 +70,7 @@ def bytes_to_run_a_circuit(anatomy: Anatomy, size: PairSize) -> int:
 
 def _bytes_of_ends(anatomy: Anatomy, size: PairSize, n_runs: int) -> int:
     """Bytes of logits, and of the shared tokens' keys and values, in several runs of an example."""
-    weight, accumulated = anatomy.embedding.weight.element_size(), anatomy.accumulation_dtype.itemsize
+    weight, accumulated = anatomy.dtype.itemsize, anatomy.accumulation_dtype.itemsize
     graph = anatomy.graph
     cache = 4 * graph.n_layers * graph.n_heads * anatomy.d_head * size.n_shared * weight
     logits = 4 * size.n_answer * anatomy.embedding.weight.shape[0] * accumulated

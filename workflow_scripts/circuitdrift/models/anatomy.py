@@ -134,9 +134,14 @@ class Anatomy:
         return self.embedding.weight.device
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights and of the passes."""
+        return self.embedding.weight.dtype
+
+    @property
     def accumulation_dtype(self) -> torch.dtype:
         """The dtype of differences, gradients and their products: the weights', but at least float32."""
-        return torch.promote_types(self.embedding.weight.dtype, torch.float32)
+        return torch.promote_types(self.dtype, torch.float32)
 
 
 def anatomy_of(model: PreTrainedModel) -> Anatomy:

@@ -223,7 +223,7 @@ def check_anatomy(anatomy: Anatomy, token_ids: Int[Tensor, "batch position"]) ->
         total = total + written_by_heads(block, values.to(dtype), anatomy.graph.n_heads).sum(dim=0) + mlp.to(dtype)
         if block.output.bias is not None:
             total = total + block.output.bias.to(dtype)
-    tolerance = 100 * torch.finfo(anatomy.embedding.weight.dtype).eps
+    tolerance = 100 * torch.finfo(anatomy.dtype).eps
     residual = _relative_difference(total, watched.final_input.to(dtype))
     logits = _relative_difference(watched.logits[:, -1].to(dtype), plain.to(dtype))
     if not (residual <= tolerance and logits <= tolerance):

@@ -1,0 +1,37 @@
+"""The checkpoints of a run, one after the other, ready for the circuit engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+
+from circuitdrift.compute import precision_of_weights
+from circuitdrift.config.circuits import Precision
+from circuitdrift.models.anatomy import Anatomy, anatomy_of
+from circuitdrift.provenance import BASE_CHECKPOINT
+from circuitdrift.training.checkpoints import load_checkpoint
+
+
+def checkpoint_anatomies(
+    manifest: Path, checkpoints: Sequence[Path], precision: Precision, device: torch.device
+) -> Iterator[tuple[str, Anatomy]]:
+    """Load each checkpoint, or the base model where there are none; give its name and the model taken apart.
+
+    Args:
+        manifest: manifest of the base model.
+        checkpoints: checkpoint folders, named by their numbers.
+        precision: of weights and passes.
+        device: where to put the models.
+
+    Raises:
+        CheckpointError: a checkpoint is missing or damaged.
+        ManifestError: the base model cannot be loaded.
+        AnatomyError: the engine does not support the model.
+    """
+    folders: list[Path | None] = [*checkpoints] or [None]
+    for folder in folders:
+        model = load_checkpoint(manifest, folder, device)
+        model.to(dtype=precision_of_weights(precision, model.dtype, device))
+        yield BASE_CHECKPOINT if folder is None else folder.name, anatomy_of(model)
