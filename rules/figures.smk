@@ -30,6 +30,25 @@ rule plot_accuracy_and_faithfulness:
         "../workflow_scripts/plot_accuracy_and_faithfulness.py"
 
 
+rule plot_faithfulness_by_size:
+    input:
+        faithfulness=study.base_and_last_circuit_files("faithfulness.parquet"),
+    output:
+        **figure_files("faithfulness_by_size", "Circuits"),
+    log:
+        "<logs>/plot_faithfulness_by_size.log",
+    conda:
+        "../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        style=settings(study.config.figures),
+        provenance=code_of("plot_faithfulness_by_size"),
+    script:
+        "../workflow_scripts/plot_faithfulness_by_size.py"
+
+
 rule plot_transition_changes:
     input:
         transitions=transitions,

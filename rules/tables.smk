@@ -73,6 +73,24 @@ rule tabulate_base_accuracy:
         "../workflow_scripts/tabulate_base_accuracy.py"
 
 
+rule tabulate_faithfulness_areas:
+    input:
+        areas=study.base_and_last_circuit_files("faithfulness_areas.parquet"),
+    output:
+        **table_files("faithfulness_areas"),
+    log:
+        "<logs>/tabulate_faithfulness_areas.log",
+    conda:
+        "../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        provenance=code_of("tabulate_faithfulness_areas"),
+    script:
+        "../workflow_scripts/tabulate_faithfulness_areas.py"
+
+
 rule tables:
     input:
         [f"{study.results}/tables/{name}.csv" for name in study.tables],

@@ -22,6 +22,7 @@ PARAMETERS = {
     "full": 1_347_584,
 }
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
+METRICS = ("kl_model_circuit", "kl_from_corrupted", "accuracy", "logit_difference")
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class MadeUpStudy:
         later = [{**run, "checkpoint": name} for run in self.runs() for name in self.checkpoints[1:]]
         for wildcards in [*bases, *later]:
             rows = []
-            for fraction, metric in product(FRACTIONS, ("kl_model_circuit", "kl_from_corrupted", "accuracy")):
+            for fraction, metric in product(FRACTIONS, METRICS):
                 value = np.clip(
                     (0.9 if metric != "kl_model_circuit" else 0.75) + 0.1 * np.log10(fraction / 0.05), -1, 1
                 )
@@ -104,6 +105,22 @@ class MadeUpStudy:
                 "upper",
             ]
             paths.append(self.write("faithfulness", pd.DataFrame(rows, columns=columns), "faithfulness", **wildcards))
+        return paths
+
+    def faithfulness_areas(self) -> list[Path]:
+        """CPR 0.8 of the base model, of runs 0.85 and 0.1 more for each seed; CMD is what it lacks to 1."""
+        paths = []
+        bases = [{"model": m, "task": t, "checkpoint": "00"} for m, t in product(self.models, self.tasks)]
+        for wildcards in [*bases, *({**run, "checkpoint": self.checkpoints[-1]} for run in self.runs())]:
+            cpr = 0.85 + 0.1 * int(wildcards["seed"]) if "seed" in wildcards else 0.8
+            rows = [
+                (metric, area, value, value - 0.05, value + 0.05, len(FRACTIONS), FRACTIONS[0], FRACTIONS[-1])
+                for metric in METRICS
+                for area, value in (("cpr", cpr), ("cmd", 1 - cpr))
+            ]
+            columns = ["metric", "area", "value", "lower", "upper", "n_sizes", "smallest", "largest"]
+            table = pd.DataFrame(rows, columns=columns)
+            paths.append(self.write("areas", table, "faithfulness_areas", **wildcards))
         return paths
 
     def transitions(self) -> list[Path]:

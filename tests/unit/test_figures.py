@@ -13,6 +13,7 @@ import plot_accuracy_and_faithfulness
 import plot_change_rates
 import plot_circuit_before_after
 import plot_explorer
+import plot_faithfulness_by_size
 import plot_layer_changes
 import plot_method_accuracy
 import plot_transition_changes
@@ -134,6 +135,33 @@ def test_accuracy_and_faithfulness_start_at_the_base_model(small: MadeUpStudy, t
     assert (means.groupby(["method", "measure"])["checkpoint"].apply(list).map(tuple) == ("00", "01", "02")).all()
     assert means["value"].between(-100, 101).all()
     assert all(path.stat().st_size > 1000 for path in outputs(tmp_path).values())
+
+
+def test_faithfulness_by_size_shows_the_base_model_once_and_the_last_checkpoint_of_each_method(
+    small: MadeUpStudy, tmp_path: Path
+) -> None:
+    paths = small.faithfulness()
+    plot_faithfulness_by_size.main(faithfulness=paths, **common(tmp_path))
+    table = read_table(tmp_path / "figure.parquet", "figure")
+    last = table[table["method"] != tidy.BASE_MODEL]
+    assert set(last["method"]) == set(small.methods)
+    assert set(last["checkpoint"]) == {"02"}
+    base = table[(table["method"] == tidy.BASE_MODEL) & (table["statistic"] == "seed")]
+    measured = read_tables(paths, "faithfulness").query("checkpoint == '00' and metric == 'logit_difference'")
+    shown = base[base["measure"] == "logit_difference"].sort_values("size_fraction")
+    assert shown["value"].tolist() == pytest.approx((100 * measured["faithfulness"]).tolist())
+    assert all(path.stat().st_size > 1000 for path in outputs(tmp_path).values())
+
+
+def test_faithfulness_by_size_leaves_out_sizes_and_measures_that_some_curve_lacks(small: MadeUpStudy) -> None:
+    curves = read_tables(small.faithfulness(), "faithfulness")
+    lacking = (curves["method"] == "lora_r2") & (curves["seed"] == 1) & (curves["size_fraction"] == 0.05)
+    curves.loc[curves["metric"] == "logit_difference", "faithfulness"] = np.nan
+    table = tidy.faithfulness_by_size(curves[~lacking])
+    assert set(table["size_fraction"]) == {0.01, 0.02, 0.1, 0.2, 0.5}
+    assert set(table["measure"]) == {"kl_model_circuit"}
+    with pytest.raises(FigureDataError, match="no size that all circuits have"):
+        tidy.faithfulness_by_size(curves.assign(faithfulness=np.nan))
 
 
 def test_tables_without_the_studys_own_circuit_are_refused(small: MadeUpStudy) -> None:

@@ -11,6 +11,7 @@ from figure_tables import MadeUpStudy
 import tabulate_base_accuracy
 import tabulate_change_rates
 import tabulate_critical_layers
+import tabulate_faithfulness_areas
 import tabulate_method_accuracy
 from circuitdrift.figures.tables import Table, as_latex, as_markdown, critical_layers, escape_latex
 from circuitdrift.provenance import Provenance
@@ -55,6 +56,16 @@ def test_base_accuracy_stands_beside_the_majority_guess(study: MadeUpStudy, tmp_
     assert numbers["majority_share"].tolist() == [0.75, 0.75]
     assert numbers["commonest_answer"].tolist() == [4, 4]
     assert numbers["accuracy"].tolist() == pytest.approx([0.1, 0.1])
+
+
+def test_areas_of_the_base_model_stand_above_those_of_the_methods(study: MadeUpStudy, tmp_path: Path) -> None:
+    tabulate_faithfulness_areas.main(areas=study.faithfulness_areas(), **outputs(tmp_path))
+    rows = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
+    assert rows[0].startswith("| Task | Method | CPR, KL | CMD, KL | CPR, logit difference |")
+    assert len(rows) == 2 + 2 * (1 + 3)
+    assert rows[2].startswith("| Add/Sub (100) | Before fine-tuning | 0.800 [0.750, 0.850] | 0.200 [0.150, 0.250] |")
+    # The mean of two seeds, 0.85 and 0.95, and the mean of their intervals.
+    assert rows[3].startswith("| Add/Sub (100) | LoRA r=2 | 0.900 [0.850, 0.950] | 0.100 [0.050, 0.150] |")
 
 
 def test_critical_layers_are_listed_by_rank(study: MadeUpStudy, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ knows the layout of ``results``.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -191,6 +190,7 @@ class Study:
         of_runs = ("method_accuracy",) if self.runs else ()
         of_drift = (
             "accuracy_and_faithfulness",
+            "faithfulness_by_size",
             "transition_changes",
             "change_rates",
             "layer_changes",
@@ -203,7 +203,7 @@ class Study:
         """Names of the tables that the study has the data for."""
         return (
             *(("method_accuracy", "base_accuracy") if self.runs else ()),
-            *(("change_rates",) if self.drift_runs else ()),
+            *(("change_rates", "faithfulness_areas") if self.drift_runs else ()),
             *(("critical_layers",) if self.allocated_runs else ()),
         )
 
@@ -290,11 +290,12 @@ class Study:
 
     def all_circuit_files(self, name: str) -> list[str]:
         """A circuit file of every base model and of every checkpoint of every run with circuits."""
-        return list(self._all_circuit_files(name))
+        return [path for pattern in self.circuit_files(name) for path in self.of_runs(pattern, self.drift_runs)]
 
-    def _all_circuit_files(self, name: str) -> Iterator[str]:
-        for pattern in self.circuit_files(name):
-            yield from self.of_runs(pattern, self.drift_runs)
+    def base_and_last_circuit_files(self, name: str) -> list[str]:
+        """A circuit file of every base model and of the last checkpoint of every run with circuits."""
+        first, *_, last = self.circuit_files(name)
+        return self.of_runs(first, self.drift_runs) + self.of_runs(last, self.drift_runs)
 
 
 def _fill(pattern: str, run: Run) -> str:

@@ -1,4 +1,4 @@
-"""Charts over checkpoints and over layers: one line for each method, one column of panels for each task."""
+"""Charts over checkpoints, circuit sizes and layers: a line for each method, a column of panels for each task."""
 
 from __future__ import annotations
 
@@ -10,11 +10,16 @@ from matplotlib.ticker import MaxNLocator
 
 from circuitdrift.config.figures import Figures
 from circuitdrift.figures.style import INK, MUTED, MethodStyle, method_legend, method_styles, panel_grid, panel_groups
+from circuitdrift.figures.tidy import BASE_MODEL
 
 _CURVE_ROWS = (
     ("accuracy", "Accuracy (%)"),
     ("kl_model_circuit", "Faithfulness (%)\nto the model"),
     ("kl_from_corrupted", "Faithfulness (%)\nas in the paper"),
+)
+_SIZE_ROWS = (
+    ("kl_model_circuit", "Faithfulness (%)\nto the model"),
+    ("logit_difference", "Faithfulness (%)\nlogit difference"),
 )
 _LEVEL_ROWS = (("node", "Nodes"), ("edge", "Edges"))
 _LAYER_ROWS = (
@@ -33,7 +38,7 @@ def draw_accuracy_and_faithfulness(table: pd.DataFrame, style: Figures) -> Figur
         for row, (measure, title) in enumerate(_CURVE_ROWS):
             ax = grid.axes[group, row]
             for method, look in styles.items():
-                _curve(ax, shown[(shown["method"] == method) & (shown["measure"] == measure)], look)
+                _curve(ax, shown[(shown["method"] == method) & (shown["measure"] == measure)], "checkpoint", look)
             if group in grid.first_in_row:
                 ax.set_ylabel(title)
             _checkpoint_axis(ax, shown["checkpoint"])
@@ -41,6 +46,38 @@ def draw_accuracy_and_faithfulness(table: pd.DataFrame, style: Figures) -> Figur
         grid.axes[group, len(_CURVE_ROWS) - 1].set_xlabel("Checkpoint")
     for row in (1, 2):
         _percent_limits(grid.axes[groups[0], row], table[table["measure"] == _CURVE_ROWS[row][0]])
+    grid.figure.align_ylabels()
+    method_legend(grid.figure, styles, _seed_handle(table))
+    return grid.figure
+
+
+def draw_faithfulness_by_size(table: pd.DataFrame, style: Figures) -> Figure:
+    """Faithfulness over the share of edges that a circuit keeps (table: ``tidy.faithfulness_by_size``)."""
+    groups = panel_groups(table)
+    methods = [method for method in table["method"].unique().tolist() if method != BASE_MODEL]
+    base = MethodStyle(label="Base model", colour=MUTED, marker="o", dashes=(0, (1, 1.2)))
+    styles = {BASE_MODEL: base, **method_styles(methods, style)}
+    rows = [(measure, title) for measure, title in _SIZE_ROWS if (table["measure"] == measure).any()]
+    grid = panel_grid(groups, [1.5] * len(rows), style, share_y=True)
+    for group in groups:
+        shown = _of_group(table, group)
+        for row, (measure, title) in enumerate(rows):
+            ax = grid.axes[group, row]
+            ax.axhline(100, color=MUTED, linewidth=0.8, zorder=1)
+            for method, look in styles.items():
+                of_method = shown[(shown["method"] == method) & (shown["measure"] == measure)]
+                _curve(ax, of_method, "size_fraction", look)
+            ax.set_xscale("log")
+            ax.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
+            if group in grid.first_in_row:
+                ax.set_ylabel(title)
+        grid.axes[group, len(rows) - 1].set_xlabel("Edges kept (%)")
+    for row, (measure, _) in enumerate(rows):
+        of_measure = table[(table["measure"] == measure) & (table["statistic"] == "mean")]["value"]
+        margin = 5.0
+        grid.axes[groups[0], row].set_ylim(
+            max(-100.0, min(0.0, of_measure.min())) - margin, min(200.0, max(100.0, of_measure.max())) + margin
+        )
     grid.figure.align_ylabels()
     method_legend(grid.figure, styles, _seed_handle(table))
     return grid.figure
@@ -105,14 +142,14 @@ def _of_group(table: pd.DataFrame, group: tuple[str, str]) -> pd.DataFrame:
     return table[(table["model"] == model) & (table["task"] == task)]
 
 
-def _curve(ax: Axes, rows: pd.DataFrame, look: MethodStyle) -> None:
+def _curve(ax: Axes, rows: pd.DataFrame, along: str, look: MethodStyle) -> None:
     """A method's mean over seeds with its interval, and a thin line for each seed where there are several."""
-    mean = rows[rows["statistic"] == "mean"].sort_values("checkpoint")
-    x = mean["checkpoint"].astype(int)
+    mean = rows[rows["statistic"] == "mean"].sort_values(along)
+    x = mean[along].astype(float)
     ax.fill_between(x, mean["lower"], mean["upper"], color=look.colour, alpha=0.15, linewidth=0)
     if (mean["seeds"] > 1).any():
-        for _, seed in rows[rows["statistic"] == "seed"].sort_values("checkpoint").groupby("seed"):
-            ax.plot(seed["checkpoint"].astype(int), seed["value"], color=look.colour, linewidth=0.5, alpha=0.55)
+        for _, seed in rows[rows["statistic"] == "seed"].sort_values(along).groupby("seed"):
+            ax.plot(seed[along].astype(float), seed["value"], color=look.colour, linewidth=0.5, alpha=0.55)
     ax.plot(
         x, mean["value"], color=look.colour, linestyle=look.dashes, linewidth=1.4, marker=look.marker, markersize=2.8
     )

@@ -155,6 +155,43 @@ def base_accuracy(accuracy: pd.DataFrame, test: pd.DataFrame) -> Table:
     return Table("Accuracy before fine-tuning", note, table, _layout(rows))
 
 
+_AREAS = {
+    "CPR, KL": ("cpr", "kl_model_circuit"),
+    "CMD, KL": ("cmd", "kl_model_circuit"),
+    "CPR, logit difference": ("cpr", "logit_difference"),
+    "CMD, logit difference": ("cmd", "logit_difference"),
+}
+
+
+def faithfulness_areas(areas: pd.DataFrame) -> Table:
+    """CPR and CMD by task and method, of the base model and of each run's last checkpoint."""
+    shown = tidy.of_base_and_last(areas)
+    table = tidy.with_seed_means(shown, [*tidy.RUN, "checkpoint", "metric", "area"], ["value"])
+    means = table[table["statistic"] == "mean"]
+    rows = []
+    for (model, task), of_task in means.groupby(["model", "task"], sort=False):
+        for method in sorted(
+            of_task["method"].unique(), key=lambda name: (name != tidy.BASE_MODEL, method_order(name))
+        ):
+            found = of_task[of_task["method"] == method].set_index(["area", "metric"])[["value", "lower", "upper"]]
+            cells = {title: _area(*found.loc[key]) for title, key in _AREAS.items()}
+            name = "Before fine-tuning" if method == tidy.BASE_MODEL else method_label(method)
+            rows.append({"Model": str(model), "Task": task_label(str(task)), "Method": name, **cells})
+    sizes = shown.iloc[0]
+    note = (
+        "Areas of the MIB benchmark over the share of edges that a circuit keeps, by the trapezoidal rule over "
+        f"{sizes['n_sizes']} sizes from {sizes['smallest']:g} to {sizes['largest']:g}. CPR: under the faithfulness "
+        "curve (more is better; it may exceed 1). CMD: between the curve and 1 (less is better). KL: faithfulness is "
+        "1 - KL(model || circuit) / KL(model || corrupted). Brackets: 95 % bootstrap intervals over prompts, mean over "
+        f"{_seeds_phrase(means[means['method'] != tidy.BASE_MODEL])}. Methods: their last checkpoint."
+    )
+    return Table("Areas of faithfulness curves", note, table, _layout(rows))
+
+
+def _area(value: float, lower: float, upper: float) -> str:
+    return _EMPTY if pd.isna(value) else f"{value:.3f} [{lower:.3f}, {upper:.3f}]"
+
+
 def change_rates(summary: pd.DataFrame, controls: pd.DataFrame) -> Table:
     """Change rates of nodes and edges by task and method, and those of the controls."""
     table = tidy.change_rates(summary, controls)

@@ -16,7 +16,11 @@ import pandas as pd
 from circuitdrift.figures.labels import control_label, method_label
 
 RUN = ["model", "task", "method"]
+CURVE = [*RUN, "seed", "metric"]
 FAITHFULNESS_METRICS = ("kl_model_circuit", "kl_from_corrupted")
+SIZE_METRICS = ("kl_model_circuit", "logit_difference")
+BASE_MODEL = "base"
+"""Stands for the method in rows of the base model, which belong to no run."""
 NET_RATE = "rate_net"
 CUMULATIVE_RATE = "rate_cumulative"
 
@@ -96,6 +100,36 @@ def faithfulness_of_own_circuit(faithfulness: pd.DataFrame) -> pd.DataFrame:
         chosen[column] = 100 * chosen[column]
     chosen = chosen.rename(columns={"metric": "measure", "faithfulness": "value"})
     return with_seed_means(chosen, [*RUN, "checkpoint", "measure"], ["value", "n_edges"])
+
+
+def faithfulness_by_size(faithfulness: pd.DataFrame) -> pd.DataFrame:
+    """Faithfulness in percent over circuit size, of the base model and of each run's last checkpoint.
+
+    Only sizes that every curve has are kept, since seeds may differ in the size of the study's own circuit, and only
+    measures that are defined somewhere: without corrupted answers there is no logit difference.
+    """
+    shown = of_base_and_last(faithfulness[faithfulness["metric"].isin(SIZE_METRICS)])
+    curves = shown.groupby(CURVE, sort=False)
+    shown = shown[shown.groupby("size_fraction")["size_fraction"].transform("size") == curves.ngroups]
+    shown = shown.dropna(subset="faithfulness").rename(columns={"metric": "measure", "faithfulness": "value"})
+    if shown.empty:
+        raise FigureDataError("faithfulness tables: no size that all circuits have; run measure_faithfulness again")
+    for column in ("value", "lower", "upper"):
+        shown[column] = 100 * shown[column]
+    return with_seed_means(shown, [*RUN, "checkpoint", "measure", "size_fraction"], ["value", "n_edges"])
+
+
+def of_base_and_last(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the base model, whose method becomes :data:`BASE_MODEL`, and those of each run's last checkpoint."""
+    table = table.copy()
+    for column in ("method", "seed"):
+        if column not in table.columns:
+            table[column] = None
+    is_base = table["method"].isna()
+    table.loc[is_base, "method"] = BASE_MODEL
+    table.loc[is_base, "seed"] = 0
+    last = table.groupby([*RUN, "seed"])["checkpoint"].transform("max")
+    return table[table["checkpoint"] == last].astype({"seed": "int64"})
 
 
 def accuracy_and_faithfulness(accuracy: pd.DataFrame, faithfulness: pd.DataFrame) -> pd.DataFrame:
