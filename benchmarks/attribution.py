@@ -1,40 +1,50 @@
 """Time and memory of scoring edges and of circuit runs, beside the bare passes of the same recipe in the same run.
 
-    python benchmarks/attribution.py --shapes pythia-70m pythia-160m --output benchmark.md
+    python benchmarks/attribution.py --shapes pythia-70m pythia-160m
+    python benchmarks/attribution.py --shapes --model results/STUDY/models/M/manifest.json .../circuit.parquet
 
-Models have the shapes of Pythia and random weights. Prompts have the lengths of Add/Sub prompts in Pythia's tokens: 21,
-of which the first 18 are what a pair shares and 16 what all prompts share. Everything runs on one core in float32; each
-shape has a process of its own, whose largest resident set is the peak. Bare passes are what the recipe nominally asks
-for: two plain forwards of whole prompts, and for each step one forward and one backward pass over the tokens that
-differ, gradients of activations only, the head on the last position.
+Shapes are those of Pythia with random weights, and prompts of the lengths that Add/Sub prompts have in its tokens: 21,
+of which the first 18 are what a pair shares and 16 what all prompts share. A model is taken from its manifest, with the
+first pairs of its own examples. Each case has a process of its own; on the CPU it has one core.
+
+Bare passes are what the recipe nominally asks for: two plain forwards of whole prompts, and for each step one forward
+and one backward pass, gradients of activations only, the head on the last position. The steps take the tokens from the
+first one in which a pair differs ("bare passes"), or whole prompts ("bare passes, whole prompts"), as an implementation
+does that shares nothing.
+
+The second table compares bfloat16 with float32: the seconds of scoring, the rank correlation (Spearman) of all absolute
+scores, and the Jaccard index of the strongest 5 % of edges.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
-import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from scipy.stats import spearmanr
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts"))
 
+from measuring import GIB, Row, as_markdown, in_own_process, peak_memory, seconds, write_or_print
+
 from circuitdrift.circuits.ablation import circuit_logits
 from circuitdrift.circuits.attribution import score_edges
+from circuitdrift.circuits.checkpoints import checkpoint_anatomies
+from circuitdrift.circuits.memory import bytes_to_score, largest_pair
 from circuitdrift.circuits.objectives import kl_divergence
 from circuitdrift.circuits.pair_runs import trace_pair
-from circuitdrift.circuits.prompts import PromptPairs, pair_batches
-from circuitdrift.circuits.selection import top_circuit
+from circuitdrift.circuits.prompts import PromptPairs, pair_batches, prompt_pairs
+from circuitdrift.circuits.selection import edge_count, strongest_edges, top_circuit
+from circuitdrift.compute import resolve_device
 from circuitdrift.config.circuits import Attribution
 from circuitdrift.models.anatomy import Anatomy, anatomy_of
 from circuitdrift.models.tracing import last_logits, one_key_per_query_head, run_prefix, without_parameter_gradients
+from circuitdrift.storage import read_table
 
 SHAPES = {
     "pythia-70m": (6, 8, 512),
@@ -46,10 +56,20 @@ SHAPES = {
 
 VOCABULARY = 50304
 COMMON, SHARED, LENGTH = 16, 18, 21
+FRACTION = 0.05
 
 
-def random_model(shape: str) -> Anatomy:
-    """A GPT-NeoX of that shape with random weights, ready to be taken apart."""
+@dataclass(frozen=True)
+class Case:
+    """A model, its prompt pairs, and how many of them are run as one."""
+
+    anatomy: Anatomy
+    pairs: PromptPairs
+    batch_size: int
+
+
+def random_model(shape: str, device: torch.device) -> Anatomy:
+    """A GPT-NeoX of that shape with random weights."""
     layers, heads, width = SHAPES[shape]
     torch.manual_seed(0)
     config = GPTNeoXConfig(
@@ -58,9 +78,9 @@ def random_model(shape: str) -> Anatomy:
         num_hidden_layers=layers,
         num_attention_heads=heads,
         intermediate_size=4 * width,
-        attn_implementation="eager",
+        attn_implementation="eager" if device.type == "cpu" else "sdpa",
     )
-    return anatomy_of(GPTNeoXForCausalLM(config).eval())
+    return anatomy_of(GPTNeoXForCausalLM(config).eval().to(device))
 
 
 def add_sub_like_pairs(n: int) -> PromptPairs:
@@ -73,92 +93,152 @@ def add_sub_like_pairs(n: int) -> PromptPairs:
     return PromptPairs(clean, corrupted, [[1]] * n, [[2]] * n)
 
 
-def seconds(work: Callable[[], object], repeats: int = 3) -> float:
-    """Median over a few repeats, after one that does not count."""
-    work()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+def real_model(manifest: Path, device: torch.device) -> Anatomy:
+    """The model of a manifest in float32."""
+    _, anatomy = next(checkpoint_anatomies(manifest, [], "float32", device))
+    return anatomy
 
 
-def measure(shape: str, n: int, batch_size: int) -> dict[str, object]:
-    """One row of the table."""
-    anatomy, pairs, recipe = random_model(shape), add_sub_like_pairs(n), Attribution()
-    batches = pair_batches(pairs, batch_size, anatomy.device)
+def bare_step_seconds(case: Case, share_prefixes: bool) -> float:
+    """One forward and one backward pass over all pairs, from the first differing token on or over whole prompts."""
+    anatomy = case.anatomy
+    batches = [
+        (batch.clean, batch.n_shared if share_prefixes else 0)
+        for batch in pair_batches(case.pairs, case.batch_size, anatomy.device)
+    ]
+    work = [(clean[:, n_shared:], run_prefix(anatomy, clean[:, :n_shared])) for clean, n_shared in batches]
+    reference = torch.randn(anatomy.embedding.num_embeddings, device=anatomy.device)
+
+    def step() -> None:
+        for tokens, prefix in work:
+            x = anatomy.embedding(tokens).detach().requires_grad_(True)
+            logits = last_logits(anatomy, x, prefix, 1)
+            torch.autograd.grad(kl_divergence(reference.expand_as(logits), logits).sum(), x)
+
+    with without_parameter_gradients(anatomy):
+        return seconds(step, anatomy.device)
+
+
+def plain_forward_seconds(case: Case) -> float:
+    """A forward pass over all clean prompts, the head on the last position."""
+    anatomy = case.anatomy
+    batches = pair_batches(case.pairs, case.batch_size, anatomy.device)
 
     @torch.no_grad()
     def forward() -> None:
         for batch in batches:
             anatomy.unembedding(anatomy.backbone(input_ids=batch.clean, use_cache=False).last_hidden_state[:, -1])
 
-    prefixes = [run_prefix(anatomy, batch.clean[:, : batch.n_shared]) for batch in batches]
+    return seconds(forward, anatomy.device)
 
-    reference = torch.randn(VOCABULARY)
 
-    def step() -> None:
-        for batch, prefix in zip(batches, prefixes, strict=True):
-            x = anatomy.embedding(batch.clean[:, batch.n_shared :]).detach().requires_grad_(True)
-            logits = last_logits(anatomy, x, prefix, 1)
-            torch.autograd.grad(kl_divergence(reference.expand_as(logits), logits).sum(), x)
+def circuit_run_seconds(case: Case, scores: torch.Tensor) -> float:
+    """A run of the strongest 5 % of edges on all pairs, clean and corrupted activations being at hand."""
+    anatomy = case.anatomy
+    circuit = top_circuit(anatomy.graph, scores, FRACTION)[None]
+    with one_key_per_query_head(anatomy):
+        traced = [trace_pair(anatomy, batch) for batch in pair_batches(case.pairs, case.batch_size, anatomy.device)]
 
-    scores = score_edges(anatomy, pairs, recipe, batch_size).scores
-    circuit = top_circuit(anatomy.graph, scores, 0.05)[None]
-
-    def run_circuit() -> None:
-        with one_key_per_query_head(anatomy):
+        def run() -> None:
             for pair in traced:
                 circuit_logits(anatomy, pair, pair.corrupted, circuit)
 
-    plain = seconds(forward)
-    with without_parameter_gradients(anatomy):
-        bare_step = seconds(step)
-    scoring = seconds(lambda: score_edges(anatomy, pairs, recipe, batch_size))
-    with one_key_per_query_head(anatomy):
-        traced = [trace_pair(anatomy, batch) for batch in batches]
-    circuit_run = seconds(run_circuit)
-    bare = 2 * plain + recipe.steps * bare_step
+        return seconds(run, anatomy.device)
+
+
+def measure(name: str, case: Case) -> Row:
+    """One row of the first table."""
+    anatomy, recipe = case.anatomy, Attribution()
+
+    def score() -> torch.Tensor:
+        return score_edges(anatomy, case.pairs, recipe, case.batch_size).scores
+
+    before, peak = peak_memory(score, anatomy.device)
+    planned = case.batch_size * bytes_to_score(anatomy, largest_pair(anatomy, case.pairs), recipe) / GIB
+    scoring, plain = seconds(score, anatomy.device), plain_forward_seconds(case)
+    bare = 2 * plain + recipe.steps * bare_step_seconds(case, share_prefixes=True)
+    whole = 2 * plain + recipe.steps * bare_step_seconds(case, share_prefixes=False)
+    circuit_run = circuit_run_seconds(case, score())
     return {
-        "shape": shape,
-        "prompt pairs": n,
+        "model": name,
+        "prompt pairs": len(case.pairs),
         "scoring (s)": round(scoring, 3),
         "bare passes (s)": round(bare, 3),
         "scoring / bare passes": round(scoring / bare, 2),
+        "bare passes, whole prompts (s)": round(whole, 3),
+        "scoring / those": round(scoring / whole, 2),
         "circuit run (s)": round(circuit_run, 3),
         "plain forward (s)": round(plain, 3),
         "circuit run / plain forward": round(circuit_run / plain, 2),
-        "peak memory (GiB)": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "model in memory (GiB)": round(before, 2),
+        "peak while scoring (GiB)": round(peak, 2),
+        "planned beside the model (GiB)": round(planned, 2),
     }
 
 
+def compare_precisions(name: str, case: Case) -> Row:
+    """One row of the second table; the model is in bfloat16 afterwards."""
+    anatomy, recipe = case.anatomy, Attribution()
+    found, took = [], []
+    for dtype in (torch.float32, torch.bfloat16):
+        anatomy.model.to(dtype=dtype)
+        took.append(seconds(lambda: score_edges(anatomy, case.pairs, recipe, case.batch_size), anatomy.device))
+        found.append(score_edges(anatomy, case.pairs, recipe, case.batch_size).scores)
+    exact, rounded = (scores[anatomy.graph.edge_mask].abs().numpy() for scores in found)
+    n = edge_count(anatomy.graph, FRACTION)
+    kept, kept_rounded = (strongest_edges(anatomy.graph, scores, n) for scores in found)
+    return {
+        "model": name,
+        "float32 (s)": round(took[0], 3),
+        "bfloat16 (s)": round(took[1], 3),
+        "float32 / bfloat16": round(took[0] / took[1], 2),
+        "rank correlation": round(float(spearmanr(exact, rounded).statistic), 4),
+        "Jaccard of 5 % of edges": round(int((kept & kept_rounded).sum()) / int((kept | kept_rounded).sum()), 3),
+    }
+
+
+TABLES = {"speed": measure, "precision": compare_precisions}
+
+
 def main() -> None:
-    """Measure each shape in a process of its own and write the table."""
+    """Measure each case in a process of its own and write the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=list(SHAPES))
-    parser.add_argument("--pairs", type=int, default=64)
+    parser.add_argument("--shapes", nargs="*", choices=SHAPES, default=list(SHAPES))
+    parser.add_argument("--pairs", type=int, default=64, help="prompt pairs of a shape")
+    parser.add_argument(
+        "--model", nargs=2, action="append", type=Path, default=[], metavar=("MANIFEST", "EXAMPLES"), help="and a model"
+    )
+    parser.add_argument("--model-pairs", type=int, default=12, help="prompt pairs of a model")
     parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
+    parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, help="markdown file; standard output without it")
     parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.in_this_process:
         torch.set_num_threads(1)
-        print(json.dumps(measure(given.shapes[0], given.pairs, given.batch_size)))
+        device = resolve_device(given.device)
+        if given.shapes:
+            name, anatomy, pairs = (
+                given.shapes[0],
+                random_model(given.shapes[0], device),
+                add_sub_like_pairs(given.pairs),
+            )
+        else:
+            manifest, examples = given.model[0]
+            name, anatomy = manifest.parent.name, real_model(manifest, device)
+            pairs = prompt_pairs(read_table(examples, "examples").head(given.model_pairs))
+        print(json.dumps(TABLES[given.tables[0]](name, Case(anatomy, pairs, given.batch_size))))
         return
-    rows = []
-    for shape in given.shapes:
-        options = ["--shapes", shape, "--pairs", str(given.pairs), "--batch-size", str(given.batch_size)]
-        command = [sys.executable, __file__, *options, "--in-this-process"]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    if given.output:
-        given.output.parent.mkdir(parents=True, exist_ok=True)
-        given.output.write_text(table)
-    else:
-        print(table, end="")
+    cases = [["--shapes", shape] for shape in given.shapes]
+    cases += [["--shapes", "--model", *map(str, paths)] for paths in given.model]
+    counts = ["--pairs", str(given.pairs), "--model-pairs", str(given.model_pairs)]
+    common = [*counts, "--batch-size", str(given.batch_size), "--device", given.device]
+    tables = [
+        as_markdown([in_own_process(__file__, [*case, *common, "--tables", table]) for case in cases])
+        for table in given.tables
+    ]
+    write_or_print("\n".join(tables), given.output)
 
 
 if __name__ == "__main__":

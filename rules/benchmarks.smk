@@ -1,7 +1,16 @@
-# Benchmarks: ratios within one run on the machine at hand; see docs/benchmarks.md.
+# Benchmarks: ratios within one run on the machine at hand; see docs/benchmarks.md. A study's own pretrained models are
+# measured too, on the prompts of its first task.
+benchmarked = {
+    model: next(iter(study.config.tasks))
+    for model in study.models_from("hub", "local", "package")
+    if study.config.tasks
+}
 
 
 rule benchmark_attribution:
+    input:
+        manifests=[study.manifest.format(model=model) for model in benchmarked],
+        examples=[f"{study.data}/circuit.parquet".format(model=m, task=t) for m, t in benchmarked.items()],
     output:
         table=f"{study.results}/benchmarks/attribution.md",
     log:
@@ -13,5 +22,8 @@ rule benchmark_attribution:
         runtime=240,
     params:
         benchmark=Path(workflow.basedir) / "benchmarks" / "attribution.py",
+        models=lambda wildcards, input: [
+            word for paths in zip(input.manifests, input.examples) for word in ("--model", *paths)
+        ],
     shell:
-        "python {params.benchmark:q} --output {output.table:q} > {log:q} 2>&1"
+        "python {params.benchmark:q} {params.models:q} --output {output.table:q} > {log:q} 2>&1"

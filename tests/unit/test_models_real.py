@@ -15,11 +15,17 @@ import yaml
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 import fetch_model
+from circuitdrift.circuits.attribution import score_edges
+from circuitdrift.circuits.objectives import kl_divergence
+from circuitdrift.circuits.prompts import PromptPairs
+from circuitdrift.config.circuits import Attribution
 from circuitdrift.config.models import PackageModel
 from circuitdrift.models import package
+from circuitdrift.models.anatomy import anatomy_of
 from circuitdrift.models.loading import load_model, load_tokenizer
 from circuitdrift.models.manifest import ManifestError, read_manifest
 from circuitdrift.models.tokenization import encode_answer, encode_prompt
+from circuitdrift.models.tracing import check_anatomy
 from circuitdrift.provenance import Provenance
 
 pytestmark = pytest.mark.real_model
@@ -129,3 +135,27 @@ def test_base_model_is_poor_at_the_task_but_not_hopeless(
     with torch.no_grad():
         right = model(ids, logits_to_keep=1).logits[:, -1].argmax(-1) == answers
     assert 0.08 < right.float().mean().item() < 0.4
+
+
+def test_it_is_taken_apart_into_the_graph_of_its_query_heads(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    anatomy = anatomy_of(model)
+    assert (len(anatomy.graph.nodes), anatomy.graph.n_edges) == (302, 123_211)
+    check_anatomy(anatomy, torch.tensor([encode_prompt(tokenizer, "The capital of France is Paris")]))
+
+
+def test_scores_of_edges_out_of_the_input_sum_to_the_change_of_the_output(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: pd.DataFrame
+) -> None:
+    """Completeness of integrated gradients: what the embeddings' edges carry is all that tells the prompts apart."""
+    rows = prompts[prompts["split"] == "circuit"].head(2)
+    clean, corrupted = ([encode_prompt(tokenizer, text) for text in rows[column]] for column in ("clean", "corrupted"))
+    answers, others = ([encode_answer(tokenizer, text) for text in rows[c]] for c in ("answer", "corrupted_answer"))
+    recipe = Attribution(steps=10, quadrature="midpoint")
+    scores = score_edges(anatomy_of(model), PromptPairs(clean, corrupted, answers, others), recipe, batch_size=2).scores
+    with torch.no_grad():
+        before, after = (model(torch.tensor(ids), logits_to_keep=1).logits[:, -1] for ids in (clean, corrupted))
+    change = float(kl_divergence(before, after).mean())
+    assert float(scores[0].sum()) == pytest.approx(change, rel=0.01)
+    assert bool(torch.isfinite(scores).all())
