@@ -154,7 +154,9 @@ def measure(name: str, case: Case) -> Row:
         return score_edges(anatomy, case.pairs, recipe, case.batch_size).scores
 
     before, peak = peak_memory(score, anatomy.device)
-    planned = case.batch_size * bytes_to_score(anatomy, largest_pair(anatomy, case.pairs), recipe) / GIB
+    planned = (
+        min(case.batch_size, len(case.pairs)) * bytes_to_score(anatomy, largest_pair(anatomy, case.pairs), recipe) / GIB
+    )
     scoring, plain = seconds(score, anatomy.device), plain_forward_seconds(case)
     bare = 2 * plain + recipe.steps * bare_step_seconds(case, share_prefixes=True)
     whole = 2 * plain + recipe.steps * bare_step_seconds(case, share_prefixes=False)

@@ -27,6 +27,9 @@ SHARE_OF_FREE_MEMORY = 0.5
 VECTORS_PER_LAYER_AND_TOKEN = 30
 """Activations of d_model that a backward pass keeps in one layer for a token: of the MLP, attention and norms."""
 
+VECTORS_OF_A_FORWARD_PASS = 12
+"""Activations of d_model that one block of a forward pass holds for a token, most of them its MLP's."""
+
 
 @dataclass(frozen=True)
 class PairSize:
@@ -62,17 +65,18 @@ def bytes_to_score(anatomy: Anatomy, size: PairSize, recipe: Attribution) -> int
 
 def bytes_to_run_a_circuit(anatomy: Anatomy, size: PairSize) -> int:
     """Bytes for each example of a batch and each circuit that is run on it."""
-    accumulated = anatomy.accumulation_dtype.itemsize
+    weight, accumulated = anatomy.dtype.itemsize, anatomy.accumulation_dtype.itemsize
     graph, d_model = anatomy.graph, anatomy.embedding.weight.shape[1]
-    per_token = (graph.n_writers + 4 * graph.n_heads) * d_model * accumulated
-    return size.n_run * per_token + _bytes_of_ends(anatomy, size, 3)
+    differences = (graph.n_writers + 4 * graph.n_heads) * d_model * accumulated
+    block = (VECTORS_OF_A_FORWARD_PASS * d_model + 4 * graph.n_heads * (size.n_shared + size.n_run)) * weight
+    return size.n_run * (differences + block) + _bytes_of_ends(anatomy, size, 1)
 
 
 def _bytes_of_ends(anatomy: Anatomy, size: PairSize, n_runs: int) -> int:
     """Bytes of logits, and of the shared tokens' keys and values, in several runs of an example."""
     weight, accumulated = anatomy.dtype.itemsize, anatomy.accumulation_dtype.itemsize
     graph = anatomy.graph
-    cache = 4 * graph.n_layers * graph.n_heads * anatomy.d_head * size.n_shared * weight
+    cache = 3 * graph.n_layers * graph.n_heads * anatomy.d_head * size.n_shared * weight
     logits = 4 * size.n_answer * anatomy.embedding.weight.shape[0] * accumulated
     return n_runs * (cache + logits)
 
