@@ -11,7 +11,9 @@ from scipy import stats
 from circuitdrift.circuits.attribution import score_edges
 from circuitdrift.circuits.metrics import (
     METRICS,
+    SizedCircuit,
     bootstrap_interval,
+    faithfulness_areas,
     faithfulness_curve,
     measure_circuits,
     sized_circuits,
@@ -99,3 +101,55 @@ def test_curve(name: str) -> None:
         float(x[a[0]] - x[b[0]]) for x, a, b in zip(clean, data.answers, data.corrupted_answers, strict=True)
     ]
     assert whole.loc["logit_difference", "full"] == pytest.approx(np.mean(differences), rel=1e-4)
+
+
+def curve_of(*points: tuple[float, float], examples: int = 6, noise: float = 0.0) -> tuple[list, list]:
+    """Circuits of some sizes, and outcomes in which every metric's faithfulness has these means."""
+    generator = np.random.default_rng(0)
+    circuits = [SizedCircuit(size, torch.ones(1, 1, dtype=torch.bool), is_own=False) for size, _ in points]
+    outcomes = []
+    for _, value in points:
+        spread = noise * (generator.permuted(np.linspace(-1, 1, examples)))
+        kl = np.stack([np.zeros(examples), 1 - value + spread, np.ones(examples)], axis=1)
+        away = np.stack([np.ones(examples), value + spread, np.zeros(examples)], axis=1)
+        outcomes.append({metric: kl if metric == "kl_model_circuit" else away.copy() for metric in METRICS})
+    return circuits, outcomes
+
+
+def test_areas_by_hand() -> None:
+    """CPR and CMD by the trapezoidal rule; above 1 the curve adds to both."""
+    circuits, outcomes = curve_of((0.1, 0.2), (0.3, 0.6), (1.0, 1.0))
+    table = faithfulness_areas(circuits, outcomes, Faithfulness(size_fractions=(0.1, 0.3, 1.0), bootstrap=100))
+    cpr = 0.2 * (0.2 + 0.6) / 2 + 0.7 * (0.6 + 1.0) / 2
+    cmd = 0.2 * (0.8 + 0.4) / 2 + 0.7 * (0.4 + 0.0) / 2
+    assert table["metric"].tolist() == [metric for metric in METRICS for _ in range(2)]
+    for area, expected in (("cpr", cpr), ("cmd", cmd)):
+        rows = table[table["area"] == area]
+        for column in ("value", "lower", "upper"):
+            np.testing.assert_allclose(rows[column], expected)
+    assert table[["n_sizes", "smallest", "largest"]].drop_duplicates().values.tolist() == [[3, 0.1, 1.0]]
+    circuits, outcomes = curve_of((0.5, 1.2), (1.0, 1.0))
+    above = faithfulness_areas(circuits, outcomes, Faithfulness(size_fractions=(0.5, 1.0), bootstrap=100))
+    of_difference = above[above["metric"] == "logit_difference"].set_index("area")["value"]
+    assert of_difference.to_dict() == pytest.approx({"cpr": 0.5 * 1.1, "cmd": 0.5 * 0.1})
+
+
+def test_areas_take_the_sizes_of_the_curve_and_resample_an_example_at_all_sizes_together() -> None:
+    """The study's own circuit is no point of the curve; an example's errors at two sizes may cancel."""
+    circuits, outcomes = curve_of((0.1, 0.5), (0.2, 0.9), (0.5, 0.5), examples=40, noise=0.4)
+    # The first and the last point err in opposite ways, example by example, so that their mean never moves.
+    for metric in METRICS:
+        outcomes[2][metric][:, 1] = 2 * outcomes[2][metric][:, 1].mean() - outcomes[0][metric][:, 1]
+    table = faithfulness_areas(circuits, outcomes, Faithfulness(size_fractions=(0.1, 0.5), bootstrap=200))
+    cpr = table[table["area"] == "cpr"]
+    np.testing.assert_allclose(cpr[["value", "lower", "upper"]], 0.4 * 0.5)
+    assert table["n_sizes"].eq(2).all()
+
+
+def test_areas_need_two_sizes_and_defined_faithfulness() -> None:
+    circuits, outcomes = curve_of((0.1, 0.5), (1.0, 1.0))
+    one = faithfulness_areas(circuits, outcomes, Faithfulness(size_fractions=(0.1,), bootstrap=100))
+    assert one["value"].isna().all()
+    outcomes[0]["logit_difference"][:] = np.nan
+    two = faithfulness_areas(circuits, outcomes, Faithfulness(size_fractions=(0.1, 1.0), bootstrap=100))
+    assert two["value"].isna().tolist() == [metric == "logit_difference" for metric in two["metric"]]

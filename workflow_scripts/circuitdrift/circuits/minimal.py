@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 
+import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -21,6 +22,9 @@ METRIC = "kl_model_circuit"
 PRECISION = 0.02
 """The search ends when the largest circuit seen to fail is smaller than the one found by at most this share of it."""
 
+SECTIONS = 8
+"""Into how many parts the gap between the two is divided; the sizes in between are run in one pass over the data."""
+
 
 def minimal_circuit(
     anatomy: Anatomy,
@@ -31,30 +35,39 @@ def minimal_circuit(
 ) -> Bool[Tensor, "writers readers"]:
     """The smallest top circuit whose faithfulness, 1 - KL(model || circuit) / KL(model || corrupted), is ``wanted``.
 
-    Numbers of edges are doubled until one reaches it, then the last two are bisected to within :data:`PRECISION`.
-    Faithfulness need not grow with every edge, so a smaller circuit that reaches it by chance may be passed over.
+    All powers of two are tried as numbers of edges, then sizes between the smallest that reaches it and the largest
+    below that, to within :data:`PRECISION`. Faithfulness need not grow with every edge, so a smaller circuit that
+    reaches it by chance may be passed over.
 
     Raises:
         ValueError: clean and corrupted prompts make no difference to the model, so that faithfulness is undefined.
     """
+    graph = anatomy.graph
 
-    def reaches(n: int) -> bool:
-        circuit = prune(anatomy.graph, strongest_edges(anatomy.graph, scores, n))
-        (outcome,) = measure_circuits(anatomy, pairs, circuit[None], measure)
-        value = float(faithfulness(METRIC, outcome[METRIC].mean(axis=0)))
-        if math.isnan(value):
+    def top(n: int) -> Bool[Tensor, "writers readers"]:
+        circuit: Bool[Tensor, "writers readers"] = prune(graph, strongest_edges(graph, scores, n))
+        return circuit
+
+    fails, found = 0, graph.n_edges
+    sizes = [1 << power for power in range((graph.n_edges - 1).bit_length())]
+    while sizes:
+        outcomes = measure_circuits(anatomy, pairs, torch.stack([top(n) for n in sizes]), measure)
+        values = [float(faithfulness(METRIC, outcome[METRIC].mean(axis=0))) for outcome in outcomes]
+        if any(map(math.isnan, values)):
             raise ValueError(
                 "circuit.selection minimal: the model writes the same on clean and on corrupted prompts, so no circuit "
                 "is more faithful than another; choose other corruptions, or selection top"
             )
-        logger.info("%d of %d edges: faithfulness %.3f, wanted %.3f", n, anatomy.graph.n_edges, value, wanted)
-        return value >= wanted
+        logger.info("faithfulness by number of edges: %s", {n: round(v, 3) for n, v in zip(sizes, values, strict=True)})
+        found = min((n for n, value in zip(sizes, values, strict=True) if value >= wanted), default=found)
+        fails = max((n for n in sizes if n < found), default=fails)
+        sizes = _between(fails, found)
+    return top(found)
 
-    fails, found = 0, 1
-    while found < anatomy.graph.n_edges and not reaches(found):
-        fails, found = found, min(2 * found, anatomy.graph.n_edges)
-    while found - fails > max(1, PRECISION * found):
-        middle = (fails + found) // 2
-        fails, found = (fails, middle) if reaches(middle) else (middle, found)
-    circuit: Bool[Tensor, "writers readers"] = prune(anatomy.graph, strongest_edges(anatomy.graph, scores, found))
-    return circuit
+
+def _between(fails: int, found: int) -> list[int]:
+    """The sizes that divide a gap into sections; none where it is narrow enough."""
+    gap = found - fails
+    if gap <= max(1, PRECISION * found):
+        return []
+    return sorted({fails + gap * part // SECTIONS for part in range(1, SECTIONS)} - {fails})
