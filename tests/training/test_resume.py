@@ -13,7 +13,7 @@ import torch
 from small_models import examples, neox, save
 
 import finetune
-from circuitdrift.config.methods import FullMethod, LoraMethod, Training
+from circuitdrift.config.methods import FullMethod, GrpoMethod, LoraMethod, Training
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table
 from circuitdrift.training import loop, resume
@@ -21,7 +21,11 @@ from circuitdrift.training.state import StateError, TrainingState
 
 ORIGIN = Provenance.detached(model="tiny")
 TRAINING = Training(epochs=3, batch_size=8, checkpoints=3, learning_rate_lora=1e-2, learning_rate_full=1e-3)
-METHODS = {"lora": LoraMethod(kind="lora", rank=3), "full": FullMethod(kind="full")}
+METHODS = {
+    "lora": LoraMethod(kind="lora", rank=3),
+    "full": FullMethod(kind="full"),
+    "grpo": GrpoMethod(kind="grpo", rank=3),
+}
 
 
 @pytest.fixture
@@ -74,7 +78,7 @@ def test_killed_at_random_moments_and_started_again_until_done(manifest, tmp_pat
     started = time.monotonic()
     expected = run(manifest, tmp_path / "uninterrupted", METHODS[name])
     duration = time.monotonic() - started
-    assert "checkpoints/03/" + ("adapter_model" if name == "lora" else "model") + ".safetensors" in expected
+    assert "checkpoints/03/" + ("model" if name == "full" else "adapter_model") + ".safetensors" in expected
     draw = random.Random(7)
     kills = 0
     for _ in range(8):

@@ -73,6 +73,7 @@ def test_tasks_have_readable_names(name: str, label: str) -> None:
         ("circuit_lora_8_32", "CircuitLoRA (8, 32)"),
         ("circuit_lora_8_32_normalised", "CircuitLoRA (8, 32), normalised"),
         ("random_lora_16_64_draw_1", "RandomLoRA (16, 64), draw 1"),
+        ("grpo_r4", "GRPO r=4"),
         ("full", "Full fine-tuning"),
         ("my_method", "My method"),
     ],

@@ -54,6 +54,22 @@ class RsLoraMethod(UniformRankMethod):
     alpha: float = Field(4.0, gt=0, description="the scale is alpha / sqrt(rank)")
 
 
+class GrpoMethod(UniformRankMethod):
+    """Plain LoRA trained by reinforcement (GRPO): on answers that the model samples, rewarded where they are right.
+
+    Its loss sees no true answer, only which of a prompt's ``group_size`` samples equal it.
+    """
+
+    kind: Literal["grpo"]
+    group_size: int = Field(
+        16, ge=2, description="answers sampled for each prompt; one alone would have none to be better than"
+    )
+    temperature: float = Field(1.0, gt=0, description="of the sampling; the policy is the model at this temperature")
+    kl_coefficient: float = Field(
+        0.04, ge=0, description="weight of KL(policy || reference), the reference being the model without its adapter"
+    )
+
+
 class AdaLoraMethod(Method):
     """LoRA in the form of a singular value decomposition whose least important values are cut during training.
 
@@ -154,6 +170,7 @@ MethodConfig = Annotated[
     | DoraMethod
     | EvaLoraMethod
     | RsLoraMethod
+    | GrpoMethod
     | AdaLoraMethod
     | Ia3Method
     | CircuitLoraMethod

@@ -11,8 +11,14 @@ _TASK_PHRASES = (
     ("ioi", "IOI"),
     ("capital_country", "capital-country"),
 )
-_METHOD_FAMILIES = {"circuit_lora": "CircuitLoRA", "random_lora": "RandomLoRA", "adalora": "AdaLoRA", "lora": "LoRA"}
-_METHOD_ORDER = ("full", "ia3", "lora", "adalora", "random_lora", "circuit_lora")
+_METHOD_FAMILIES = {
+    "circuit_lora": "CircuitLoRA",
+    "random_lora": "RandomLoRA",
+    "adalora": "AdaLoRA",
+    "lora": "LoRA",
+    "grpo": "GRPO",
+}
+_METHOD_ORDER = ("full", "ia3", "lora", "adalora", "random_lora", "circuit_lora", "grpo")
 _CONTROLS = {
     "other_seed": "Other seed",
     "data_split": "Other data split",
@@ -47,7 +53,7 @@ def method_label(name: str) -> str:
 
 
 def method_family(name: str) -> str:
-    """The family that a method's name announces: full, ia3, lora, adalora, random_lora, circuit_lora or other."""
+    """The family that a method's name announces: full, ia3, lora, adalora, random_lora, circuit_lora, grpo or other."""
     for family in ("full", "ia3", *_METHOD_FAMILIES):
         if name == family or name.startswith(f"{family}_"):
             return family

@@ -28,7 +28,16 @@ from circuitdrift.storage import write_atomically
 INK = "#333333"
 MUTED = "#8c8c8c"
 MAX_COLUMNS = 4
-_MARKERS = {"full": "D", "ia3": "v", "lora": "o", "adalora": "s", "random_lora": "X", "circuit_lora": "^", "other": "P"}
+_MARKERS = {
+    "full": "D",
+    "ia3": "v",
+    "lora": "o",
+    "adalora": "s",
+    "random_lora": "X",
+    "circuit_lora": "^",
+    "grpo": "*",
+    "other": "P",
+}
 _DASHES: dict[str, Any] = {"random_lora": (0, (3, 1.5)), "full": (0, (1, 1.2))}
 
 Group = tuple[str, str]

@@ -114,20 +114,34 @@ def _count_shared(prompts: Sequence[list[int]]) -> int:
 
 def answer_logits(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "example answer_position vocabulary"]:
     """Logits in float32 at the positions that predict an answer token; the head is applied to no other position."""
+    return last_logits(model, batch.tokens, batch.n_shared, batch.answers.shape[1])
+
+
+def last_logits(
+    model: PreTrainedModel, tokens: Int[Tensor, "sequence position"], n_shared: int, n_last: int
+) -> Float[Tensor, "sequence last_position vocabulary"]:
+    """Logits in float32 at the last positions of sequences, to which alone the head is applied.
+
+    Args:
+        model: the model to run.
+        tokens: sequences of one length.
+        n_shared: how many first tokens all sequences have in common; fewer than come before the last positions.
+        n_last: how many last positions.
+    """
     logits: Tensor = model(
-        input_ids=batch.tokens[:, batch.n_shared :],
-        past_key_values=_run_shared(model, batch),
-        use_cache=batch.n_shared > 0,
-        logits_to_keep=batch.answers.shape[1],
+        input_ids=tokens[:, n_shared:],
+        past_key_values=_run_shared(model, tokens, n_shared),
+        use_cache=n_shared > 0,
+        logits_to_keep=n_last,
     ).logits
     return logits.float()
 
 
-def _run_shared(model: PreTrainedModel, batch: Batch) -> DynamicCache | None:
-    """Keys and values of the shared tokens, for each example of the batch; None where there are no such tokens."""
-    if batch.n_shared == 0:
+def _run_shared(model: PreTrainedModel, tokens: Int[Tensor, "sequence position"], n_shared: int) -> DynamicCache | None:
+    """Keys and values of the shared tokens, for each of the sequences; None where there are no such tokens."""
+    if n_shared == 0:
         return None
     cache = DynamicCache()
-    model.base_model(input_ids=batch.tokens[:1, : batch.n_shared], past_key_values=cache, use_cache=True)
-    cache.batch_repeat_interleave(len(batch))
+    model.base_model(input_ids=tokens[:1, :n_shared], past_key_values=cache, use_cache=True)
+    cache.batch_repeat_interleave(len(tokens))
     return cache

@@ -17,10 +17,12 @@ class LogRow:
     Attributes:
         step: the step, from 1.
         epoch: passes over the train split, this step included.
-        loss: mean loss per answer token in nats, before the step's update.
+        loss: mean loss per answer token in nats, before the step's update; by reinforcement, the loss that
+            ``circuitdrift.training.policy_gradient`` defines, whose value is the weighted mean KL.
         learning_rate: of this step.
         gradient_norm: before clipping.
         tokens: tokens run so far, this step included.
+        reward: share of the sampled answers that are right; None where the method samples none.
     """
 
     step: int
@@ -29,6 +31,7 @@ class LogRow:
     learning_rate: float
     gradient_norm: float
     tokens: int
+    reward: float | None = None
 
 
 @dataclass
@@ -58,7 +61,7 @@ class History:
 
         Its column ``seconds`` is null: a duration differs from run to run, and the same study must give the same bytes.
         """
-        table = pd.DataFrame([asdict(row) for row in self.rows])
+        table = pd.DataFrame([asdict(row) for row in self.rows]).astype({"reward": "float32"})
         return table.assign(seconds=pd.Series([None] * len(table), dtype="float64"))
 
     def as_json(self) -> dict[str, Any]:

@@ -1,4 +1,7 @@
-"""The training loop: AdamW on the answer loss, with a linear schedule, stopping at each checkpoint.
+"""The training loop: AdamW with a linear schedule, stopping at each checkpoint.
+
+The gradient is that of the loss on the true answers, or, by reinforcement (``circuitdrift.training.policy_gradient``),
+that of a loss on answers which the model samples; all else is the same.
 
 A step takes exactly ``batch_size`` examples from an endless stream of shuffled epochs, splits them by token length,
 and adds up the gradients of the parts: the same gradient as that of one padded batch with its padding masked, without
@@ -14,6 +17,8 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -24,12 +29,13 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from circuitdrift.compute import progress
-from circuitdrift.config.methods import FullMethod, MethodConfig, Training
+from circuitdrift.config.methods import FullMethod, GrpoMethod, MethodConfig, Training
 from circuitdrift.training.adalora import rank_schedule
 from circuitdrift.training.adapters import causal_lm
 from circuitdrift.training.evaluation import Score
 from circuitdrift.training.examples import Batch, Examples, answer_logits
 from circuitdrift.training.history import History, LogRow
+from circuitdrift.training.policy_gradient import accumulate_policy_gradients
 from circuitdrift.training.resume import ResumeFolder
 from circuitdrift.training.state import TrainingState
 
@@ -54,7 +60,8 @@ class Plan:
         weight_decay: AdamW's, on matrices; vectors (biases, norms, IA3's factors) are not decayed.
         gradient_clip: largest norm of the gradient of all parameters.
         precision: dtype of the passes; other than float32, through autocast.
-        seed: seed of the data order, and of dropout where the model has any.
+        seed: seed of the data order, of sampled answers, and of dropout where the model has any.
+        grpo: the method, where it trains on sampled answers; None for the loss on the true ones.
     """
 
     steps: int
@@ -67,6 +74,7 @@ class Plan:
     gradient_clip: float
     precision: torch.dtype
     seed: int
+    grpo: GrpoMethod | None = None
 
 
 def plan_run(method: MethodConfig, training: Training, n_examples: int, precision: torch.dtype, seed: int) -> Plan:
@@ -97,6 +105,7 @@ def plan_run(method: MethodConfig, training: Training, n_examples: int, precisio
         gradient_clip=training.gradient_clip,
         precision=precision,
         seed=seed,
+        grpo=method if isinstance(method, GrpoMethod) else None,
     )
 
 
@@ -155,6 +164,7 @@ def fine_tune(
     network = causal_lm(model)
     optimizer = _optimizer(network, plan)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    accumulate = _accumulation(model, examples, plan)
     torch.manual_seed(plan.seed)
     network.train()
     ranks = rank_schedule(model)
@@ -178,18 +188,19 @@ def fine_tune(
         rate = learning_rate_at(step, plan)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss, seen = accumulate_gradients(network, examples, chosen, plan.micro_batch_size, plan.precision)
+        result = accumulate(step, chosen)
         if ranks:
             torch.autograd.backward(ranks.penalty())
         norm = nn.utils.clip_grad_norm_(trained, plan.gradient_clip)
-        loss_value, norm_value = torch.stack([loss, norm]).tolist()
+        loss_value, norm_value = torch.stack([result.loss, norm]).tolist()
         _check_finite(loss_value, norm_value, step, examples.example_ids[chosen])
         optimizer.step()
         if ranks:
             ranks.after_step(step)
         optimizer.zero_grad(set_to_none=True)
         epoch = step * plan.batch_size / len(examples)
-        history.rows.append(LogRow(step, epoch, loss_value, rate, norm_value, history.tokens + seen))
+        reward = None if result.reward is None else result.reward.item()
+        history.rows.append(LogRow(step, epoch, loss_value, rate, norm_value, history.tokens + result.tokens, reward))
         if step in plan.checkpoint_steps:
             take_checkpoint()
             save_state()
@@ -217,6 +228,36 @@ def _optimizer(network: nn.Module, plan: Plan) -> torch.optim.AdamW:
 def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Whether weight decay is for this parameter. IA3's factors, which start at one, are stored as thin matrices."""
     return parameter.ndim >= 2 and ".ia3_l." not in name
+
+
+class StepResult(NamedTuple):
+    """What the passes of a step give beside its gradients.
+
+    Attributes:
+        loss: the loss whose gradient it is.
+        tokens: how many were run.
+        reward: mean reward of the sampled answers; None where none are sampled.
+    """
+
+    loss: Float[Tensor, ""]
+    tokens: int
+    reward: Float[Tensor, ""] | None = None
+
+
+def _accumulation(
+    model: PreTrainedModel | PeftModel, examples: Examples, plan: Plan
+) -> Callable[[int, Int[np.ndarray, " batch"]], StepResult]:
+    """What adds the gradient of a step, on its rows, to the gradients of a run's parameters."""
+    passes = plan.micro_batch_size, plan.precision
+
+    def supervised(_step: int, rows: Int[np.ndarray, " batch"]) -> StepResult:
+        return StepResult(*accumulate_gradients(causal_lm(model), examples, rows, *passes))
+
+    def reinforced(method: GrpoMethod, step: int, rows: Int[np.ndarray, " batch"]) -> StepResult:
+        seed = plan.seed, step
+        return StepResult(*accumulate_policy_gradients(cast(PeftModel, model), examples, rows, method, *passes, seed))
+
+    return supervised if plan.grpo is None else partial(reinforced, plan.grpo)
 
 
 def accumulate_gradients(

@@ -13,6 +13,7 @@ from circuitdrift.config.methods import (
     DoraMethod,
     EvaLoraMethod,
     FullMethod,
+    GrpoMethod,
     Ia3Method,
     LoraMethod,
     MethodConfig,
@@ -91,7 +92,7 @@ def adapter_config_of(
         return rank_patterns(ranks_by_layer(linears, rank, rank, ()), rank, scale)
 
     match method:
-        case LoraMethod() | EvaLoraMethod():
+        case LoraMethod() | EvaLoraMethod() | GrpoMethod():
             return lora_config(model, linears, uniform(method.rank, alpha_per_rank), base_model)
         case DoraMethod():
             return lora_config(model, linears, uniform(method.rank, alpha_per_rank), base_model, use_dora=True)

@@ -1,0 +1,193 @@
+"""GRPO: the gradient of a step from answers that the model samples, and from which of them are right.
+
+For each prompt a group of answers o_1 .. o_G is sampled from the policy, the model at a temperature. With the reward
+r_i, 1 where the answer is right and else 0, the loss of the group is the negative of equation 3 of Shao et al. 2024
+(DeepSeekMath, arXiv 2402.03300)::
+
+    loss = -1/G sum_i 1/|o_i| sum_t (ratio_it A_i - kl_coefficient KL_it),    A_i = (r_i - mean r) / (std r + 1e-4)
+
+and its gradient that of equation 21. Four things follow from how it is used here:
+
+- Each sampling is followed by one update. So the ratio of the policy to the one that sampled is one, where only its
+  gradient counts, and bounding it (the clip of equation 3) would change nothing: there is no such setting. Since a
+  group's advantages sum to zero, the loss has the value of the KL term alone.
+- An answer has as many tokens as the true one, of which all must be right, just as in the accuracy. What the model
+  might write after them cannot change the reward, and would only add noise to the gradient.
+- KL(policy || reference) is computed at each position of a sampled answer over the whole vocabulary, in place of an
+  estimate from the sampled token alone. The reference is the model with its adapter switched off.
+- Dropout is off throughout, or the policy that is trained would not be the one that sampled.
+
+Answers of a group that begin alike need one pass for what they share: answers of one token need one for the group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from circuitdrift.config.methods import GrpoMethod
+from circuitdrift.training.adapters import causal_lm
+from circuitdrift.training.examples import Batch, Examples, last_logits
+
+LEAST_DEVIATION = 1e-4
+SAMPLING = 1
+"""Keeps the random numbers of the sampling apart from those of the data order, which have the same seed."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A model as a distribution over answers.
+
+    Attributes:
+        network: the model.
+        temperature: divides its logits.
+        precision: dtype of the passes; other than float32, through autocast.
+        sequences_per_pass: most sequences of one pass.
+    """
+
+    network: PreTrainedModel
+    temperature: float
+    precision: torch.dtype
+    sequences_per_pass: int
+
+    def log_probabilities(
+        self, tokens: Int[Tensor, "sequence position"], n_shared: int, n_last: int
+    ) -> Float[Tensor, "sequence last_position vocabulary"]:
+        """Natural logarithm of the probability of each next token at the last positions; arguments as ``last_logits``.
+
+        All in one pass.
+        """
+        with torch.autocast(tokens.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
+            logits = last_logits(self.network, tokens, n_shared, n_last)
+        return torch.log_softmax(logits / self.temperature, dim=-1)
+
+    @torch.no_grad()
+    def sample(
+        self, batch: Batch, group_size: int, draw: np.random.Generator
+    ) -> Int[Tensor, "example sample answer_position"]:
+        """Answers to the prompts of a batch, each with as many tokens as the true one.
+
+        Args:
+            batch: the prompts; of its answers only the length is used.
+            group_size: answers to each prompt.
+            draw: gives one uniform number for each token, in the order of the result, whatever the passes.
+        """
+        n = batch.answers.shape[1]
+        uniform = torch.from_numpy(draw.random((len(batch) * group_size, n)))
+        sequences = _prompts(batch).repeat_interleave(group_size, dim=0)
+        for position in range(n):
+            chosen = torch.empty_like(sequences[:, 0])
+            for tokens, members, places in _distinct(sequences, self.sequences_per_pass):
+                probability = self.log_probabilities(tokens, batch.n_shared, 1)[:, 0].cpu().double().exp()
+                cumulative = probability.cumsum(dim=-1)[places.cpu()]
+                threshold = uniform[members.cpu(), position, None] * cumulative[:, -1:]
+                token = torch.searchsorted(cumulative, threshold, right=True).clamp(max=cumulative.shape[1] - 1)
+                chosen[members] = token[:, 0].to(chosen.device)
+            sequences = torch.cat([sequences, chosen[:, None]], dim=1)
+        return sequences[:, -n:].unflatten(0, (len(batch), group_size))
+
+
+def exact_match(
+    answers: Int[Tensor, "example sample answer_position"], batch: Batch
+) -> Float[Tensor, "example sample"]:
+    """1 for an answer whose every token is right, else 0."""
+    return (answers == batch.answers[:, None]).all(dim=-1).float()
+
+
+def group_advantages(rewards: Float[Tensor, "example sample"]) -> Float[Tensor, "example sample"]:
+    """How much better an answer is than the mean of its group, in standard deviations (of the group as a population).
+
+    Zero for a group of equal rewards, which therefore gives no gradient.
+    """
+    deviation = rewards.std(dim=-1, correction=0, keepdim=True)
+    return (rewards - rewards.mean(dim=-1, keepdim=True)) / (deviation + LEAST_DEVIATION)
+
+
+def kl_divergence(
+    policy: Float[Tensor, "*position vocabulary"], reference: Float[Tensor, "*position vocabulary"]
+) -> Float[Tensor, "*position"]:
+    """KL(policy || reference) in nats of distributions given by their log-probabilities, summed over the vocabulary."""
+    return (policy.exp() * (policy - reference)).sum(dim=-1)
+
+
+def accumulate_policy_gradients(
+    adapted: PeftModel,
+    examples: Examples,
+    rows: Int[np.ndarray, " batch"],
+    method: GrpoMethod,
+    micro_batch_size: int,
+    precision: torch.dtype,
+    seed: tuple[int, int],
+) -> tuple[Float[Tensor, ""], int, Float[Tensor, ""]]:
+    """Sample answers to the prompts of the chosen rows, and add the gradient of the loss to the parameters' gradients.
+
+    Args:
+        adapted: the model with its adapter, whose parameters alone are trained.
+        examples: the train split.
+        rows: rows of the step, one group for each.
+        method: size of a group, temperature and weight of the KL.
+        micro_batch_size: most sequences of one pass.
+        precision: dtype of the passes.
+        seed: seed of the run, and step: the samples depend on nothing else beside the model and the rows.
+
+    Returns:
+        The loss, the number of tokens of the distinct sequences that it was computed on, and the mean reward.
+    """
+    network = causal_lm(adapted)
+    was_training = network.training
+    network.train(False)
+    policy = Policy(network, method.temperature, precision, micro_batch_size)
+    draw = np.random.default_rng([*seed, SAMPLING])
+    n_samples = len(rows) * method.group_size
+    device = next(network.parameters()).device
+    loss, reward, n_tokens = torch.zeros((), device=device), torch.zeros((), device=device), 0
+    for batch in examples.select(rows):
+        answers = policy.sample(batch, method.group_size, draw)
+        rewards = exact_match(answers, batch)
+        reward += rewards.sum() / n_samples
+        advantages = group_advantages(rewards).flatten()
+        answers = answers.flatten(0, 1)
+        prompts = _prompts(batch).repeat_interleave(method.group_size, dim=0)
+        n = answers.shape[1]
+        positions = torch.arange(n, device=device)
+        for tokens, members, places in _distinct(torch.cat([prompts, answers[:, :-1]], dim=1), micro_batch_size):
+            log_policy = policy.log_probabilities(tokens, batch.n_shared, n)
+            of_samples = log_policy[places[:, None], positions, answers[members]]
+            ratio = (of_samples - of_samples.detach()).exp()
+            terms = -ratio * advantages[members, None]
+            if method.kl_coefficient > 0:
+                with torch.no_grad(), adapted.disable_adapter():
+                    reference = policy.log_probabilities(tokens, batch.n_shared, n)
+                terms = terms + method.kl_coefficient * kl_divergence(log_policy, reference)[places]
+            part = terms.mean(dim=1).sum() / n_samples
+            torch.autograd.backward(part)
+            loss += part.detach()
+            n_tokens += tokens.numel()
+    network.train(was_training)
+    return loss, n_tokens, reward
+
+
+def _prompts(batch: Batch) -> Int[Tensor, "example prompt_position"]:
+    return batch.tokens[:, : batch.tokens.shape[1] - batch.answers.shape[1] + 1]
+
+
+def _distinct(
+    sequences: Int[Tensor, "sequence position"], size: int
+) -> Iterator[tuple[Int[Tensor, "distinct position"], Int[Tensor, " member"], Int[Tensor, " member"]]]:
+    """The distinct sequences in parts of at most ``size``.
+
+    Yields:
+        The distinct sequences of a part, the numbers of the sequences that are among them, and for each of these its
+        place in the part.
+    """
+    distinct, which = torch.unique(sequences, dim=0, return_inverse=True)
+    for first in range(0, len(distinct), size):
+        members = torch.nonzero((which >= first) & (which < first + size))[:, 0]
+        yield distinct[first : first + size], members, which[members] - first
