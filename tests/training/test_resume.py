@@ -225,9 +225,9 @@ def test_a_run_that_breaks_down_keeps_what_it_had_done(manifest, tmp_path, monke
     accumulate, steps = loop.accumulate_gradients, []
 
     def break_down_at_step_6(*arguments):
-        loss, tokens = accumulate(*arguments)
+        loss, batches = accumulate(*arguments)
         steps.append(loss)
-        return (loss * float("nan") if len(steps) == 6 else loss), tokens
+        return (loss * float("nan") if len(steps) == 6 else loss), batches
 
     expected = run(manifest, tmp_path / "uninterrupted", METHODS["lora"])
     with monkeypatch.context() as patch:

@@ -21,6 +21,7 @@ class LogRow:
         learning_rate: of this step.
         gradient_norm: before clipping.
         tokens: tokens run so far, this step included.
+        flops: floating-point operations so far, this step included (``circuitdrift.training.cost``).
     """
 
     step: int
@@ -29,6 +30,7 @@ class LogRow:
     learning_rate: float
     gradient_norm: float
     tokens: int
+    flops: int
 
 
 @dataclass
@@ -52,6 +54,11 @@ class History:
     def tokens(self) -> int:
         """Tokens run so far."""
         return self.rows[-1].tokens if self.rows else 0
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations so far."""
+        return self.rows[-1].flops if self.rows else 0
 
     def log_table(self) -> pd.DataFrame:
         """The ``training_log`` table.

@@ -20,15 +20,15 @@ import torch
 from jaxtyping import Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from circuitdrift.compute import progress
 from circuitdrift.config.methods import FullMethod, MethodConfig, Training
 from circuitdrift.training.adalora import rank_schedule
 from circuitdrift.training.adapters import causal_lm
+from circuitdrift.training.cost import count_step_cost
 from circuitdrift.training.evaluation import Score
-from circuitdrift.training.examples import Batch, Examples, answer_logits
+from circuitdrift.training.examples import Batch, Examples, answer_loss
 from circuitdrift.training.history import History, LogRow
 from circuitdrift.training.resume import ResumeFolder
 from circuitdrift.training.state import TrainingState
@@ -155,9 +155,10 @@ def fine_tune(
     network = causal_lm(model)
     optimizer = _optimizer(network, plan)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    torch.manual_seed(plan.seed)
     network.train()
     ranks = rank_schedule(model)
+    cost = count_step_cost(network, examples, plan.micro_batch_size, plan.precision, ranks)
+    torch.manual_seed(plan.seed)
     state = TrainingState(network, optimizer, ranks)
     history = resume.restore(state) if resume else History()
 
@@ -178,7 +179,7 @@ def fine_tune(
         rate = learning_rate_at(step, plan)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        loss, seen = accumulate_gradients(network, examples, chosen, plan.micro_batch_size, plan.precision)
+        loss, batches = accumulate_gradients(network, examples, chosen, plan.micro_batch_size, plan.precision)
         if ranks:
             torch.autograd.backward(ranks.penalty())
         norm = nn.utils.clip_grad_norm_(trained, plan.gradient_clip)
@@ -189,7 +190,9 @@ def fine_tune(
             ranks.after_step(step)
         optimizer.zero_grad(set_to_none=True)
         epoch = step * plan.batch_size / len(examples)
-        history.rows.append(LogRow(step, epoch, loss_value, rate, norm_value, history.tokens + seen))
+        tokens = history.tokens + sum(batch.tokens.numel() for batch in batches)
+        flops = history.flops + cost.of(batches)
+        history.rows.append(LogRow(step, epoch, loss_value, rate, norm_value, tokens, flops))
         if step in plan.checkpoint_steps:
             take_checkpoint()
             save_state()
@@ -225,27 +228,23 @@ def accumulate_gradients(
     rows: Int[np.ndarray, " batch"],
     micro_batch_size: int,
     precision: torch.dtype,
-) -> tuple[Float[Tensor, ""], int]:
+) -> tuple[Float[Tensor, ""], list[Batch]]:
     """Add the gradient of the mean loss per answer token over the chosen rows to the parameters' gradients.
 
     The rows are run in passes of one length and of at most ``micro_batch_size`` rows. Each pass counts by its answer
     tokens, so the gradient is that of the whole batch, whatever the passes.
 
     Returns:
-        The loss, and the number of tokens that were run.
+        The loss, and the batches that were run.
     """
     batches = [part for batch in examples.select(rows) for part in _parts(batch, micro_batch_size)]
     n_answers = sum(batch.answers.numel() for batch in batches)
-    device = batches[0].tokens.device
-    total = torch.zeros((), device=device)
+    total = torch.zeros((), device=batches[0].tokens.device)
     for batch in batches:
-        with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
-            logits = answer_logits(network, batch)
-        summed = functional.cross_entropy(logits.flatten(0, 1), batch.answers.flatten(), reduction="sum")
-        loss = summed / n_answers
+        loss = answer_loss(network, batch, precision) / n_answers
         torch.autograd.backward(loss)
         total += loss.detach()
-    return total, sum(batch.tokens.numel() for batch in batches)
+    return total, batches
 
 
 def _parts(batch: Batch, size: int) -> Iterator[Batch]:
