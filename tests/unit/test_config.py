@@ -144,6 +144,15 @@ def test_phase_1_always_has_circuits():
     assert study.drift_methods == ("r2", "r4")
 
 
+def test_phase_1_may_be_shorter_than_the_other_runs():
+    study = read_study(ROOT / "configs" / "methods.yaml")
+    methods, training = study.config.methods, study.config.training
+    phase_1 = {name: methods[name].phase_1 for name in ("circuit_lora", "circuit_lora_short")}
+    assert phase_1 == {"circuit_lora": "lora_r2", "circuit_lora_short": "lora_r2_short"}
+    assert set(phase_1.values()) <= set(study.drift_methods)
+    assert (methods["lora_r2"].epochs, methods["lora_r2_short"].epochs, training.epochs) == (None, 1, 2)
+
+
 def test_checkpoints_are_grouped_into_jobs():
     study = Study(load({"training": {"checkpoints": 5}, "execution": {"checkpoints_per_job": 2}}))
     assert [len(job.checkpoints) for job in study.circuit_jobs] == [0, 2, 2, 1]
