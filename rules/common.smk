@@ -2,6 +2,7 @@
 # Everything here runs at parsing, again in each cluster job, so it imports no torch.
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError

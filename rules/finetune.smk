@@ -14,7 +14,7 @@ rule finetune:
     log:
         "<logs>/finetune/{model}/{task}/{method}/seed-{seed}.log",
     benchmark:
-        f"{study.run}/benchmark.tsv"
+        study.benchmark
     conda:
         "../environment.yml"
     threads: threads_for
