@@ -97,6 +97,24 @@ rule tabulate_training_cost:
         "../workflow_scripts/tabulate_training_cost.py"
 
 
+rule tabulate_learning_rates:
+    input:
+        trials=study.of_runs(study.trials, study.tuned_runs),
+    output:
+        **table_files("learning_rates"),
+    log:
+        "<logs>/tabulate_learning_rates.log",
+    conda:
+        "../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        provenance=code_of("tabulate_learning_rates"),
+    script:
+        "../workflow_scripts/tabulate_learning_rates.py"
+
+
 rule tables:
     input:
         [f"{study.results}/tables/{name}.csv" for name in study.tables],

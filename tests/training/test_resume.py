@@ -41,6 +41,7 @@ def run(manifest, folder, method, training=TRAINING, train_seed=0, origin=ORIGIN
     write_table(folder / "test.parquet", examples(20, seed=1), "examples", ORIGIN)
     finetune.main(
         manifest=manifest, train=folder / "train.parquet", test=folder / "test.parquet", adapter_config=None,
+        trials=None,
         checkpoints=[folder / "run" / "checkpoints" / f"{number:02d}" for number in range(training.checkpoints + 1)],
         training_log=folder / "run" / "training_log.parquet", accuracy=folder / "run" / "accuracy.parquet",
         method=method, training=training, seed=0, device="cpu", resume=folder / "run" / ".resume", provenance=origin,

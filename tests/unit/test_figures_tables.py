@@ -11,6 +11,7 @@ from figure_tables import MadeUpStudy
 import tabulate_base_accuracy
 import tabulate_change_rates
 import tabulate_critical_layers
+import tabulate_learning_rates
 import tabulate_method_accuracy
 import tabulate_training_cost
 from circuitdrift.figures.costs import read_seconds, training_cost
@@ -145,6 +146,23 @@ def test_a_measurement_without_seconds_is_named(tmp_path: Path, content: str) ->
     path.write_text(content)
     with pytest.raises(FigureDataError, match=r"benchmark\.tsv: no seconds"):
         read_seconds([path], [{"model": "m", "task": "t", "method": "x", "seed": 0}])
+
+
+def test_every_learning_rate_is_listed_and_a_diverged_one_named(study: MadeUpStudy, tmp_path: Path) -> None:
+    paths = []
+    for method in ("lora_r2", "lora_r16"):
+        trials = pd.DataFrame({"factor": [0.5, 1.0, 4.0], "learning_rate": [0.0015, 0.003, 0.012], "n": 50})
+        trials = trials.assign(accuracy=[0.25, 0.5, None], lower=[0.2, 0.4, None], upper=[0.3, 0.6, None])
+        trials = trials.assign(loss=[1.0, 0.5, None], chosen=[False, True, False])
+        paths.append(study.write("trials", trials, "trials", model="m", task="lcm", method=method))
+    tabulate_learning_rates.main(trials=paths, **outputs(tmp_path))
+    text = (tmp_path / "table.md").read_text()
+    assert "| LCM | LoRA r=16 | 1 | 0.003 | 50.0 [40.0, 60.0] | 0.500 | yes |" in text
+    assert "| LCM | LoRA r=2 | 4 | 0.012 | diverged | \N{EN DASH} |  |" in text
+    assert "3 trials for each method" in text
+    numbers = pd.read_csv(tmp_path / "table.csv")
+    assert numbers.groupby("method")["chosen"].sum().tolist() == [1, 1]
+    assert numbers["accuracy"].isna().sum() == 2
 
 
 def test_special_characters_are_escaped() -> None:

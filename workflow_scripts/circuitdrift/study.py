@@ -118,6 +118,11 @@ class Study:
         return f"{self.run}/benchmark.tsv"
 
     @property
+    def trials(self) -> str:
+        """Pattern of the table of a search for a learning rate."""
+        return f"{self.results}/learning_rates/{{model}}/{{task}}/{{method}}/trials.parquet"
+
+    @property
     def circuits(self) -> str:
         """Pattern of the folder that holds a run's circuits, one folder for each checkpoint."""
         return f"{self.results}/circuits/{{model}}/{{task}}/{{method}}/seed-{{seed}}"
@@ -207,6 +212,11 @@ class Study:
         return tuple(r for r in self.runs if isinstance(methods[r.method], CircuitLoraMethod | RandomLoraMethod))
 
     @cached_property
+    def tuned_runs(self) -> tuple[Run, ...]:
+        """Runs whose learning rate is searched for: all or none."""
+        return self.runs if self.config.learning_rate_search.rates else ()
+
+    @cached_property
     def figures(self) -> tuple[str, ...]:
         """Names of the figures that the study has the data for."""
         of_runs = ("method_accuracy",) if self.runs else ()
@@ -226,6 +236,7 @@ class Study:
             *(("method_accuracy", "base_accuracy", "training_cost") if self.runs else ()),
             *(("change_rates",) if self.drift_runs else ()),
             *(("critical_layers",) if self.allocated_runs else ()),
+            *(("learning_rates",) if self.tuned_runs else ()),
         )
 
     @cached_property

@@ -262,6 +262,51 @@ def training_cost(cost: pd.DataFrame) -> Table:
     return Table("Training cost", note, cost, _layout(rows))
 
 
+def learning_rates(trials: pd.DataFrame) -> Table:
+    """Every learning rate that was tried, by task and method.
+
+    Args:
+        trials: trials tables with model, task and method.
+    """
+    rows = []
+    for row in trials.to_dict("records"):
+        diverged = pd.isna(row["accuracy"])
+        accuracy = [100 * row[column] for column in ("accuracy", "lower", "upper")]
+        rows.append(
+            {
+                "Model": row["model"],
+                "Task": task_label(row["task"]),
+                "Method": method_label(row["method"]),
+                "Factor": f"{row['factor']:g}",
+                "Learning rate": f"{row['learning_rate']:.3g}",
+                "Validation accuracy (%)": "diverged" if diverged else _percent_with_interval(*accuracy),
+                "Validation loss": _EMPTY if diverged else f"{row['loss']:.3f}",
+                "Chosen": "yes" if row["chosen"] else "",
+            }
+        )
+    counts = _counts_phrase(trials.groupby(["model", "task", "method"], sort=False).size())
+    note = (
+        f"{counts} trials for each method, at multiples (factor) of its own learning rate, trained on a part of the "
+        f"train split and judged by the {_counts_phrase(trials['n'])} prompts held out of it, with 95 % Wilson "
+        "intervals. Chosen: highest accuracy, then lowest loss in nats per answer token, then lowest rate. Test "
+        "prompts and the study's seeds have no part in it."
+    )
+    columns = [
+        "model",
+        "task",
+        "method",
+        "factor",
+        "learning_rate",
+        "n",
+        "accuracy",
+        "lower",
+        "upper",
+        "loss",
+        "chosen",
+    ]
+    return Table("Learning rates tried", note, trials[columns], _layout(rows))
+
+
 def _mean_overlap(row: dict[Hashable, Any], sets: pd.DataFrame, differing: str, keys: list[str]) -> str:
     """Mean size of the intersection with the sets that differ from ``row`` in one key only."""
     alike = sets

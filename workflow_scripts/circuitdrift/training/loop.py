@@ -40,6 +40,10 @@ class TrainingError(ValueError):
     """A run that cannot be done as configured, or that has broken down; the message names the fix."""
 
 
+class DivergenceError(TrainingError):
+    """A loss or a gradient that is not finite."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """Everything that determines a run beside the model and the data.
@@ -150,7 +154,7 @@ def fine_tune(
         whether it was stopped in between or not.
 
     Raises:
-        TrainingError: a loss or a gradient is not finite; weights are left as they were before that step.
+        DivergenceError: a loss or a gradient is not finite; weights are left as they were before that step.
     """
     network = causal_lm(model)
     optimizer = _optimizer(network, plan)
@@ -258,7 +262,7 @@ def _parts(batch: Batch, size: int) -> Iterator[Batch]:
 
 def _check_finite(loss: float, norm: float, step: int, example_ids: Int[np.ndarray, " batch"]) -> None:
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise TrainingError(
+        raise DivergenceError(
             f"step {step}: the loss is {loss} and the gradient norm {norm} on the examples with example_id "
             f"{sorted(int(number) for number in example_ids)}; lower the method's learning_rate (or "
             "training.learning_rate_lora, training.learning_rate_full), or set training.precision to float32"
