@@ -133,7 +133,7 @@ def test_learning_rates_are_searched_for_once_for_each_method_where_the_config_s
     assert not any("test.parquet" in line for line in searched)
     without = workflow.call("--dry-run").stdout
     assert "rule finetune:" in without
-    assert "learning_rate" not in without
+    assert re.findall(r"rule search_learning_rate|trials\.parquet|tables/learning_rates", without) == []
 
 
 def test_a_config_of_nothing_but_empty_sections_is_a_study_of_nothing(workflow, tmp_path):
