@@ -2,8 +2,8 @@
 #
 #   snakemake --cores 2                                      the default study, config.yaml
 #   snakemake --cores 2 --configfile configs/smoke.yaml      another study; its file stands alone
-#   snakemake --cores 2 circuits                             up to one stage: models data runs circuits drift allocations
-#                                                            figures tables imports exports
+#   snakemake --cores 2 circuits                             up to one stage: models data learning_rates runs circuits
+#                                                            drift allocations figures tables imports exports
 #   snakemake --cores 2 results/embedded/figures/change_rates.svg      or any single file
 from snakemake.utils import min_version
 
@@ -16,6 +16,7 @@ report: "docs/captions/workflow.rst"
 include: "rules/common.smk"
 include: "rules/models.smk"
 include: "rules/data.smk"
+include: "rules/learning_rates.smk"
 include: "rules/finetune.smk"
 include: "rules/circuits.smk"
 include: "rules/drift.smk"

@@ -13,6 +13,8 @@ for job in study.circuit_jobs:
             scores=job.files("scores.safetensors"),
         log:
             f"<logs>/score_edges/{job.log_name}.log",
+        benchmark:
+            job.scoring_benchmark
         conda:
             "../environment.yml"
         threads: threads_for

@@ -2,6 +2,7 @@
 # Everything here runs at parsing, again in each cluster job, so it imports no torch.
 import re
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -93,11 +94,26 @@ def memory_for(small, large):
     return memory
 
 
-def ranks_of_run(wildcards):
+def ranks_of(model, task, method, seed):
     """The allocation of ranks that a method trains with; none where all layers have the same."""
-    if wildcards.method in study.methods_of("circuit_lora") + study.methods_of("random_lora"):
-        return f"{study.allocation}/adapter_config.json".format(name=wildcards.method, **wildcards)
+    if method in study.methods_of("circuit_lora") + study.methods_of("random_lora"):
+        return f"{study.allocation}/adapter_config.json".format(model=model, task=task, name=method, seed=seed)
     return []
+
+
+def ranks_of_run(wildcards):
+    """The allocation of ranks of a run."""
+    return ranks_of(**wildcards)
+
+
+def ranks_of_search(wildcards):
+    """The allocation of ranks that learning rates are tried with: that of the study's first seed."""
+    return ranks_of(**wildcards, seed=study.config.seeds[0])
+
+
+def trials_of_run(wildcards):
+    """The search that a run has its learning rate from; none where the configured rates are taken."""
+    return study.trials.format(**wildcards) if study.tuned_runs else []
 
 
 def imported_tables(wildcards, file):

@@ -7,6 +7,7 @@ rule finetune:
         train=f"{study.data}/train.parquet",
         test=f"{study.data}/test.parquet",
         adapter_config=ranks_of_run,
+        trials=trials_of_run,
     output:
         checkpoints=[directory(f"{study.run}/checkpoints/{name}") for name in ("00", *study.checkpoints)],
         training_log=f"{study.run}/training_log.parquet",
@@ -14,7 +15,7 @@ rule finetune:
     log:
         "<logs>/finetune/{model}/{task}/{method}/seed-{seed}.log",
     benchmark:
-        f"{study.run}/benchmark.tsv"
+        study.benchmark
     conda:
         "../environment.yml"
     threads: threads_for

@@ -91,6 +91,48 @@ rule tabulate_faithfulness_areas:
         "../workflow_scripts/tabulate_faithfulness_areas.py"
 
 
+rule tabulate_training_cost:
+    input:
+        accuracy=accuracies,
+        training_log=study.of_runs(f"{study.run}/training_log.parquet", study.runs),
+        benchmarks=study.of_runs(study.benchmark, study.runs),
+        scoring_benchmarks=[path for _, path in study.phase_1_scorings],
+    output:
+        **table_files("training_cost"),
+    log:
+        "<logs>/tabulate_training_cost.log",
+    conda:
+        "../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        benchmarked=[asdict(run) for run in study.runs],
+        scored=[asdict(run) for run, _ in study.phase_1_scorings],
+        phase_1=study.phase_1,
+        provenance=code_of("tabulate_training_cost"),
+    script:
+        "../workflow_scripts/tabulate_training_cost.py"
+
+
+rule tabulate_learning_rates:
+    input:
+        trials=study.of_runs(study.trials, study.tuned_runs),
+    output:
+        **table_files("learning_rates"),
+    log:
+        "<logs>/tabulate_learning_rates.log",
+    conda:
+        "../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        provenance=code_of("tabulate_learning_rates"),
+    script:
+        "../workflow_scripts/tabulate_learning_rates.py"
+
+
 rule tables:
     input:
         [f"{study.results}/tables/{name}.csv" for name in study.tables],

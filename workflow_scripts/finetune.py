@@ -1,5 +1,6 @@
 """Fine-tune a model on a task, saving a checkpoint and measuring its accuracy at uniform steps."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from circuitdrift import stage
@@ -12,6 +13,7 @@ from circuitdrift.training.adapters import base_model_name, causal_lm, parameter
 from circuitdrift.training.checkpoints import save_checkpoint
 from circuitdrift.training.evaluation import Score, accuracy_table, evaluate
 from circuitdrift.training.examples import Examples
+from circuitdrift.training.learning_rates import chosen_rate
 from circuitdrift.training.loop import TrainingError, fine_tune, plan_run
 from circuitdrift.training.preparation import prepare_model
 from circuitdrift.training.resume import ResumeFolder, identity_of_run
@@ -23,6 +25,7 @@ def main(
     train: Path,
     test: Path,
     adapter_config: Path | None,
+    trials: Path | None,
     checkpoints: list[Path],
     training_log: Path,
     accuracy: Path,
@@ -40,6 +43,7 @@ def main(
         train: the split to train on.
         test: the split to measure accuracy on.
         adapter_config: the allocated ranks, for the methods that have any.
+        trials: the search for the method's learning rate, where there is one; it replaces the configured rate.
         checkpoints: checkpoint folders, from 00 (before any step) to the end of the run.
         training_log: table to write.
         accuracy: table to write.
@@ -58,12 +62,14 @@ def main(
     origin = provenance.with_seed(seed).on(target, precision)
     train_examples, test_examples = (Examples(read_table(split, "examples"), target) for split in (train, test))
     plan = plan_run(method, training, len(train_examples), precision, seed)
+    if trials:
+        plan = replace(plan, learning_rate=chosen_rate(trials))
     base = load_model(manifest, target)
     dtype = base.dtype
     name, alpha = base_model_name(manifest), training.lora_alpha_per_rank
     model = prepare_model(base, name, method, alpha, adapter_config, train_examples, plan.steps, seed)
     settings = {"method": method.model_dump(mode="json"), "training": training.model_dump(mode="json")}
-    identity = identity_of_run(origin, settings, [manifest, train, test, adapter_config])
+    identity = identity_of_run(origin, settings, [manifest, train, test, adapter_config, trials])
     states = ResumeFolder(resume, identity, checkpoints, origin)
 
     def at_checkpoint(number: int) -> Score:

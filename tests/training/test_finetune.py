@@ -51,6 +51,7 @@ def run(manifest, folder, method, seed=0, adapter_config=None, training=TRAINING
         train=folder / "train.parquet",
         test=folder / "test.parquet",
         adapter_config=adapter_config,
+        trials=None,
         checkpoints=[folder / "checkpoints" / f"{number:02d}" for number in range(training.checkpoints + 1)],
         training_log=folder / "training_log.parquet",
         accuracy=folder / "accuracy.parquet",
@@ -308,7 +309,8 @@ def test_checkpoint_folders_that_do_not_fit_the_configuration_are_refused(tmp_pa
     manifest = save(neox(), tmp_path / "models" / "tiny")
     with pytest.raises(ValueError, match=r"training\.checkpoints asks for"):
         finetune.main(
-            manifest=manifest, train=tmp_path, test=tmp_path, adapter_config=None, checkpoints=[tmp_path / "00"],
-            training_log=tmp_path, accuracy=tmp_path, method=FullMethod(kind="full"), training=TRAINING, seed=0,
+            manifest=manifest, train=tmp_path, test=tmp_path, adapter_config=None, trials=None,
+            checkpoints=[tmp_path / "00"], training_log=tmp_path, accuracy=tmp_path,
+            method=FullMethod(kind="full"), training=TRAINING, seed=0,
             device="cpu", resume=tmp_path / ".resume", provenance=ORIGIN,
         )  # fmt: skip

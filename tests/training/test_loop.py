@@ -96,9 +96,11 @@ def test_loss_and_gradient_equal_those_of_a_padded_batch(make, instruction, micr
     expected.backward()
     slow = {name: parameter.grad.clone() for name, parameter in model.named_parameters()}
     model.zero_grad()
-    found, tokens = accumulate_gradients(model, Examples(table, CPU), np.arange(13), micro_batch_size, torch.float32)
+    found, batches = accumulate_gradients(model, Examples(table, CPU), np.arange(13), micro_batch_size, torch.float32)
     assert found.item() == pytest.approx(expected.item(), rel=1e-5)
-    assert tokens == sum(len(row.clean_ids) + len(row.answer_ids) - 1 for row in table.itertuples())
+    assert sum(batch.tokens.numel() for batch in batches) == sum(
+        len(row.clean_ids) + len(row.answer_ids) - 1 for row in table.itertuples()
+    )
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.grad, slow[name], rtol=1e-4, atol=1e-6)
 

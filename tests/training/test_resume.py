@@ -45,6 +45,7 @@ def run(manifest, folder, method, training=TRAINING, train_seed=0, origin=ORIGIN
     write_table(folder / "test.parquet", examples(20, seed=1), "examples", ORIGIN)
     finetune.main(
         manifest=manifest, train=folder / "train.parquet", test=folder / "test.parquet", adapter_config=None,
+        trials=None,
         checkpoints=[folder / "run" / "checkpoints" / f"{number:02d}" for number in range(training.checkpoints + 1)],
         training_log=folder / "run" / "training_log.parquet", accuracy=folder / "run" / "accuracy.parquet",
         method=method, training=training, seed=0, device="cpu", resume=folder / "run" / ".resume", provenance=origin,
@@ -229,9 +230,9 @@ def test_a_run_that_breaks_down_keeps_what_it_had_done(manifest, tmp_path, monke
     accumulate, steps = loop.accumulate_gradients, []
 
     def break_down_at_step_6(*arguments):
-        loss, tokens = accumulate(*arguments)
+        loss, batches = accumulate(*arguments)
         steps.append(loss)
-        return (loss * float("nan") if len(steps) == 6 else loss), tokens
+        return (loss * float("nan") if len(steps) == 6 else loss), batches
 
     expected = run(manifest, tmp_path / "uninterrupted", METHODS["lora"])
     with monkeypatch.context() as patch:

@@ -67,6 +67,17 @@ class MadeUpStudy:
             paths.append(self.write("accuracy", table, "accuracy", **run))
         return paths
 
+    def training_logs(self) -> list[Path]:
+        """Three steps a run: 100, 200 and 300 tokens, and thrice as many FLOPs as tokens times the method's rank."""
+        paths = []
+        for run in self.runs():
+            rank = int(run["method"].rsplit("r", 1)[-1].split("_")[-1])
+            tokens = np.array([100, 200, 300]) + int(run["seed"])
+            table = pd.DataFrame({"step": [1, 2, 3], "epoch": 0.1, "loss": 1.0, "learning_rate": 0.1})
+            table = table.assign(gradient_norm=1.0, tokens=tokens, seconds=np.nan, flops=3 * rank * tokens)
+            paths.append(self.write("training_log", table, "training_log", **run))
+        return paths
+
     def faithfulness(self) -> list[Path]:
         paths = []
         bases = [{"model": m, "task": t, "checkpoint": "00"} for m, t in product(self.models, self.tasks)]

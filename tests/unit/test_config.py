@@ -70,6 +70,18 @@ def test_relative_paths_are_relative_to_the_config_file():
         ({"tasks": {"t": 3}}, ["tasks.t"]),
         ({"circuit": {"steps": 1}}, ["circuit", "quadrature"]),
         ({"seeds": [1, 1]}, ["seeds", "twice"]),
+        ({"learning_rate_search": {"rates": None}}, ["learning_rate_search.rates", "None"]),
+        ({"learning_rate_search": {"rates": [1]}}, ["learning_rate_search", "[1.0]", "two factors or more"]),
+        ({"learning_rate_search": {"rates": [1, 3, 1]}}, ["learning_rate_search", "twice"]),
+        ({"learning_rate_search": {"rates": [1, -3]}}, ["learning_rate_search.rates.1", "greater than 0", "-3"]),
+        ({"learning_rate_search": {"rates": [1, 0]}}, ["learning_rate_search.rates.1", "greater than 0"]),
+        ({"learning_rate_search": {"rates": [1, float("inf")]}}, ["learning_rate_search.rates.1", "finite"]),
+        ({"learning_rate_search": {"validation_share": 1}}, ["learning_rate_search.validation_share", "less than 1"]),
+        ({"learning_rate_search": {"factors": [1, 3]}}, ["learning_rate_search.factors", "unknown key"]),
+        (
+            {"seeds": [0, 7], "learning_rate_search": {"rates": [1, 3], "seed": 7}},
+            ["learning_rate_search.seed", "7", "seeds [0, 7]"],
+        ),
         ({"imports": {"i": {**IMPORT, "polcy": "x"}}}, ["imports.i.polcy", "'policy'"]),
         ({"imports": {"i": {**IMPORT, "format": "eap"}}}, ["imports.i.format", "'eap-json'", "'eap'"]),
         ({"imports": {"i": {"checkpoints": CHECKPOINTS}}}, ["imports.i.format", "missing"]),
@@ -142,6 +154,30 @@ def test_phase_1_always_has_circuits():
     }
     study = Study(load({"methods": methods, "drift": {"methods": ["r4"]}}))
     assert study.drift_methods == ("r2", "r4")
+
+
+def test_phase_1_may_be_shorter_than_the_other_runs():
+    study = read_study(ROOT / "configs" / "methods.yaml")
+    methods, training = study.config.methods, study.config.training
+    phase_1 = {name: methods[name].phase_1 for name in ("circuit_lora", "circuit_lora_short")}
+    assert phase_1 == {"circuit_lora": "lora_r2", "circuit_lora_short": "lora_r2_short"}
+    assert set(phase_1.values()) <= set(study.drift_methods)
+    assert (methods["lora_r2"].epochs, methods["lora_r2_short"].epochs, training.epochs) == (None, 1, 2)
+
+
+def test_learning_rates_are_searched_for_only_with_a_grid():
+    sections = {
+        "models": {"m": {"source": "scratch"}},
+        "tasks": {"t": {"family": "lcm"}},
+        "methods": {"a": {"kind": "lora", "rank": 1}, "b": {"kind": "full"}},
+        "seeds": [0, 7],
+    }
+    off = Study(load({**sections, "learning_rate_search": {"rates": [], "seed": 7}}))
+    assert (off.tuned_runs, "learning_rates" in off.tables) == ((), False)
+    on = Study(load({**sections, "learning_rate_search": {"rates": [0.5, 1, 2]}}))
+    assert "learning_rates" in on.tables
+    searches = [f"results/embedded/learning_rates/m/t/{method}/trials.parquet" for method in "ab"]
+    assert on.of_runs(on.trials, on.tuned_runs) == searches
 
 
 def test_checkpoints_are_grouped_into_jobs():

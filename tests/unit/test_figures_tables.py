@@ -12,9 +12,14 @@ import tabulate_base_accuracy
 import tabulate_change_rates
 import tabulate_critical_layers
 import tabulate_faithfulness_areas
+import tabulate_learning_rates
 import tabulate_method_accuracy
+import tabulate_training_cost
+from circuitdrift.figures.costs import read_seconds, training_cost
 from circuitdrift.figures.tables import Table, as_latex, as_markdown, critical_layers, escape_latex
+from circuitdrift.figures.tidy import FigureDataError
 from circuitdrift.provenance import Provenance
+from circuitdrift.storage import read_tables
 
 
 @pytest.fixture
@@ -90,6 +95,85 @@ def test_overlap_counts_layers_that_both_sets_hold() -> None:
     assert row["Shared with other tasks"] == "1.0 of 3"
     assert row["Shared with other seeds"] == "\N{EN DASH}"
     assert "LCM and Mul/Div 2.0; LCM and Own 0.0" in table.note
+
+
+def benchmark(path: Path, seconds: float) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:01\t12.5\n")
+    return path
+
+
+def test_training_cost_adds_phase_1_and_its_scoring(study: MadeUpStudy, tmp_path: Path) -> None:
+    runs = [{**run, "seed": int(run["seed"])} for run in study.runs()]
+    scored = [run for run in runs if run["method"] == "lora_r2" for _ in range(2)]
+    own_seconds = {"lora_r16": 16.0, "lora_r2": 2.0, "circuit_lora_8_32": 40.0}
+    tabulate_training_cost.main(
+        accuracy=study.accuracy(),
+        training_log=study.training_logs(),
+        benchmarks=[benchmark(tmp_path / f"{n}.tsv", own_seconds[run["method"]]) for n, run in enumerate(runs)],
+        scoring_benchmarks=[benchmark(tmp_path / f"scored-{n}.tsv", 100.0) for n, _ in enumerate(scored)],
+        benchmarked=runs,
+        scored=scored,
+        phase_1={"circuit_lora_8_32": "lora_r2"},
+        **outputs(tmp_path),
+    )
+    numbers = pd.read_csv(tmp_path / "table.csv")
+    assert len(numbers) == 2 * 3 * (2 + 1)
+    own, both = (
+        numbers[numbers["method"] == method].set_index(["task", "statistic", "seed"])
+        for method in ("lora_r2", "circuit_lora_8_32")
+    )
+    for task in study.tasks:
+        alone, added = own.loc[(task, "seed", 1)], both.loc[(task, "seed", 1)]
+        assert alone[["tokens", "flops", "seconds"]].tolist() == [301, 6 * 301, 2]
+        assert alone[["total_tokens", "total_flops", "total_seconds"]].tolist() == [301, 6 * 301, 2]
+        assert added[["tokens", "flops", "seconds"]].tolist() == [301, 96 * 301, 40]
+        assert added[["total_tokens", "total_flops", "total_seconds"]].tolist() == [602, 102 * 301, 40 + 2 + 200]
+        mean = numbers[(numbers["statistic"] == "mean") & (numbers["task"] == task)].set_index("method")
+        assert mean.loc["circuit_lora_8_32", "total_tokens"] == (600 + 602) / 2
+        assert mean.loc["lora_r16", "total_seconds"] == 16
+    text = (tmp_path / "table.md").read_text()
+    line = next(line for line in text.splitlines() if "CircuitLoRA" in line and "LCM" in line)
+    assert line.endswith("| 300 | 2.88e+04 | 40.0 | LoRA r=2 | 601 | 3.07e+04 | 242.0 |")
+    assert "mean over 2 seeds" in text.lower()
+
+
+def test_training_cost_of_a_study_without_a_phase_1_is_its_own(study: MadeUpStudy, tmp_path: Path) -> None:
+    runs = [{**run, "seed": int(run["seed"])} for run in study.runs()]
+    files = [benchmark(tmp_path / f"{n}.tsv", 1.0) for n, _ in enumerate(runs)]
+    logs = read_tables(study.training_logs(), "training_log")
+    accuracy = read_tables(study.accuracy(), "accuracy")
+    cost = training_cost(accuracy, logs, read_seconds(files, runs), read_seconds([], []), {})
+    for name in ("tokens", "flops", "seconds"):
+        assert (cost[f"total_{name}"] == cost[name]).all()
+    assert cost["seconds"].eq(1).all()
+    with pytest.raises(FigureDataError, match="'flops'"):
+        training_cost(accuracy, logs.drop(columns="flops"), read_seconds(files, runs), read_seconds([], []), {})
+
+
+@pytest.mark.parametrize("content", ["h:m:s\n0:00:01\n", "s\tio\nNA\t1\n", "s\tio\n-\t1\n"])
+def test_a_measurement_without_seconds_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "benchmark.tsv"
+    path.write_text(content)
+    with pytest.raises(FigureDataError, match=r"benchmark\.tsv: no seconds"):
+        read_seconds([path], [{"model": "m", "task": "t", "method": "x", "seed": 0}])
+
+
+def test_every_learning_rate_is_listed_and_a_diverged_one_named(study: MadeUpStudy, tmp_path: Path) -> None:
+    paths = []
+    for method in ("lora_r2", "lora_r16"):
+        trials = pd.DataFrame({"factor": [0.5, 1.0, 4.0], "learning_rate": [0.0015, 0.003, 0.012], "n": 50})
+        trials = trials.assign(accuracy=[0.25, 0.5, None], lower=[0.2, 0.4, None], upper=[0.3, 0.6, None])
+        trials = trials.assign(loss=[1.0, 0.5, None], chosen=[False, True, False])
+        paths.append(study.write("trials", trials, "trials", model="m", task="lcm", method=method))
+    tabulate_learning_rates.main(trials=paths, **outputs(tmp_path))
+    text = (tmp_path / "table.md").read_text()
+    assert "| LCM | LoRA r=16 | 1 | 0.003 | 50.0 [40.0, 60.0] | 0.500 | yes |" in text
+    assert "| LCM | LoRA r=2 | 4 | 0.012 | diverged | \N{EN DASH} |  |" in text
+    assert "3 trials for each method" in text
+    numbers = pd.read_csv(tmp_path / "table.csv")
+    assert numbers.groupby("method")["chosen"].sum().tolist() == [1, 1]
+    assert numbers["accuracy"].isna().sum() == 2
 
 
 def test_special_characters_are_escaped() -> None:

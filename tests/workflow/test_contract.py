@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ CONFIGS = [ROOT / "config.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
 TARGETS = [
     "models",
     "data",
+    "learning_rates",
     "runs",
     "circuits",
     "drift",
@@ -114,6 +116,24 @@ def test_parsing_imports_no_torch(tmp_path):
 def test_every_target_of_every_config_can_be_planned(workflow, config):
     result = workflow.call(*TARGETS, "--dry-run", config=config)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_learning_rates_are_searched_for_once_for_each_method_where_the_config_says_so(workflow, tmp_path):
+    smoke = (ROOT / "configs" / "smoke.yaml").read_text()
+    searching = tmp_path / "searching.yaml"
+    searching.write_text(smoke + "learning_rate_search: {rates: [0.5, 1, 2]}\n")
+    plan = workflow.call("--dry-run", config=searching).stdout
+    trials = sorted(re.findall(r"output: results/smoke/learning_rates/(\S+)/trials.parquet", plan))
+    methods = yaml.safe_load(smoke)["methods"]
+    assert trials == sorted(f"toy/add_sub_100/{method}" for method in methods)
+    # the ranks of an allocation are those of the study's first seed
+    searched = re.findall(r"rule search_learning_rate:\n\s+input: (.*)\n", plan)
+    allocations = [match for line in searched for match in re.findall(r"allocation/\S+/(seed-\d)/", line)]
+    assert allocations == ["seed-0", "seed-0"]
+    assert not any("test.parquet" in line for line in searched)
+    without = workflow.call("--dry-run").stdout
+    assert "rule finetune:" in without
+    assert re.findall(r"rule search_learning_rate|trials\.parquet|tables/learning_rates", without) == []
 
 
 def test_a_config_of_nothing_but_empty_sections_is_a_study_of_nothing(workflow, tmp_path):

@@ -120,6 +120,15 @@ def test_a_new_circuit_fraction_selects_again_but_does_not_score_again(smoke, ed
     assert not rules & (SCORING | MAKING - {"finetune"})
 
 
+def test_a_search_for_learning_rates_trains_again_and_makes_nothing_before_that_again(smoke, edited):
+    edited("configs/smoke.yaml", "study: smoke", "study: smoke\nlearning_rate_search: {rates: [0.5, 2]}")
+    result = smoke.call("--dry-run")
+    assert len(re.findall(r"^rule search_learning_rate:$", result.stdout + result.stderr, re.MULTILINE)) == 4
+    rules = smoke.rules_to_run()
+    assert rules >= {"finetune", "tabulate_learning_rates"}
+    assert not rules & (MAKING - {"finetune"} | {"score_edges_base"})
+
+
 def test_a_new_figure_style_redraws_figures_alone(smoke, edited):
     edited("configs/smoke.yaml", "study: smoke", "study: smoke\nfigures: {dpi: 80}")
     rules = smoke.rules_to_run()

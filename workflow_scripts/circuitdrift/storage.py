@@ -48,6 +48,18 @@ SCHEMAS: dict[str, pa.Schema] = {
             "seconds": pa.float64(),
         }
     ),
+    "trials": pa.schema(
+        {
+            "factor": pa.float64(),
+            "learning_rate": pa.float64(),
+            "n": pa.int32(),
+            "accuracy": pa.float64(),
+            "lower": pa.float64(),
+            "upper": pa.float64(),
+            "loss": pa.float64(),
+            "chosen": pa.bool_(),
+        }
+    ),
     "accuracy": pa.schema(
         {
             "checkpoint": pa.string(),

@@ -54,6 +54,11 @@ class CircuitJob:
         """The file of that name in each folder."""
         return [f"{folder}/{name}" for folder in self.folders]
 
+    @property
+    def scoring_benchmark(self) -> str:
+        """Snakemake's measurements of the job that scores the edges of these circuits, beside the first of them."""
+        return f"{self.folders[0]}/scoring_benchmark.tsv"
+
 
 def read_study(path: Path) -> Study:
     """Read and validate a config file.
@@ -105,6 +110,16 @@ class Study:
     def run(self) -> str:
         """Pattern of a run's folder."""
         return f"{self.results}/runs/{{model}}/{{task}}/{{method}}/seed-{{seed}}"
+
+    @property
+    def benchmark(self) -> str:
+        """Pattern of Snakemake's measurements of a fine-tuning job."""
+        return f"{self.run}/benchmark.tsv"
+
+    @property
+    def trials(self) -> str:
+        """Pattern of the table of a search for a learning rate."""
+        return f"{self.results}/learning_rates/{{model}}/{{task}}/{{method}}/trials.parquet"
 
     @property
     def circuits(self) -> str:
@@ -166,12 +181,17 @@ class Study:
         )
 
     @cached_property
+    def phase_1(self) -> dict[str, str]:
+        """The method that is the phase 1 of each method that has one."""
+        methods = self.config.methods
+        return {name: m.phase_1 for name, m in methods.items() if isinstance(m, CircuitLoraMethod)}
+
+    @cached_property
     def drift_methods(self) -> tuple[str, ...]:
         """Methods whose checkpoints' circuits are extracted: those configured, and every ``phase_1``."""
         config = self.config
-        phase_1 = {m.phase_1 for m in config.methods.values() if isinstance(m, CircuitLoraMethod)}
         wanted = config.methods if config.drift.methods == "all" else config.drift.methods
-        return tuple(name for name in config.methods if name in wanted or name in phase_1)
+        return tuple(name for name in config.methods if name in wanted or name in self.phase_1.values())
 
     @cached_property
     def drift_runs(self) -> tuple[Run, ...]:
@@ -179,10 +199,21 @@ class Study:
         return tuple(run for run in self.runs if run.method in self.drift_methods)
 
     @cached_property
+    def phase_1_scorings(self) -> tuple[tuple[Run, str], ...]:
+        """Each run that is a phase 1, with the measurements of each job that scored its circuits, 00 included."""
+        runs = [run for run in self.runs if run.method in self.phase_1.values()]
+        return tuple((run, _fill(job.scoring_benchmark, run)) for run in runs for job in self.circuit_jobs)
+
+    @cached_property
     def allocated_runs(self) -> tuple[Run, ...]:
         """Runs whose ranks differ between layers."""
         methods = self.config.methods
         return tuple(r for r in self.runs if isinstance(methods[r.method], CircuitLoraMethod | RandomLoraMethod))
+
+    @cached_property
+    def tuned_runs(self) -> tuple[Run, ...]:
+        """Runs whose learning rate is searched for: all or none."""
+        return self.runs if self.config.learning_rate_search.rates else ()
 
     @cached_property
     def figures(self) -> tuple[str, ...]:
@@ -202,9 +233,10 @@ class Study:
     def tables(self) -> tuple[str, ...]:
         """Names of the tables that the study has the data for."""
         return (
-            *(("method_accuracy", "base_accuracy") if self.runs else ()),
+            *(("method_accuracy", "base_accuracy", "training_cost") if self.runs else ()),
             *(("change_rates", "faithfulness_areas") if self.drift_runs else ()),
             *(("critical_layers",) if self.allocated_runs else ()),
+            *(("learning_rates",) if self.tuned_runs else ()),
         )
 
     @cached_property

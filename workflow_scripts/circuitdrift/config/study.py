@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from circuitdrift.config.circuits import Circuit, Drift, Faithfulness
 from circuitdrift.config.figures import Figures
 from circuitdrift.config.imports import ImportedCircuits
+from circuitdrift.config.learning_rates import LearningRateSearch
 from circuitdrift.config.methods import (
     CircuitLoraMethod,
     FullMethod,
@@ -40,6 +41,7 @@ class StudyConfig(Section):
     tasks: dict[Name, TaskConfig] = Field(default_factory=dict)
     methods: dict[Name, MethodConfig] = Field(default_factory=dict)
     training: Training = Training()
+    learning_rate_search: LearningRateSearch = LearningRateSearch()
     circuit: Circuit = Circuit()
     faithfulness: Faithfulness = Faithfulness()
     drift: Drift = Drift()
@@ -65,6 +67,12 @@ class StudyConfig(Section):
         ]
         if len(set(self.seeds)) != len(self.seeds):
             problems.append(f"seeds: {list(self.seeds)} names a seed twice; list each once")
+        search = self.learning_rate_search
+        if search.rates and search.seed in self.seeds:
+            problems.append(
+                f"learning_rate_search.seed: {search.seed} is a seed of the study, whose runs would repeat the tuning; "
+                f"choose one that is not in seeds {list(self.seeds)}"
+            )
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -264,6 +264,86 @@ def critical_layers(ranked: pd.DataFrame) -> Table:
     return Table("Critical layers", note.strip(), chosen[[*keys, "rank_order", "layer", "value"]], _layout(rows))
 
 
+def training_cost(cost: pd.DataFrame) -> Table:
+    """What each method's training costs by task, alone and with phase 1, beside its accuracy.
+
+    Args:
+        cost: from ``circuitdrift.figures.costs.training_cost``.
+    """
+    means = cost[cost["statistic"] == "mean"]
+    rows = [
+        {
+            "Model": row["model"],
+            "Task": task_label(row["task"]),
+            "Method": method_label(row["method"]),
+            "Trainable parameters": f"{row['trainable_parameters']:,.0f}",
+            "Accuracy (%)": f"{row['accuracy']:.1f}",
+            "Tokens": f"{row['tokens']:,.0f}",
+            "FLOPs": f"{row['flops']:.2e}",
+            "Seconds": f"{row['seconds']:,.1f}",
+            "Phase 1": method_label(row["phase_1"]) if pd.notna(row["phase_1"]) else _EMPTY,
+            "Tokens with phase 1": f"{row['total_tokens']:,.0f}",
+            "FLOPs with phase 1": f"{row['total_flops']:.2e}",
+            "Seconds with phase 1": f"{row['total_seconds']:,.1f}",
+        }
+        for row in means.to_dict("records")
+    ]
+    note = (
+        f"Mean over {_seeds_phrase(means)}. Tokens are those of the examples, FLOPs those of the matrix products of "
+        "training, forward and backward; tokens that all prompts begin with are run once for a whole batch. Seconds "
+        "are wall time of whole jobs on the machine at hand, start, evaluation and checkpoints included. With phase 1: "
+        "its fine-tuning, and in the seconds also the scoring of its circuits at all checkpoints, though the first and "
+        "the last are enough to rank layers. Not counted: FLOPs of scoring, what a method does before its first step, "
+        "the selection of circuits, a search for learning rates."
+    )
+    return Table("Training cost", note, cost, _layout(rows))
+
+
+def learning_rates(trials: pd.DataFrame) -> Table:
+    """Every learning rate that was tried, by task and method.
+
+    Args:
+        trials: trials tables with model, task and method.
+    """
+    rows = []
+    for row in trials.to_dict("records"):
+        diverged = pd.isna(row["accuracy"])
+        accuracy = [100 * row[column] for column in ("accuracy", "lower", "upper")]
+        rows.append(
+            {
+                "Model": row["model"],
+                "Task": task_label(row["task"]),
+                "Method": method_label(row["method"]),
+                "Factor": f"{row['factor']:g}",
+                "Learning rate": f"{row['learning_rate']:.3g}",
+                "Validation accuracy (%)": "diverged" if diverged else _percent_with_interval(*accuracy),
+                "Validation loss": _EMPTY if diverged else f"{row['loss']:.3f}",
+                "Chosen": "yes" if row["chosen"] else "",
+            }
+        )
+    counts = _counts_phrase(trials.groupby(["model", "task", "method"], sort=False).size())
+    note = (
+        f"{counts} trials for each method, at multiples (factor) of its own learning rate, trained on a part of the "
+        f"train split and judged by the {_counts_phrase(trials['n'])} prompts held out of it, with 95 % Wilson "
+        "intervals. Chosen: highest accuracy, then lowest loss in nats per answer token, then lowest rate. Test "
+        "prompts and the study's seeds have no part in it."
+    )
+    columns = [
+        "model",
+        "task",
+        "method",
+        "factor",
+        "learning_rate",
+        "n",
+        "accuracy",
+        "lower",
+        "upper",
+        "loss",
+        "chosen",
+    ]
+    return Table("Learning rates tried", note, trials[columns], _layout(rows))
+
+
 def _mean_overlap(row: dict[Hashable, Any], sets: pd.DataFrame, differing: str, keys: list[str]) -> str:
     """Mean size of the intersection with the sets that differ from ``row`` in one key only."""
     alike = sets

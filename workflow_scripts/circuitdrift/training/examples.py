@@ -16,6 +16,7 @@ import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn import functional
 from transformers import DynamicCache, PreTrainedModel
 
 
@@ -135,6 +136,13 @@ def last_logits(
         logits_to_keep=n_last,
     ).logits
     return logits.float()
+
+
+def answer_loss(model: PreTrainedModel, batch: Batch, precision: torch.dtype) -> Float[Tensor, ""]:
+    """Cross entropy in nats, summed over the batch's answer tokens; the pass runs in ``precision``."""
+    with torch.autocast(batch.tokens.device.type, dtype=precision, enabled=precision != torch.float32):
+        logits = answer_logits(model, batch)
+    return functional.cross_entropy(logits.flatten(0, 1), batch.answers.flatten(), reduction="sum")
 
 
 def _run_shared(model: PreTrainedModel, tokens: Int[Tensor, "sequence position"], n_shared: int) -> DynamicCache | None:

@@ -22,6 +22,7 @@ class LogRow:
         learning_rate: of this step.
         gradient_norm: before clipping.
         tokens: tokens run so far, this step included.
+        flops: floating-point operations so far, this step included (``circuitdrift.training.cost``).
         reward: share of the sampled answers that are right; None where the method samples none.
     """
 
@@ -31,6 +32,7 @@ class LogRow:
     learning_rate: float
     gradient_norm: float
     tokens: int
+    flops: int
     reward: float | None = None
 
 
@@ -55,6 +57,11 @@ class History:
     def tokens(self) -> int:
         """Tokens run so far."""
         return self.rows[-1].tokens if self.rows else 0
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations so far."""
+        return self.rows[-1].flops if self.rows else 0
 
     def log_table(self) -> pd.DataFrame:
         """The ``training_log`` table.

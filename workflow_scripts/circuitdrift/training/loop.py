@@ -25,15 +25,15 @@ import torch
 from jaxtyping import Float, Int
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PreTrainedModel
 
 from circuitdrift.compute import progress
 from circuitdrift.config.methods import FullMethod, GrpoMethod, MethodConfig, Training
-from circuitdrift.training.adalora import rank_schedule
+from circuitdrift.training.adalora import RankSchedule, rank_schedule
 from circuitdrift.training.adapters import causal_lm
+from circuitdrift.training.cost import ProductCounter, StepCost, count_step_cost
 from circuitdrift.training.evaluation import Score
-from circuitdrift.training.examples import Batch, Examples, answer_logits
+from circuitdrift.training.examples import Batch, Examples, answer_loss
 from circuitdrift.training.history import History, LogRow
 from circuitdrift.training.policy_gradient import accumulate_policy_gradients
 from circuitdrift.training.resume import ResumeFolder
@@ -44,6 +44,10 @@ logger = logging.getLogger(__name__)
 
 class TrainingError(ValueError):
     """A run that cannot be done as configured, or that has broken down; the message names the fix."""
+
+
+class DivergenceError(TrainingError):
+    """A loss or a gradient that is not finite."""
 
 
 @dataclass(frozen=True)
@@ -159,15 +163,15 @@ def fine_tune(
         whether it was stopped in between or not.
 
     Raises:
-        TrainingError: a loss or a gradient is not finite; weights are left as they were before that step.
+        DivergenceError: a loss or a gradient is not finite; weights are left as they were before that step.
     """
     network = causal_lm(model)
     optimizer = _optimizer(network, plan)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    accumulate = _accumulation(model, examples, plan)
-    torch.manual_seed(plan.seed)
     network.train()
     ranks = rank_schedule(model)
+    accumulate = _accumulation(model, examples, plan, ranks)
+    torch.manual_seed(plan.seed)
     state = TrainingState(network, optimizer, ranks)
     history = resume.restore(state) if resume else History()
 
@@ -200,7 +204,8 @@ def fine_tune(
         optimizer.zero_grad(set_to_none=True)
         epoch = step * plan.batch_size / len(examples)
         reward = None if result.reward is None else result.reward.item()
-        history.rows.append(LogRow(step, epoch, loss_value, rate, norm_value, history.tokens + result.tokens, reward))
+        tokens, flops = history.tokens + result.tokens, history.flops + result.flops
+        history.rows.append(LogRow(step, epoch, loss_value, rate, norm_value, tokens, flops, reward))
         if step in plan.checkpoint_steps:
             take_checkpoint()
             save_state()
@@ -236,28 +241,35 @@ class StepResult(NamedTuple):
     Attributes:
         loss: the loss whose gradient it is.
         tokens: how many were run.
+        flops: floating-point operations (``circuitdrift.training.cost``).
         reward: mean reward of the sampled answers; None where none are sampled.
     """
 
     loss: Float[Tensor, ""]
     tokens: int
+    flops: int
     reward: Float[Tensor, ""] | None = None
 
 
 def _accumulation(
-    model: PreTrainedModel | PeftModel, examples: Examples, plan: Plan
+    model: PreTrainedModel | PeftModel, examples: Examples, plan: Plan, ranks: RankSchedule | None
 ) -> Callable[[int, Int[np.ndarray, " batch"]], StepResult]:
     """What adds the gradient of a step, on its rows, to the gradients of a run's parameters."""
-    passes = plan.micro_batch_size, plan.precision
+    network, passes = causal_lm(model), (plan.micro_batch_size, plan.precision)
 
-    def supervised(_step: int, rows: Int[np.ndarray, " batch"]) -> StepResult:
-        return StepResult(*accumulate_gradients(causal_lm(model), examples, rows, *passes))
+    def supervised(cost: StepCost, _step: int, rows: Int[np.ndarray, " batch"]) -> StepResult:
+        loss, batches = accumulate_gradients(network, examples, rows, *passes)
+        return StepResult(loss, sum(batch.tokens.numel() for batch in batches), cost.of(batches))
 
     def reinforced(method: GrpoMethod, step: int, rows: Int[np.ndarray, " batch"]) -> StepResult:
-        seed = plan.seed, step
-        return StepResult(*accumulate_policy_gradients(cast(PeftModel, model), examples, rows, method, *passes, seed))
+        adapted, seed = cast(PeftModel, model), (plan.seed, step)
+        with ProductCounter() as counter:
+            loss, tokens, reward = accumulate_policy_gradients(adapted, examples, rows, method, *passes, seed)
+        return StepResult(loss, tokens, counter.flops, reward)
 
-    return supervised if plan.grpo is None else partial(reinforced, plan.grpo)
+    if plan.grpo is not None:
+        return partial(reinforced, plan.grpo)
+    return partial(supervised, count_step_cost(network, examples, *passes, ranks))
 
 
 def accumulate_gradients(
@@ -266,27 +278,23 @@ def accumulate_gradients(
     rows: Int[np.ndarray, " batch"],
     micro_batch_size: int,
     precision: torch.dtype,
-) -> tuple[Float[Tensor, ""], int]:
+) -> tuple[Float[Tensor, ""], list[Batch]]:
     """Add the gradient of the mean loss per answer token over the chosen rows to the parameters' gradients.
 
     The rows are run in passes of one length and of at most ``micro_batch_size`` rows. Each pass counts by its answer
     tokens, so the gradient is that of the whole batch, whatever the passes.
 
     Returns:
-        The loss, and the number of tokens that were run.
+        The loss, and the batches that were run.
     """
     batches = [part for batch in examples.select(rows) for part in _parts(batch, micro_batch_size)]
     n_answers = sum(batch.answers.numel() for batch in batches)
-    device = batches[0].tokens.device
-    total = torch.zeros((), device=device)
+    total = torch.zeros((), device=batches[0].tokens.device)
     for batch in batches:
-        with torch.autocast(device.type, dtype=precision, enabled=precision != torch.float32):
-            logits = answer_logits(network, batch)
-        summed = functional.cross_entropy(logits.flatten(0, 1), batch.answers.flatten(), reduction="sum")
-        loss = summed / n_answers
+        loss = answer_loss(network, batch, precision) / n_answers
         torch.autograd.backward(loss)
         total += loss.detach()
-    return total, sum(batch.tokens.numel() for batch in batches)
+    return total, batches
 
 
 def _parts(batch: Batch, size: int) -> Iterator[Batch]:
@@ -300,7 +308,7 @@ def _parts(batch: Batch, size: int) -> Iterator[Batch]:
 
 def _check_finite(loss: float, norm: float, step: int, example_ids: Int[np.ndarray, " batch"]) -> None:
     if not (math.isfinite(loss) and math.isfinite(norm)):
-        raise TrainingError(
+        raise DivergenceError(
             f"step {step}: the loss is {loss} and the gradient norm {norm} on the examples with example_id "
             f"{sorted(int(number) for number in example_ids)}; lower the method's learning_rate (or "
             "training.learning_rate_lora, training.learning_rate_full), or set training.precision to float32"

@@ -1,0 +1,75 @@
+"""Try a method's learning rates on a task, each on the same part of the train split, and choose by the rest of it."""
+
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from circuitdrift import stage
+from circuitdrift.compute import resolve_device, resolve_precision
+from circuitdrift.config.learning_rates import LearningRateSearch
+from circuitdrift.config.methods import MethodConfig, Training
+from circuitdrift.models.loading import load_model
+from circuitdrift.provenance import Provenance
+from circuitdrift.storage import read_table, write_table
+from circuitdrift.training.adapters import base_model_name, causal_lm
+from circuitdrift.training.evaluation import Score, evaluate
+from circuitdrift.training.examples import Examples
+from circuitdrift.training.learning_rates import Trial, hold_out, trials_table
+from circuitdrift.training.loop import DivergenceError, fine_tune, plan_run
+from circuitdrift.training.preparation import prepare_model
+
+logger = logging.getLogger(__name__)
+
+
+def main(
+    *,
+    manifest: Path,
+    train: Path,
+    adapter_config: Path | None,
+    trials: Path,
+    method: MethodConfig,
+    training: Training,
+    search: LearningRateSearch,
+    device: str,
+    provenance: Provenance,
+) -> None:
+    """Run every trial, and write the table that says which is chosen.
+
+    Args:
+        manifest: the base model.
+        train: the split of which a part is trained on and the other one judges; no other split is read.
+        adapter_config: the allocated ranks, for the methods that have any.
+        trials: table to write.
+        method: the method.
+        training: the training section.
+        search: the learning_rate_search section.
+        device: execution.device.
+        provenance: origin of the file.
+    """
+    target = resolve_device(device)
+    precision = resolve_precision(training.precision, target)
+    parts = hold_out(read_table(train, "examples"), search.validation_share, search.seed)
+    examples, held_out = (Examples(part, target) for part in parts)
+    own_plan = plan_run(method, training, len(examples), precision, search.seed)
+
+    def score_of(learning_rate: float) -> Score | None:
+        base = load_model(manifest, target)
+        name, alpha = base_model_name(manifest), training.lora_alpha_per_rank
+        model = prepare_model(base, name, method, alpha, adapter_config, examples, own_plan.steps, search.seed)
+        plan = replace(own_plan, learning_rate=learning_rate)
+        try:
+            score = fine_tune(model, examples, plan, lambda number: evaluate(causal_lm(model), held_out)).scores[-1]
+        except DivergenceError as error:
+            logger.info("learning rate %g diverged: %s", learning_rate, error)
+            return None
+        logger.info("learning rate %g: %d of %d right", learning_rate, score.correct, score.n)
+        return score if math.isfinite(score.answer_loss) else None
+
+    rates = [(factor, factor * own_plan.learning_rate) for factor in search.rates]
+    table = trials_table([Trial(factor, rate, score_of(rate)) for factor, rate in rates], len(held_out))
+    write_table(trials, table, "trials", provenance.with_seed(search.seed).on(target, precision))
+
+
+if __name__ == "__main__":
+    stage.run(main)
