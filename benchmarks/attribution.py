@@ -13,16 +13,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+from measuring import (
+    IN_THIS_PROCESS,
+    SHAPES,
+    SHARED,
+    VOCABULARY,
+    add_sub_like_prompts,
+    peak_memory,
+    random_gpt_neox,
+    row_of_own_process,
+    write_rows,
+)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts"))
 
@@ -33,42 +41,13 @@ from circuitdrift.circuits.pair_runs import trace_pair
 from circuitdrift.circuits.prompts import PromptPairs, pair_batches
 from circuitdrift.circuits.selection import top_circuit
 from circuitdrift.config.circuits import Attribution
-from circuitdrift.models.anatomy import Anatomy, anatomy_of
+from circuitdrift.models.anatomy import anatomy_of
 from circuitdrift.models.tracing import last_logits, one_key_per_query_head, run_prefix, without_parameter_gradients
-
-SHAPES = {
-    "pythia-70m": (6, 8, 512),
-    "pythia-160m": (12, 12, 768),
-    "pythia-410m": (24, 16, 1024),
-    "pythia-1.4b": (24, 16, 2048),
-}
-"""Layers, heads, width."""
-
-VOCABULARY = 50304
-COMMON, SHARED, LENGTH = 16, 18, 21
-
-
-def random_model(shape: str) -> Anatomy:
-    """A GPT-NeoX of that shape with random weights, ready to be taken apart."""
-    layers, heads, width = SHAPES[shape]
-    torch.manual_seed(0)
-    config = GPTNeoXConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=4 * width,
-        attn_implementation="eager",
-    )
-    return anatomy_of(GPTNeoXForCausalLM(config).eval())
 
 
 def add_sub_like_pairs(n: int) -> PromptPairs:
     """Token ids with the lengths of Add/Sub prompts; a pair differs in the token of its operator."""
-    generator = torch.Generator().manual_seed(1)
-    instruction = torch.randint(VOCABULARY, (COMMON,), generator=generator).tolist()
-    rest = torch.randint(VOCABULARY, (n, LENGTH - COMMON), generator=generator).tolist()
-    clean = [[*instruction, *tokens] for tokens in rest]
+    clean = add_sub_like_prompts(n)
     corrupted = [[*ids[:SHARED], (ids[SHARED] + 1) % VOCABULARY, *ids[SHARED + 1 :]] for ids in clean]
     return PromptPairs(clean, corrupted, [[1]] * n, [[2]] * n)
 
@@ -86,7 +65,7 @@ def seconds(work: Callable[[], object], repeats: int = 3) -> float:
 
 def measure(shape: str, n: int, batch_size: int) -> dict[str, object]:
     """One row of the table."""
-    anatomy, pairs, recipe = random_model(shape), add_sub_like_pairs(n), Attribution()
+    anatomy, pairs, recipe = anatomy_of(random_gpt_neox(shape)), add_sub_like_pairs(n), Attribution()
     batches = pair_batches(pairs, batch_size, anatomy.device)
 
     @torch.no_grad()
@@ -129,7 +108,7 @@ def measure(shape: str, n: int, batch_size: int) -> dict[str, object]:
         "circuit run (s)": round(circuit_run, 3),
         "plain forward (s)": round(plain, 3),
         "circuit run / plain forward": round(circuit_run / plain, 2),
-        "peak memory (GiB)": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "peak memory (GiB)": round(peak_memory(), 2),
     }
 
 
@@ -140,25 +119,15 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=64)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--output", type=Path, help="markdown file; standard output without it")
-    parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(IN_THIS_PROCESS, action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.in_this_process:
         torch.set_num_threads(1)
         print(json.dumps(measure(given.shapes[0], given.pairs, given.batch_size)))
         return
-    rows = []
-    for shape in given.shapes:
-        options = ["--shapes", shape, "--pairs", str(given.pairs), "--batch-size", str(given.batch_size)]
-        command = [sys.executable, __file__, *options, "--in-this-process"]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    if given.output:
-        given.output.parent.mkdir(parents=True, exist_ok=True)
-        given.output.write_text(table)
-    else:
-        print(table, end="")
+    common = ["--pairs", given.pairs, "--batch-size", given.batch_size]
+    rows = [row_of_own_process(__file__, ["--shapes", shape, *common]) for shape in given.shapes]
+    write_rows(rows, given.output)
 
 
 if __name__ == "__main__":

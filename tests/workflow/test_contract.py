@@ -28,6 +28,7 @@ TARGETS = [
     "imports",
     "exports",
     "benchmark_attribution",
+    "benchmark_training",
     "all",
 ]
 
