@@ -26,11 +26,23 @@ from pathlib import Path
 
 import torch
 from scipy.stats import spearmanr
-from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts"))
 
-from measuring import GIB, Row, as_markdown, in_own_process, peak_memory, seconds, write_or_print
+from measuring import (
+    GIB,
+    IN_THIS_PROCESS,
+    SHAPES,
+    SHARED,
+    VOCABULARY,
+    Row,
+    add_sub_like_prompts,
+    peak_memory,
+    random_gpt_neox,
+    row_of_own_process,
+    seconds,
+    write_tables,
+)
 
 from circuitdrift.circuits.ablation import circuit_logits
 from circuitdrift.circuits.attribution import score_edges
@@ -46,16 +58,6 @@ from circuitdrift.models.anatomy import Anatomy, anatomy_of
 from circuitdrift.models.tracing import last_logits, one_key_per_query_head, run_prefix, without_parameter_gradients
 from circuitdrift.storage import read_table
 
-SHAPES = {
-    "pythia-70m": (6, 8, 512),
-    "pythia-160m": (12, 12, 768),
-    "pythia-410m": (24, 16, 1024),
-    "pythia-1.4b": (24, 16, 2048),
-}
-"""Layers, heads, width."""
-
-VOCABULARY = 50304
-COMMON, SHARED, LENGTH = 16, 18, 21
 FRACTION = 0.05
 
 
@@ -68,27 +70,9 @@ class Case:
     batch_size: int
 
 
-def random_model(shape: str, device: torch.device) -> Anatomy:
-    """A GPT-NeoX of that shape with random weights."""
-    layers, heads, width = SHAPES[shape]
-    torch.manual_seed(0)
-    config = GPTNeoXConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=4 * width,
-        attn_implementation="eager" if device.type == "cpu" else "sdpa",
-    )
-    return anatomy_of(GPTNeoXForCausalLM(config).eval().to(device))
-
-
 def add_sub_like_pairs(n: int) -> PromptPairs:
     """Token ids with the lengths of Add/Sub prompts; a pair differs in the token of its operator."""
-    generator = torch.Generator().manual_seed(1)
-    instruction = torch.randint(VOCABULARY, (COMMON,), generator=generator).tolist()
-    rest = torch.randint(VOCABULARY, (n, LENGTH - COMMON), generator=generator).tolist()
-    clean = [[*instruction, *tokens] for tokens in rest]
+    clean = add_sub_like_prompts(n)
     corrupted = [[*ids[:SHARED], (ids[SHARED] + 1) % VOCABULARY, *ids[SHARED + 1 :]] for ids in clean]
     return PromptPairs(clean, corrupted, [[1]] * n, [[2]] * n)
 
@@ -215,17 +199,15 @@ def main() -> None:
     parser.add_argument("--tables", nargs="+", choices=TABLES, default=list(TABLES))
     parser.add_argument("--device", default="auto")
     parser.add_argument("--output", type=Path, help="markdown file; standard output without it")
-    parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(IN_THIS_PROCESS, action="store_true", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.in_this_process:
         torch.set_num_threads(1)
         device = resolve_device(given.device)
         if given.shapes:
-            name, anatomy, pairs = (
-                given.shapes[0],
-                random_model(given.shapes[0], device),
-                add_sub_like_pairs(given.pairs),
-            )
+            name, pairs = given.shapes[0], add_sub_like_pairs(given.pairs)
+            attention = "eager" if device.type == "cpu" else "sdpa"
+            anatomy = anatomy_of(random_gpt_neox(name, attention).to(device))
         else:
             manifest, examples = given.model[0]
             name, anatomy = manifest.parent.name, real_model(manifest, device)
@@ -237,10 +219,9 @@ def main() -> None:
     counts = ["--pairs", str(given.pairs), "--model-pairs", str(given.model_pairs)]
     common = [*counts, "--batch-size", str(given.batch_size), "--device", given.device]
     tables = [
-        as_markdown([in_own_process(__file__, [*case, *common, "--tables", table]) for case in cases])
-        for table in given.tables
+        [row_of_own_process(__file__, [*case, *common, "--tables", table]) for case in cases] for table in given.tables
     ]
-    write_or_print("\n".join(tables), given.output)
+    write_tables(tables, given.output)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the benchmarks share: seconds and memory of a piece of work, a process for each case, and tables."""
+"""What the benchmarks share: random shapes and prompts, seconds and memory, a process for each row, the rows' table."""
 
 from __future__ import annotations
 
@@ -13,6 +13,19 @@ from pathlib import Path
 
 import psutil
 import torch
+from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
+
+SHAPES = {
+    "pythia-70m": (6, 8, 512),
+    "pythia-160m": (12, 12, 768),
+    "pythia-410m": (24, 16, 1024),
+    "pythia-1.4b": (24, 16, 2048),
+}
+"""Layers, heads, width."""
+
+VOCABULARY = 50304
+COMMON, SHARED, LENGTH = 16, 18, 21
+"""Add/Sub prompts in Pythia's tokens: what all share, what a pair shares, and the whole."""
 
 GIB = 2**30
 LONG = 5.0
@@ -20,7 +33,33 @@ LONG = 5.0
 
 SECONDS_BETWEEN_SAMPLES = 0.005
 
+IN_THIS_PROCESS = "--in-this-process"
+"""The option with which a benchmark measures one row, and prints it as JSON, in place of starting further processes."""
+
 Row = dict[str, object]
+
+
+def random_gpt_neox(shape: str, attention: str = "eager") -> GPTNeoXForCausalLM:
+    """A GPT-NeoX of that shape with random weights, the same each time."""
+    layers, heads, width = SHAPES[shape]
+    torch.manual_seed(0)
+    config = GPTNeoXConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=4 * width,
+        attn_implementation=attention,
+    )
+    return GPTNeoXForCausalLM(config).eval()
+
+
+def add_sub_like_prompts(n: int) -> list[list[int]]:
+    """Random token ids with the lengths of Add/Sub prompts: all begin with the same ``COMMON`` ids."""
+    generator = torch.Generator().manual_seed(1)
+    instruction = torch.randint(VOCABULARY, (COMMON,), generator=generator).tolist()
+    rest = torch.randint(VOCABULARY, (n, LENGTH - COMMON), generator=generator).tolist()
+    return [[*instruction, *tokens] for tokens in rest]
 
 
 def seconds(work: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
@@ -61,24 +100,24 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> tuple[float
     return samples[0] / GIB, max(samples) / GIB
 
 
-def in_own_process(script: str, options: Sequence[str]) -> Row:
-    """Run a benchmark script for one case; it prints its row as JSON in its last line."""
-    command = [sys.executable, script, *options, "--in-this-process"]
+def row_of_own_process(script: str, options: Sequence[object]) -> Row:
+    """One row, measured by the same script in a process of its own, so that its memory is its own too."""
+    command = [sys.executable, script, *map(str, options), IN_THIS_PROCESS]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     row: Row = json.loads(done.stdout.splitlines()[-1])
     return row
 
 
-def as_markdown(rows: Sequence[Row]) -> str:
-    """A table whose head is the rows' keys."""
-    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def write_or_print(text: str, output: Path | None) -> None:
-    """Write a text to a file, or to standard output where there is none."""
+def write_tables(tables: Sequence[Sequence[Row]], output: Path | None) -> None:
+    """Write markdown tables, each of rows of the same columns, to a file or to standard output."""
+    text = "\n".join(map(_as_markdown, tables))
     if output is None:
         print(text, end="")
         return
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(text)
+
+
+def _as_markdown(rows: Sequence[Row]) -> str:
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)

@@ -27,3 +27,23 @@ rule benchmark_attribution:
         ],
     shell:
         "python {params.benchmark:q} {params.models:q} --output {output.table:q} > {log:q} 2>&1"
+
+
+rule benchmark_training:
+    input:
+        manifests=[study.manifest.format(model=model) for model in benchmarked],
+    output:
+        table=f"{study.results}/benchmarks/training.md",
+    log:
+        "<logs>/benchmark_training.log",
+    conda:
+        "../environment.yml"
+    threads: 2
+    resources:
+        mem_mb=6000,
+        runtime=60,
+    params:
+        benchmark=Path(workflow.basedir) / "benchmarks" / "training.py",
+        models=lambda wildcards, input: [word for path in input.manifests for word in ("--model-manifest", path)],
+    shell:
+        "python {params.benchmark:q} {params.models:q} --threads 1 {threads} --output {output.table:q} > {log:q} 2>&1"

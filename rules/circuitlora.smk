@@ -1,4 +1,5 @@
-# CircuitLoRA: rank the layers by the drift of phase 1 (or draw them, for the control), and allocate ranks to them.
+# CircuitLoRA: rank the layers by the drift of phase 1 (or draw them, for the control), or credit the drift to single
+# modules, and allocate ranks.
 
 
 rule rank_layers:
@@ -22,6 +23,29 @@ rule rank_layers:
         provenance=code_of("rank_layers"),
     script:
         "../workflow_scripts/rank_layers.py"
+
+
+rule credit_modules:
+    input:
+        before=f"{study.base_circuit}/edges.parquet",
+        after=lambda wildcards: f"{study.circuits}/{study.checkpoints[-1]}/edges.parquet".format(
+            method=study.config.methods[wildcards.name].phase_1, **wildcards
+        ),
+    output:
+        module_changes=f"{study.allocation}/module_changes.parquet",
+    log:
+        "<logs>/credit_modules/{model}/{task}/{name}/seed-{seed}.log",
+    wildcard_constraints:
+        name=one_of(study.methods_by_module),
+    conda:
+        "../environment.yml"
+    resources:
+        mem_mb=memory_for(1000, 4000),
+        runtime=10,
+    params:
+        provenance=code_of("credit_modules"),
+    script:
+        "../workflow_scripts/credit_modules.py"
 
 
 rule draw_random_layers:
@@ -50,6 +74,7 @@ rule allocate_ranks:
     input:
         manifest=study.manifest,
         critical_layers=f"{study.allocation}/critical_layers.parquet",
+        module_changes=changes_by_module,
     output:
         adapter_config=f"{study.allocation}/adapter_config.json",
     log:

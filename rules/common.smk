@@ -116,6 +116,12 @@ def trials_of_run(wildcards):
     return study.trials.format(**wildcards) if study.tuned_runs else []
 
 
+def changes_by_module(wildcards):
+    """The changes credited to single modules, where a method allocates its ranks by them."""
+    by_module = wildcards.name in study.methods_by_module
+    return f"{study.allocation}/module_changes.parquet".format(**wildcards) if by_module else []
+
+
 def imported_tables(wildcards, file):
     """A table of each circuit of an import, in the order of the checkpoints."""
     return [pattern.format(name=wildcards.name) for pattern in study.imported_files(wildcards.name, file)]

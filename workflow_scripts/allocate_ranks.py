@@ -3,10 +3,15 @@
 import logging
 from pathlib import Path
 
+import pandas as pd
+
 from circuitdrift import stage
 from circuitdrift.allocation import policies
+from circuitdrift.allocation.modules import group_by_module, module_weights
 from circuitdrift.allocation.ranks import (
+    AllocationError,
     adapter_parameters,
+    group_by_layer,
     matched_uniform_rank,
     rank_patterns,
     ranks_by_layer,
@@ -24,6 +29,7 @@ def main(
     *,
     manifest: Path,
     critical_layers: Path,
+    module_changes: Path | None,
     adapter_config: Path,
     method: CircuitLoraMethod | RandomLoraMethod,
     training: Training,
@@ -36,6 +42,7 @@ def main(
     Args:
         manifest: the base model.
         critical_layers: the table that says which layers are critical.
+        module_changes: the changes credited to single modules, for the allocation by module alone.
         adapter_config: file to write.
         method: the ranks, the number of critical layers, the policy and the allocation.
         training: holds alpha as a multiple of the rank.
@@ -48,18 +55,28 @@ def main(
     layers = policies.critical_layers(table, policy, method.critical_layers)
     ranks = ranks_by_layer(linears, method.rank, method.critical_rank, layers)
     budget = adapter_parameters(linears, ranks)
-    if isinstance(method, CircuitLoraMethod) and method.allocation != "top":
-        weights = policies.layer_weights(table, policy, method.allocation, method.critical_layers)
-        ranks = ranks_under_budget(linears, method.rank, weights, budget)
+    if isinstance(method, CircuitLoraMethod) and method.allocation == "per_module":
+        groups = group_by_module(model, linears)
+        weights = module_weights(_read_changes(module_changes), policy, groups)
+        ranks = ranks_under_budget(groups, method.rank, weights, budget)
+    elif isinstance(method, CircuitLoraMethod) and method.allocation != "top":
+        by_layer = policies.layer_weights(table, policy, method.allocation, method.critical_layers)
+        ranks = ranks_under_budget(group_by_layer(linears), method.rank, by_layer, budget)
     patterns = rank_patterns(ranks, method.rank, training.lora_alpha_per_rank)
     write_json(adapter_config, config_as_json(lora_config(model, linears, patterns, base_model_name(manifest))))
     logger.info(
         "ranks by layer: %s; %d parameters of a budget of %d; the uniform rank of exactly that size is %s",
-        {linear.layer: ranks[linear.name] for linear in linears},
+        {layer: [ranks[linear.name] for linear in own] for layer, own in group_by_layer(linears).items()},
         adapter_parameters(linears, ranks),
         budget,
         matched_uniform_rank(linears, ranks) or "none",
     )
+
+
+def _read_changes(module_changes: Path | None) -> pd.DataFrame:
+    if module_changes is None:
+        raise AllocationError("allocation 'per_module' needs the table of module changes; the rule gives none")
+    return read_table(module_changes, "module_changes")
 
 
 if __name__ == "__main__":

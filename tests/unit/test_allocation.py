@@ -16,6 +16,7 @@ from circuitdrift.allocation.ranks import (
     AllocationError,
     BlockLinear,
     adapter_parameters,
+    group_by_layer,
     matched_uniform_rank,
     pattern_of_module,
     rank_patterns,
@@ -224,7 +225,7 @@ def budgets(draw):
 @given(budgets())
 def test_allocations_spend_the_budget_as_nearly_as_ranks_allow_and_never_more(drawn):
     linears, rank, weights, budget = drawn
-    ranks = ranks_under_budget(linears, rank, weights, budget)
+    ranks = ranks_under_budget(group_by_layer(linears), rank, weights, budget)
     left = budget - adapter_parameters(linears, ranks)
     assert left >= 0
     cost = {layer: sum(x.parameters_per_rank for x in linears if x.layer == layer) for layer in weights}
@@ -245,20 +246,22 @@ def test_equal_weights_give_the_ranks_of_a_top_allocation(rank, further, critica
     linears = linears_of(12)
     expected = ranks_by_layer(linears, rank, rank + further, critical)
     weights = {layer: float(layer in critical) for layer in range(12)}
-    assert ranks_under_budget(linears, rank, weights, adapter_parameters(linears, expected)) == expected
+    budget = adapter_parameters(linears, expected)
+    assert ranks_under_budget(group_by_layer(linears), rank, weights, budget) == expected
 
 
 def test_rank_in_proportion_to_drift():
     linears = linears_of(4)
-    ranks = ranks_under_budget(linears, 2, {0: 5.0, 1: 3.0, 2: 2.0, 3: 0.0}, (4 * 2 + 10) * 18)
+    ranks = ranks_under_budget(group_by_layer(linears), 2, {0: 5.0, 1: 3.0, 2: 2.0, 3: 0.0}, (4 * 2 + 10) * 18)
     assert [ranks[f"model.layers.{layer}.up"] for layer in range(4)] == [7, 5, 4, 2]
 
 
 def test_a_budget_or_weights_that_allocate_nothing_are_refused():
+    groups = group_by_layer(linears_of(2))
     with pytest.raises(AllocationError, match=r"budget of 71 parameters does not suffice for rank 2 everywhere"):
-        ranks_under_budget(linears_of(2), 2, {0: 1.0}, 71)
-    with pytest.raises(AllocationError, match=r"no layer has a weight"):
-        ranks_under_budget(linears_of(2), 2, {0: 0.0, 1: 0.0}, 100)
+        ranks_under_budget(groups, 2, {0: 1.0}, 71)
+    with pytest.raises(AllocationError, match=r"nothing has a weight"):
+        ranks_under_budget(groups, 2, {0: 0.0, 1: 0.0}, 100)
 
 
 def drift_table(values, policy="score_change"):

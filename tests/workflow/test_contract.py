@@ -30,6 +30,7 @@ TARGETS = [
     "imports",
     "exports",
     "benchmark_attribution",
+    "benchmark_training",
     "all",
 ]
 

@@ -172,6 +172,19 @@ SCHEMAS: dict[str, pa.Schema] = {
             "critical": pa.bool_(),
         }
     ),
+    "module_changes": pa.schema(
+        {
+            "layer": pa.int16(),
+            "module": pa.string(),
+            "source": pa.string(),
+            "target": pa.string(),
+            "qkv": pa.string(),
+            "score_before": pa.float64(),
+            "score_after": pa.float64(),
+            "score_change": pa.float64(),
+            "score_change_normalised": pa.float64(),
+        }
+    ),
     "figure": pa.schema({}),
 }
 

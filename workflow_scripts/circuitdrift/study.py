@@ -267,6 +267,12 @@ class Study:
         return tuple(name for name, method in self.config.methods.items() if method.kind == kind)
 
     @cached_property
+    def methods_by_module(self) -> tuple[str, ...]:
+        """Names of the methods whose ranks differ between the modules of a layer."""
+        methods = self.config.methods.items()
+        return tuple(n for n, m in methods if isinstance(m, CircuitLoraMethod) and m.allocation == "per_module")
+
+    @cached_property
     def prompt_files(self) -> dict[str, Path]:
         """The file of each task that has one."""
         return {name: task.path for name, task in self.config.tasks.items() if isinstance(task, FileTask)}

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeVar
+
+Group = TypeVar("Group", bound=Hashable)
 
 
 class AllocationError(ValueError):
@@ -59,48 +62,54 @@ def ranks_by_layer(
     return {linear.name: critical_rank if linear.layer in critical_layers else rank for linear in linears}
 
 
+def group_by_layer(linears: Sequence[BlockLinear]) -> dict[int, list[BlockLinear]]:
+    """The linears of each layer, in ascending order of the layers."""
+    return {
+        layer: [linear for linear in linears if linear.layer == layer]
+        for layer in sorted({linear.layer for linear in linears})
+    }
+
+
 def ranks_under_budget(
-    linears: Sequence[BlockLinear], rank: int, weights: Mapping[int, float], budget: int
+    groups: Mapping[Group, Sequence[BlockLinear]], rank: int, weights: Mapping[Group, float], budget: int
 ) -> dict[str, int]:
     """``rank`` in every linear, and what is left of a parameter budget as further rank, in proportion to the weights.
 
-    All linears of a layer get the same rank. Shares are rounded down, then single units of rank go to the layers whose
-    shares lost most (the lower layer first among equals), while they fit.
+    All linears of a group get the same rank. Shares are rounded down, then single units of rank go to the groups whose
+    shares lost most (the earlier group first among equals), while they fit.
 
     Args:
-        linears: the model's block linears.
+        groups: the model's block linears in groups, such as layers.
         rank: the common rank.
-        weights: of every layer, none negative; a layer of weight 0 stays at ``rank``.
+        weights: of the groups, none negative; a group of weight 0, or without a weight, stays at ``rank``.
         budget: parameters of all adapters together.
 
     Returns:
-        The rank of every linear. They cost at most the budget, and no layer with a weight could get a unit more.
+        The rank of every linear. They cost at most the budget, and no group with a weight could get a unit more.
 
     Raises:
-        AllocationError: the budget does not suffice for ``rank`` everywhere, or no layer has a weight.
+        AllocationError: the budget does not suffice for ``rank`` everywhere, or no group has a weight.
     """
-    cost = dict.fromkeys(sorted({linear.layer for linear in linears}), 0)
-    for linear in linears:
-        cost[linear.layer] += linear.parameters_per_rank
+    cost = {group: sum(linear.parameters_per_rank for linear in linears) for group, linears in groups.items()}
     left = budget - rank * sum(cost.values())
-    exact = {layer: Fraction(weights.get(layer, 0)) for layer in cost}  # no rounding may push a share past its budget
-    total = sum(exact[layer] * cost[layer] for layer in cost)
+    exact = {group: Fraction(weights.get(group, 0)) for group in cost}  # no rounding may push a share past its budget
+    total = sum(exact[group] * cost[group] for group in cost)
     if left < 0 or total <= 0:
         raise AllocationError(
             f"a budget of {budget} parameters does not suffice for rank {rank} everywhere"
             if left < 0
-            else "no layer has a weight, so there is nothing to allocate rank by"
+            else "nothing has a weight, so there is nothing to allocate rank by"
         )
-    ideal = {layer: left * weight / total for layer, weight in exact.items() if weight > 0}
-    further = {layer: math.floor(share) for layer, share in ideal.items()}
-    left -= sum(further[layer] * cost[layer] for layer in further)
-    by_remainder = sorted(ideal, key=lambda layer: (further[layer] - ideal[layer], layer))
-    while fitting := [layer for layer in by_remainder if cost[layer] <= left]:
-        for layer in fitting:
-            if cost[layer] <= left:
-                further[layer] += 1
-                left -= cost[layer]
-    return {linear.name: rank + further.get(linear.layer, 0) for linear in linears}
+    ideal = {group: left * weight / total for group, weight in exact.items() if weight > 0}
+    further = {group: math.floor(share) for group, share in ideal.items()}
+    left -= sum(further[group] * cost[group] for group in further)
+    by_remainder = sorted(ideal, key=lambda group: further[group] - ideal[group])
+    while fitting := [group for group in by_remainder if cost[group] <= left]:
+        for group in fitting:
+            if cost[group] <= left:
+                further[group] += 1
+                left -= cost[group]
+    return {linear.name: rank + further.get(group, 0) for group, linears in groups.items() for linear in linears}
 
 
 def pattern_of_module(name: str) -> str:

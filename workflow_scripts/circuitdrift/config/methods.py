@@ -109,7 +109,7 @@ class Ia3Method(Method):
 
 
 class CircuitLoraMethod(Method):
-    """LoRA with more rank in the layers whose circuit drifted most in ``phase_1``.
+    """LoRA with more rank in the layers, or the modules, whose circuit drifted most in ``phase_1``.
 
     ``rank``, ``critical_rank`` and ``critical_layers`` set the parameter budget: ``critical_rank`` in that many layers
     and ``rank`` elsewhere. Every ``allocation`` spends this budget, as nearly as whole ranks allow, and none more.
@@ -121,10 +121,11 @@ class CircuitLoraMethod(Method):
     critical_layers: int = Field(5, ge=1)
     phase_1: Name
     policy: Literal["score_change", "score_change_normalised"] = "score_change"
-    allocation: Literal["top", "threshold", "proportional", "inverted"] = Field(
+    allocation: Literal["top", "threshold", "proportional", "per_module", "inverted"] = Field(
         "top",
         description="who gets the rank above the common one: the first critical_layers layers, those above the mean "
-        "by a standard deviation, all by their drift, or (a control) the last critical_layers layers",
+        "by a standard deviation, all by their drift, the single modules (q, k, v, output, MLP) by the changes of the "
+        "edges that touch them, or (a control) the last critical_layers layers",
     )
 
     @model_validator(mode="after")

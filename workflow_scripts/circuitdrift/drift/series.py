@@ -105,6 +105,24 @@ def merge_inputs(edges: pd.DataFrame) -> pd.DataFrame:
     return pairs.agg(source_layer=("source_layer", "first"), score=("score", "sum"))
 
 
+def check_kept_edges(edges: pd.DataFrame, origin: str) -> None:
+    """Refuse the edges table of a circuit that cannot be compared.
+
+    Raises:
+        DriftError: a kept edge stands in the table twice, or has no finite score.
+    """
+    kept = edges.loc[edges["in_circuit"]]
+    if kept.duplicated(EDGE_KEY).any():
+        first = kept.loc[kept.duplicated(EDGE_KEY), EDGE_KEY].iloc[0].tolist()
+        raise DriftError(f"{origin}: the edge {first} stands in the table twice; delete the table and select again")
+    bad_scores = kept.loc[~np.isfinite(kept["score"].to_numpy(dtype="float64")), EDGE_KEY]
+    if len(bad_scores):
+        raise DriftError(
+            f"{origin}: the circuit's edge {bad_scores.iloc[0].tolist()} has no finite score; "
+            "score the checkpoint again, in float32 if it overflowed"
+        )
+
+
 def structural_circuit(edges: pd.DataFrame, nodes: pd.DataFrame, checkpoint: str, origin: str) -> StructuralCircuit:
     """Make one checkpoint's circuit comparable; the order of the tables' rows does not matter.
 
@@ -118,19 +136,11 @@ def structural_circuit(edges: pd.DataFrame, nodes: pd.DataFrame, checkpoint: str
         DriftError: the tables repeat a node or an edge, hold a kept edge without a finite score, or keep an edge
             whose ends the circuit does not hold (tables of two different circuits).
     """
+    check_kept_edges(edges, origin)
     kept = edges.loc[edges["in_circuit"]]
-    if kept.duplicated(EDGE_KEY).any():
-        first = kept.loc[kept.duplicated(EDGE_KEY), EDGE_KEY].iloc[0].tolist()
-        raise DriftError(f"{origin}: the edge {first} stands in the table twice; delete the table and select again")
     if nodes["node"].duplicated().any():
         first = nodes.loc[nodes["node"].duplicated(), "node"].iloc[0]
         raise DriftError(f"{origin}: the node '{first}' stands in the table twice; delete the table and select again")
-    bad_scores = kept.loc[~np.isfinite(kept["score"].to_numpy(dtype="float64")), EDGE_KEY]
-    if len(bad_scores):
-        raise DriftError(
-            f"{origin}: the circuit's edge {bad_scores.iloc[0].tolist()} has no finite score; "
-            "score the checkpoint again, in float32 if it overflowed"
-        )
     in_circuit = set(nodes.loc[nodes["in_circuit"], "node"])
     strays = (set(kept["source"]) | set(kept["target"])) - in_circuit
     if strays:

@@ -55,6 +55,7 @@ class Architecture:
         output: in the attention: the output projection.
         mlp_norm: the norm before the MLP.
         mlp: the module whose output is what the MLP writes.
+        mlp_output: in a block: the MLP's last linear map; its others read what the MLP reads.
         parallel: whether attention and MLP of a block both read the block's input.
         limits: options that are refused.
     """
@@ -69,6 +70,7 @@ class Architecture:
     output: str
     mlp_norm: str
     mlp: str
+    mlp_output: str
     parallel: Callable[[PretrainedConfig], bool] = lambda config: False
     limits: tuple[Limit, ...] = ()
 
@@ -86,6 +88,7 @@ _GPT_NEOX = Architecture(
     output="dense",
     mlp_norm="post_attention_layernorm",
     mlp="mlp",
+    mlp_output="mlp.dense_4h_to_h",
     parallel=lambda config: bool(config.use_parallel_residual),
 )
 
@@ -100,6 +103,7 @@ _LLAMA = Architecture(
     output="o_proj",
     mlp_norm="post_attention_layernorm",
     mlp="mlp",
+    mlp_output="mlp.down_proj",
 )
 
 _GPT2 = Architecture(
@@ -113,6 +117,7 @@ _GPT2 = Architecture(
     output="c_proj",
     mlp_norm="ln_2",
     mlp="mlp",
+    mlp_output="mlp.c_proj",
     limits=(
         Limit(
             lambda config: bool(config.add_cross_attention),
@@ -135,6 +140,7 @@ _OPT = Architecture(
     output="out_proj",
     mlp_norm="final_layer_norm",
     mlp="fc2",
+    mlp_output="fc2",
     limits=(
         Limit(
             lambda config: not config.do_layer_norm_before,

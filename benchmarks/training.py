@@ -1,0 +1,283 @@
+"""Speed and memory of the training loop, beside Hugging Face's Trainer on the same model, data and steps.
+
+    python benchmarks/training.py --shapes embedded pythia-160m --threads 1 2 --output benchmark.md
+
+The Trainer does what the recipe of the paper's code does: prompts with their answers padded to 32 tokens, the head and
+the cross-entropy on all positions; but labels are those of the answer alone, so that the two train on one loss and
+their curves can be compared. Both take the same examples in the same order, and the same AdamW with a linear schedule
+from its peak on (their warm-ups differ). Neither evaluates, saves or reports during the steps, and a few steps of rate
+zero, which change no weight, come before those that count. Every row is measured in a process of its own; its
+memory is the most that the process holds during the steps.
+
+``embedded`` is the embedded model before pre-training, on Add/Sub in its own tokens. ``pythia-160m`` has random weights
+and prompts of random ids, with the lengths that Add/Sub prompts have in Pythia's tokens. ``--model-manifest`` takes a
+model of a study, on Add/Sub in its tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Int
+from measuring import (
+    IN_THIS_PROCESS,
+    SHAPES,
+    VOCABULARY,
+    add_sub_like_prompts,
+    peak_memory,
+    random_gpt_neox,
+    row_of_own_process,
+    write_tables,
+)
+from peft import PeftModel
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts"))
+
+from circuitdrift.config.methods import FullMethod, LoraMethod, MethodConfig, Training
+from circuitdrift.config.models import ScratchModel
+from circuitdrift.config.tasks import AddSubTask
+from circuitdrift.models.embedded_model import build_model
+from circuitdrift.models.embedded_tokenizer import build_tokenizer
+from circuitdrift.models.loading import load_model, load_tokenizer
+from circuitdrift.tasks.encoding import Encoding
+from circuitdrift.tasks.generation import generate_examples
+from circuitdrift.training.evaluation import Score
+from circuitdrift.training.examples import Examples
+from circuitdrift.training.loop import Plan, fine_tune, rows_of_step
+from circuitdrift.training.preparation import prepare_model
+
+METHODS: dict[str, MethodConfig] = {"lora_r2": LoraMethod(kind="lora", rank=2), "full": FullMethod(kind="full")}
+LOOPS = ("Trainer", "CircuitDrift")
+PADDED_LENGTH = 32
+EXAMPLES = 2000
+STEPS, STEPS_OF_LARGE = 60, 8
+ANSWERS = 100
+WARM_UP_STEPS = 3
+WINDOWS = 6
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Timed:
+    """Seconds that the steps took, and the loss of each step before its update."""
+
+    seconds: float
+    losses: list[float]
+
+
+def model_and_table(shape: str, manifest: Path | None) -> tuple[PreTrainedModel, pd.DataFrame]:
+    """The base model in float32 with eager attention, and a split to train on."""
+    if manifest:
+        return load_model(manifest, CPU).float(), add_sub_table(load_tokenizer(manifest))
+    if shape == "embedded":
+        section = ScratchModel(source="scratch")
+        return build_model(section), add_sub_table(build_tokenizer(section.largest_number))
+    answers = torch.randint(VOCABULARY, (ANSWERS,), generator=torch.Generator().manual_seed(2)).tolist()
+    prompts = add_sub_like_prompts(EXAMPLES)
+    table = pd.DataFrame({"clean_ids": prompts, "answer_ids": [[answers[ids[-1] % ANSWERS]] for ids in prompts]})
+    return random_gpt_neox(shape), table.assign(example_id=range(EXAMPLES))
+
+
+def add_sub_table(tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
+    """The train split of Add/Sub with operands up to 100, as a tokenizer writes it."""
+    task = AddSubTask(family="add_sub", max_operand=100, train=EXAMPLES, circuit=2, test=1, answer_tokens="any")
+    examples = generate_examples(task, Encoding.of(tokenizer, task.answer_tokens))["train"]
+    return pd.DataFrame([vars(example) for example in examples]).assign(example_id=range(len(examples)))
+
+
+def plan_of(method: MethodConfig, steps: int) -> Plan:
+    """The default settings of training, without a warm-up of the rate, for so many steps."""
+    training = Training()
+    full = isinstance(method, FullMethod)
+    return Plan(
+        steps=steps,
+        checkpoint_steps=(0, steps),
+        batch_size=training.batch_size,
+        micro_batch_size=training.batch_size,
+        learning_rate=training.learning_rate_full if full else training.learning_rate_lora,
+        warmup_steps=0,
+        weight_decay=training.weight_decay,
+        gradient_clip=training.gradient_clip,
+        precision=torch.float32,
+        seed=0,
+    )
+
+
+def rows_of_run(table: pd.DataFrame, plan: Plan) -> Int[np.ndarray, " rows"]:
+    """The rows of the table that a run takes, in order."""
+    return np.concatenate([rows_of_step(step, len(table), plan) for step in range(1, plan.steps + 1)])
+
+
+def lengths(table: pd.DataFrame) -> Int[np.ndarray, " rows"]:
+    """Tokens of each prompt with its answer."""
+    return (table["clean_ids"].str.len() + table["answer_ids"].str.len()).to_numpy()
+
+
+def run_loop(model: PreTrainedModel | PeftModel, examples: Examples, plan: Plan) -> Timed:
+    """The project's loop, whose two checkpoints, before the first step and after the last, save and score nothing."""
+    times: list[float] = []
+
+    def at_checkpoint(number: int) -> Score:
+        times.append(time.perf_counter())
+        return Score(1, 0, 0.0)
+
+    history = fine_tune(model, examples, plan, at_checkpoint)
+    return Timed(times[1] - times[0], [row.loss for row in history.rows])
+
+
+def padded(prompt: Sequence[int], answer: Sequence[int], length: int) -> dict[str, Tensor]:
+    """One example as the Trainer takes it: prompt and answer padded on the right, no labels but the answer's."""
+    tokens = [*prompt, *answer]
+    filler = length - len(tokens)
+    return {
+        "input_ids": torch.tensor([*tokens, *[0] * filler]),
+        "attention_mask": torch.tensor([*[1] * len(tokens), *[0] * filler]),
+        "labels": torch.tensor([*[-100] * len(prompt), *answer, *[-100] * filler]),
+    }
+
+
+class RecordingTrainer(Trainer):
+    """The Trainer with the loss of each step kept; its own log has means alone."""
+
+    losses: list[Tensor]
+
+    def training_step(self, *given, **named) -> Tensor:
+        """One step, its loss kept."""
+        loss = super().training_step(*given, **named)
+        self.losses.append(loss)
+        return loss
+
+
+class Clock(TrainerCallback):
+    """Measures from the first step to the last, without the Trainer's preparations."""
+
+    started = stopped = 0.0
+
+    def on_step_begin(self, args, state, control, **others) -> None:
+        """Start with the first step."""
+        self.started = self.started or time.perf_counter()
+
+    def on_step_end(self, args, state, control, **others) -> None:
+        """Stop with the last step."""
+        self.stopped = time.perf_counter()
+
+
+def run_trainer(model: PreTrainedModel | PeftModel, table: pd.DataFrame, plan: Plan) -> Timed:
+    """Hugging Face's Trainer on the examples of the same steps, in the same order."""
+    length = max(PADDED_LENGTH, lengths(table).max())
+    rows = rows_of_run(table, plan)
+    data = [padded(table["clean_ids"].iloc[row], table["answer_ids"].iloc[row], length) for row in rows]
+    clock = Clock()
+    with tempfile.TemporaryDirectory() as folder:
+        settings = TrainingArguments(
+            output_dir=folder,
+            max_steps=plan.steps,
+            per_device_train_batch_size=plan.batch_size,
+            train_sampling_strategy="sequential",
+            learning_rate=plan.learning_rate,
+            lr_scheduler_type="linear",
+            weight_decay=plan.weight_decay,
+            max_grad_norm=plan.gradient_clip,
+            seed=plan.seed,
+            use_cpu=True,
+            dataloader_pin_memory=False,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            disable_tqdm=True,
+        )
+        trainer = RecordingTrainer(model=model, args=settings, train_dataset=data, callbacks=[clock])
+        trainer.losses = []
+        trainer.train()
+    return Timed(clock.stopped - clock.started, torch.stack(trainer.losses).tolist())
+
+
+def measure(loop: str, shape: str, method: str, threads: int, steps: int, manifest: Path | None) -> dict[str, object]:
+    """One row: one loop on one shape, its losses as means over windows of steps."""
+    torch.set_num_threads(threads)
+    settings = METHODS[method]
+    base, table = model_and_table(shape, manifest)
+    plan, examples = plan_of(settings, steps), Examples(table, CPU)
+    alpha_per_rank = Training().lora_alpha_per_rank
+    model = prepare_model(base, (shape, None), settings, alpha_per_rank, None, examples, steps, seed=0)
+    idle = replace(plan, steps=WARM_UP_STEPS, checkpoint_steps=(0, WARM_UP_STEPS), learning_rate=0.0)
+    timed = Timed(0.0, [])
+
+    def run(setting: Plan) -> None:
+        nonlocal timed
+        timed = run_loop(model, examples, setting) if loop == "CircuitDrift" else run_trainer(model, table, setting)
+
+    run(idle)
+    _, peak = peak_memory(lambda: run(plan), CPU)
+    rows = rows_of_run(table, plan)
+    return {
+        "shape": shape,
+        "method": method,
+        "threads": threads,
+        "loop": loop,
+        "examples/s": round(len(rows) / timed.seconds, 1),
+        "tokens/s": round(int(lengths(table)[rows].sum()) / timed.seconds),
+        "peak memory (GiB)": round(peak, 2),
+        "losses": [float(np.mean(part)) for part in np.array_split(timed.losses, min(WINDOWS, steps))],
+    }
+
+
+def compared(trainer: dict[str, object], ours: dict[str, object]) -> list[dict[str, object]]:
+    """The rows of both loops as they stand in the table: with their ratio, and what sets their losses apart."""
+    ratio = ours["examples/s"] / trainer["examples/s"]
+    difference = np.abs(np.subtract(trainer["losses"], ours["losses"])).max()
+    rows = []
+    for row, speed_up, apart in ((trainer, "", ""), (ours, f"{ratio:.2f}", f"{difference:.1e}")):
+        shown = {key: value for key, value in row.items() if key != "losses"}
+        losses = " ".join(f"{loss:.4f}" for loss in row["losses"])
+        rows.append({**shown, "speed-up": speed_up, "mean loss by window": losses, "largest difference": apart})
+    return rows
+
+
+def main() -> None:
+    """Measure both loops on each shape, method and number of threads, and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shapes", nargs="*", choices=["embedded", *SHAPES], default=["embedded", "pythia-160m"])
+    parser.add_argument(
+        "--model-manifest", type=Path, action="append", default=[], help="and a model that is there already"
+    )
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=["lora_r2"])
+    parser.add_argument("--threads", nargs="+", type=int, default=[1])
+    parser.add_argument(
+        "--steps", type=int, help=f"of each run; {STEPS} of the embedded model, {STEPS_OF_LARGE} of others"
+    )
+    parser.add_argument("--output", type=Path, help="markdown file; standard output without it")
+    parser.add_argument("--loop", choices=LOOPS, help=argparse.SUPPRESS)
+    parser.add_argument(IN_THIS_PROCESS, action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.in_this_process:
+        (method,), (threads,) = given.methods, given.threads
+        manifest = next(iter(given.model_manifest), None)
+        shape = manifest.resolve().parent.name if manifest else given.shapes[0]
+        print(json.dumps(measure(given.loop, shape, method, threads, given.steps, manifest)))
+        return
+    models = [["--shapes", shape] for shape in given.shapes]
+    models += [["--shapes", "--model-manifest", manifest] for manifest in given.model_manifest]
+    rows = []
+    for model, method, threads in product(models, given.methods, given.threads):
+        steps = given.steps or (STEPS if "embedded" in model else STEPS_OF_LARGE)
+        options = [*model, "--methods", method, "--threads", threads, "--steps", steps]
+        rows += compared(*(row_of_own_process(__file__, [*options, "--loop", loop]) for loop in LOOPS))
+    write_tables([rows], given.output)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,68 @@
+"""The benchmarks run, and what they compare does the same work: losses of our loop and of the Trainer agree."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from circuitdrift.training.examples import Examples
+from circuitdrift.training.preparation import prepare_model
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def training(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    yield importlib.import_module("training")
+    for name in ("training", "measuring"):
+        sys.modules.pop(name, None)
+
+
+def rows_of(table: str) -> list[dict[str, str]]:
+    header, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+    return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def test_the_benchmark_of_training_writes_a_row_for_each_loop(tmp_path, training, monkeypatch):
+    written = tmp_path / "made" / "benchmark.md"
+    command = ["training.py", "--shapes", "embedded", "--steps", "3", "--output", str(written)]
+    monkeypatch.setattr(sys, "argv", command)
+    training.main()
+    trainer, ours = rows_of(written.read_text())
+    assert (trainer["loop"], ours["loop"]) == ("Trainer", "CircuitDrift")
+    for row in (trainer, ours):
+        assert float(row["examples/s"]) > 0
+        assert float(row["tokens/s"]) > 10 * float(row["examples/s"])
+        assert float(row["peak memory (GiB)"]) > 0.1
+        assert len(row["mean loss by window"].split()) == 3
+    assert float(ours["speed-up"]) == pytest.approx(float(ours["examples/s"]) / float(trainer["examples/s"]), abs=0.01)
+    assert float(ours["largest difference"]) < 1e-5
+
+
+@pytest.mark.parametrize("method", ["lora_r2", "full"])
+def test_both_loops_take_the_same_steps(training, method):
+    """Losses of later steps depend on every update before them, so their agreement says that the updates agree."""
+    _, table = training.model_and_table("embedded", None)
+    plan = training.plan_of(training.METHODS[method], 4)
+    found = []
+    for loop in training.LOOPS:
+        base, _ = training.model_and_table("embedded", None)
+        examples = Examples(table, torch.device("cpu"))
+        model = prepare_model(base, ("embedded", None), training.METHODS[method], 2.0, None, examples, 4, seed=0)
+        run = (
+            training.run_loop(model, examples, plan)
+            if loop == "CircuitDrift"
+            else training.run_trainer(model, table, plan)
+        )
+        assert run.seconds > 0
+        weights = torch.cat([p.detach().flatten() for p in model.parameters() if p.requires_grad])
+        found.append((torch.tensor(run.losses), weights))
+    (losses, weights), (our_losses, our_weights) = found
+    assert losses.std() > 1e-3
+    torch.testing.assert_close(our_losses, losses, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(our_weights, weights, rtol=1e-3, atol=plan.learning_rate / 10)
