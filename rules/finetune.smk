@@ -33,6 +33,9 @@ rule finetune:
         "../workflow_scripts/finetune.py"
 
 
+# The last checkpoint is asked for so that a longer list of checkpoints is seen: Snakemake compares no params of a job
+# that has a new output.
 rule runs:
     input:
-        study.of_runs(f"{study.run}/accuracy.parquet", study.runs),
+        accuracy=study.of_runs(f"{study.run}/accuracy.parquet", study.runs),
+        checkpoints=study.of_runs(f"{study.run}/checkpoints/{study.checkpoints[-1]}", study.runs),

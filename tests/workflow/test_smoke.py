@@ -44,9 +44,10 @@ def edited(smoke):
 
     def edit(name: str, old: str, new: str) -> None:
         path = smoke.repository / name
-        originals[path] = path.read_text()
-        assert old in originals[path]
-        path.write_text(originals[path].replace(old, new))
+        text = path.read_text()
+        originals.setdefault(path, text)
+        assert old in text
+        path.write_text(text.replace(old, new))
 
     yield edit
     for path, text in originals.items():
@@ -127,6 +128,14 @@ def test_a_search_for_learning_rates_trains_again_and_makes_nothing_before_that_
     rules = smoke.rules_to_run()
     assert rules >= {"finetune", "tabulate_learning_rates"}
     assert not rules & (MAKING - {"finetune"} | {"score_edges_base"})
+
+
+def test_another_number_of_checkpoints_trains_every_run_again(smoke, edited):
+    for number in (1, 3):
+        edited("configs/smoke.yaml", "checkpoints: 2", f"checkpoints: {number}")
+        result = smoke.call("--dry-run")
+        assert len(re.findall(r"^rule finetune:$", result.stdout + result.stderr, re.MULTILINE)) == 8
+        edited("configs/smoke.yaml", f"checkpoints: {number}", "checkpoints: 2")
 
 
 def test_a_new_figure_style_redraws_figures_alone(smoke, edited):
