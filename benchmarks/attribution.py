@@ -134,8 +134,11 @@ def measure(name: str, case: Case) -> Row:
     """One row of the first table."""
     anatomy, recipe = case.anatomy, Attribution()
 
-    def score() -> torch.Tensor:
-        return score_edges(anatomy, case.pairs, recipe, case.batch_size).scores
+    scores = torch.empty(0)
+
+    def score() -> None:
+        nonlocal scores
+        scores = score_edges(anatomy, case.pairs, recipe, case.batch_size).scores
 
     before, peak = peak_memory(score, anatomy.device)
     planned = (
@@ -144,7 +147,7 @@ def measure(name: str, case: Case) -> Row:
     scoring, plain = seconds(score, anatomy.device), plain_forward_seconds(case)
     bare = 2 * plain + recipe.steps * bare_step_seconds(case, share_prefixes=True)
     whole = 2 * plain + recipe.steps * bare_step_seconds(case, share_prefixes=False)
-    circuit_run = circuit_run_seconds(case, score())
+    circuit_run = circuit_run_seconds(case, scores)
     return {
         "model": name,
         "prompt pairs": len(case.pairs),
@@ -165,11 +168,14 @@ def measure(name: str, case: Case) -> Row:
 def compare_precisions(name: str, case: Case) -> Row:
     """One row of the second table; the model is in bfloat16 afterwards."""
     anatomy, recipe = case.anatomy, Attribution()
-    found, took = [], []
-    for dtype in (torch.float32, torch.bfloat16):
+    found, took = [torch.empty(0)] * 2, []
+    for place, dtype in enumerate((torch.float32, torch.bfloat16)):
         anatomy.model.to(dtype=dtype)
-        took.append(seconds(lambda: score_edges(anatomy, case.pairs, recipe, case.batch_size), anatomy.device))
-        found.append(score_edges(anatomy, case.pairs, recipe, case.batch_size).scores)
+
+        def score(place: int = place) -> None:
+            found[place] = score_edges(anatomy, case.pairs, recipe, case.batch_size).scores
+
+        took.append(seconds(score, anatomy.device))
     exact, rounded = (scores[anatomy.graph.edge_mask].abs().numpy() for scores in found)
     n = edge_count(anatomy.graph, FRACTION)
     kept, kept_rounded = (strongest_edges(anatomy.graph, scores, n) for scores in found)
