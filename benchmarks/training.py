@@ -5,9 +5,10 @@
 The Trainer does what the recipe of the paper's code does: prompts with their answers padded to 32 tokens, the head and
 the cross-entropy on all positions; but labels are those of the answer alone, so that the two train on one loss and
 their curves can be compared. Both take the same examples in the same order, and the same AdamW with a linear schedule
-from its peak on (their warm-ups differ). Neither evaluates, saves or reports during the steps, and a few steps of rate
-zero, which change no weight, come before those that count. Every row is measured in a process of its own; its
-memory is the most that the process holds during the steps.
+from its peak on (their warm-ups differ), and run attention eagerly, which on a CPU is the faster kind for both. Neither
+evaluates, saves or reports. Speed is that of the median step, from the end of one step to the end of the next, after a
+step of rate zero, which changes no weight. Every row is measured in a process of its own; its memory is the most
+that the process holds during the steps.
 
 ``embedded`` is the embedded model before pre-training, on Add/Sub in its own tokens. ``pythia-160m`` has random weights
 and prompts of random ids, with the lengths that Add/Sub prompts have in Pythia's tokens. ``--model-manifest`` takes a
@@ -18,12 +19,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -65,17 +67,21 @@ PADDED_LENGTH = 32
 EXAMPLES = 2000
 STEPS, STEPS_OF_LARGE = 60, 8
 ANSWERS = 100
-WARM_UP_STEPS = 3
 WINDOWS = 6
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Timed:
-    """Seconds that the steps took, and the loss of each step before its update."""
+    """When each step ended, in seconds (the first time is before any), and the loss of each before its update."""
 
-    seconds: float
+    ends: list[float]
     losses: list[float]
+
+    @property
+    def seconds_per_step(self) -> float:
+        """The median, which other work on the machine disturbs less than it does the mean."""
+        return statistics.median(later - earlier for earlier, later in pairwise(self.ends))
 
 
 def model_and_table(shape: str, manifest: Path | None) -> tuple[PreTrainedModel, pd.DataFrame]:
@@ -104,7 +110,7 @@ def plan_of(method: MethodConfig, steps: int) -> Plan:
     full = isinstance(method, FullMethod)
     return Plan(
         steps=steps,
-        checkpoint_steps=(0, steps),
+        checkpoint_steps=tuple(range(steps + 1)),
         batch_size=training.batch_size,
         micro_batch_size=training.batch_size,
         learning_rate=training.learning_rate_full if full else training.learning_rate_lora,
@@ -127,15 +133,15 @@ def lengths(table: pd.DataFrame) -> Int[np.ndarray, " rows"]:
 
 
 def run_loop(model: PreTrainedModel | PeftModel, examples: Examples, plan: Plan) -> Timed:
-    """The project's loop, whose two checkpoints, before the first step and after the last, save and score nothing."""
-    times: list[float] = []
+    """The project's loop, with a checkpoint at every step, which looks at the clock and saves and scores nothing."""
+    ends = []
 
     def at_checkpoint(number: int) -> Score:
-        times.append(time.perf_counter())
+        ends.append(time.perf_counter())
         return Score(1, 0, 0.0)
 
     history = fine_tune(model, examples, plan, at_checkpoint)
-    return Timed(times[1] - times[0], [row.loss for row in history.rows])
+    return Timed(ends, [row.loss for row in history.rows])
 
 
 def padded(prompt: Sequence[int], answer: Sequence[int], length: int) -> dict[str, Tensor]:
@@ -162,17 +168,18 @@ class RecordingTrainer(Trainer):
 
 
 class Clock(TrainerCallback):
-    """Measures from the first step to the last, without the Trainer's preparations."""
+    """Takes the time at the end of each step, and once before the first."""
 
-    started = stopped = 0.0
+    def __init__(self) -> None:
+        self.ends: list[float] = []
 
-    def on_step_begin(self, args, state, control, **others) -> None:
-        """Start with the first step."""
-        self.started = self.started or time.perf_counter()
+    def on_train_begin(self, args, state, control, **others) -> None:
+        """All preparations are made."""
+        self.ends.append(time.perf_counter())
 
     def on_step_end(self, args, state, control, **others) -> None:
-        """Stop with the last step."""
-        self.stopped = time.perf_counter()
+        """The weights are updated."""
+        self.ends.append(time.perf_counter())
 
 
 def run_trainer(model: PreTrainedModel | PeftModel, table: pd.DataFrame, plan: Plan) -> Timed:
@@ -202,7 +209,7 @@ def run_trainer(model: PreTrainedModel | PeftModel, table: pd.DataFrame, plan: P
         trainer = RecordingTrainer(model=model, args=settings, train_dataset=data, callbacks=[clock])
         trainer.losses = []
         trainer.train()
-    return Timed(clock.stopped - clock.started, torch.stack(trainer.losses).tolist())
+    return Timed(clock.ends, torch.stack(trainer.losses).tolist())
 
 
 def measure(loop: str, shape: str, method: str, threads: int, steps: int, manifest: Path | None) -> dict[str, object]:
@@ -213,23 +220,26 @@ def measure(loop: str, shape: str, method: str, threads: int, steps: int, manife
     plan, examples = plan_of(settings, steps), Examples(table, CPU)
     alpha_per_rank = Training().lora_alpha_per_rank
     model = prepare_model(base, (shape, None), settings, alpha_per_rank, None, examples, steps, seed=0)
-    idle = replace(plan, steps=WARM_UP_STEPS, checkpoint_steps=(0, WARM_UP_STEPS), learning_rate=0.0)
-    timed = Timed(0.0, [])
+    idle = replace(plan, steps=1, checkpoint_steps=(0, 1), learning_rate=0.0)
+    runs: list[Timed] = []
 
     def run(setting: Plan) -> None:
-        nonlocal timed
-        timed = run_loop(model, examples, setting) if loop == "CircuitDrift" else run_trainer(model, table, setting)
+        runs.append(
+            run_loop(model, examples, setting) if loop == "CircuitDrift" else run_trainer(model, table, setting)
+        )
 
     run(idle)
     _, peak = peak_memory(lambda: run(plan), CPU)
-    rows = rows_of_run(table, plan)
+    timed = runs[-1]
+    examples_per_second = plan.batch_size / timed.seconds_per_step
+    tokens_per_example = float(lengths(table)[rows_of_run(table, plan)].mean())
     return {
         "shape": shape,
         "method": method,
         "threads": threads,
         "loop": loop,
-        "examples/s": round(len(rows) / timed.seconds, 1),
-        "tokens/s": round(int(lengths(table)[rows].sum()) / timed.seconds),
+        "examples/s": round(examples_per_second, 1),
+        "tokens/s": round(examples_per_second * tokens_per_example),
         "peak memory (GiB)": round(peak, 2),
         "losses": [float(np.mean(part)) for part in np.array_split(timed.losses, min(WINDOWS, steps))],
     }
