@@ -119,8 +119,10 @@ def last_logits(
     copies = len(embeddings) // len(prefix.keys_and_values[0][0]) if prefix.keys_and_values else 1
     cache = prefix.cache(copies)
     output = anatomy.backbone(inputs_embeds=embeddings, past_key_values=cache, use_cache=cache is not None)
-    logits: Tensor = anatomy.unembedding(output.last_hidden_state[:, -n_answer:])
-    return logits
+    # As one matrix: of a slice with gaps torch would multiply each row by itself, reading all of the head for it.
+    last = output.last_hidden_state[:, -n_answer:].flatten(0, 1)
+    logits: Tensor = anatomy.unembedding(last)
+    return logits.unflatten(0, (len(embeddings), n_answer))
 
 
 @dataclass(frozen=True)

@@ -129,11 +129,15 @@ def last_logits(
         n_shared: how many first tokens all sequences have in common; fewer than come before the last positions.
         n_last: how many last positions.
     """
+    n_run = tokens.shape[1] - n_shared
+    # Positions by number are gathered without gaps. Of a slice with gaps, which a count gives, torch would multiply
+    # each row by itself, reading all of the head for it.
+    last = torch.arange(n_run - n_last, n_run, device=tokens.device)
     logits: Tensor = model(
         input_ids=tokens[:, n_shared:],
         past_key_values=_run_shared(model, tokens, n_shared),
         use_cache=n_shared > 0,
-        logits_to_keep=n_last,
+        logits_to_keep=last,
     ).logits
     return logits.float()
 
