@@ -238,7 +238,7 @@ def measure(loop: str, shape: str, method: str, threads: int, steps: int, manife
         "method": method,
         "threads": threads,
         "loop": loop,
-        "examples/s": round(examples_per_second, 1),
+        "examples/s": float(f"{examples_per_second:.4g}"),
         "tokens/s": round(examples_per_second * tokens_per_example),
         "peak memory (GiB)": round(peak, 2),
         "losses": [float(np.mean(part)) for part in np.array_split(timed.losses, min(WINDOWS, steps))],
