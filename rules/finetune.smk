@@ -27,6 +27,7 @@ rule finetune:
         training=settings(study.config.training),
         seed=lambda wildcards: int(wildcards.seed),
         device=study.config.execution.device,
+        processes=processes_for,
         resume=f"{study.run}/.resume",
         provenance=code_of("finetune"),
     script:

@@ -40,7 +40,7 @@ def a_state_after_every_step(monkeypatch):
     monkeypatch.setattr(resume, "SECONDS_BETWEEN_STATES", 0.0)
 
 
-def run(manifest, folder, method, training=TRAINING, train_seed=0, origin=ORIGIN):
+def run(manifest, folder, method, training=TRAINING, train_seed=0, origin=ORIGIN, processes="auto"):
     write_table(folder / "train.parquet", examples(32, lengths=(5, 6), seed=train_seed), "examples", ORIGIN)
     write_table(folder / "test.parquet", examples(20, seed=1), "examples", ORIGIN)
     finetune.main(
@@ -48,7 +48,8 @@ def run(manifest, folder, method, training=TRAINING, train_seed=0, origin=ORIGIN
         trials=None,
         checkpoints=[folder / "run" / "checkpoints" / f"{number:02d}" for number in range(training.checkpoints + 1)],
         training_log=folder / "run" / "training_log.parquet", accuracy=folder / "run" / "accuracy.parquet",
-        method=method, training=training, seed=0, device="cpu", resume=folder / "run" / ".resume", provenance=origin,
+        method=method, training=training, seed=0, device="cpu", processes=processes,
+        resume=folder / "run" / ".resume", provenance=origin,
     )  # fmt: skip
     return outputs(folder)
 

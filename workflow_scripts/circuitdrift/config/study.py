@@ -29,6 +29,7 @@ class Execution(Section):
     """How jobs run, as far as it is not a matter of rules and profiles."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    processes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     checkpoints_per_job: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
 
 

@@ -24,6 +24,7 @@ from circuitdrift.provenance import Provenance, digest_of_config
 from circuitdrift.storage import StorageError, read_json, read_tensors, write_json, write_tensors
 from circuitdrift.training.folders import copy_folder, digest_of_file, digests_of, remove_folder, write_folder
 from circuitdrift.training.history import History
+from circuitdrift.training.processes import ALONE, Processes
 from circuitdrift.training.state import StateError, TrainingState
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 STATES_KEPT = 2
 SECONDS_BETWEEN_STATES = 600.0
 TENSORS, VALUES = "state.safetensors", "state.json"
+NO_STATE = -1
+"""Stands for the step of a state where there is none."""
 
 
 def identity_of_run(origin: Provenance, settings: Mapping[str, Any], inputs: Sequence[Path | None]) -> dict[str, str]:
@@ -71,12 +74,21 @@ class ResumeFolder:
         self._kept: dict[str, str] = {}
         self._last_saved = time.monotonic()
 
-    def restore(self, state: TrainingState) -> History:
+    def restore(self, state: TrainingState, processes: Processes = ALONE) -> History:
         """Set a run to the newest usable state and put its checkpoints back in their places.
+
+        Of several processes, the first one looks for the state and verifies it; the others read the same.
 
         Returns:
             What that state's run had produced. With no usable state, an empty history, and the run is unchanged.
         """
+        history = self._restore(state) if processes.is_first else History()
+        step = processes.value_of_first(history.step if history.scores else NO_STATE, state.device)
+        if processes.is_first or step == NO_STATE:
+            return history
+        return self._load(state, self._state_folder(step), read_json(self._state_folder(step) / VALUES)["content"])
+
+    def _restore(self, state: TrainingState) -> History:
         for folder in reversed(self._states()):
             try:
                 content = self._read_verified(folder)
@@ -88,11 +100,10 @@ class ResumeFolder:
                 logger.info("%s is of a run with other %s, so this run starts afresh", folder, ", ".join(differing))
                 break
             try:
-                state.load(read_tensors(folder / TENSORS)[0], content["values"])
+                history = self._load(state, folder, content)
             except StateError as error:
                 logger.warning("%s does not fit the model: %s; this run starts afresh", folder, error)
                 break
-            history = History.from_json(content["history"])
             for output in self.checkpoints[: len(history.scores)]:
                 copy_folder(self._kept_folder(output), output)
             self._kept = {name: digest for name, digest in content["files"].items() if name.startswith("checkpoints/")}
@@ -100,6 +111,16 @@ class ResumeFolder:
             return history
         self.remove()
         return History()
+
+    @staticmethod
+    def _load(state: TrainingState, folder: Path, content: dict[str, Any]) -> History:
+        """Set a run to a verified state.
+
+        Raises:
+            StateError: the state does not fit the model.
+        """
+        state.load(read_tensors(folder / TENSORS)[0], content["values"])
+        return History.from_json(content["history"])
 
     def is_due(self) -> bool:
         """Whether the last state is so old that another is due, although no checkpoint is."""

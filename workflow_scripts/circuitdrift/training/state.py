@@ -36,6 +36,11 @@ class TrainingState:
     optimizer: torch.optim.Optimizer
     ranks: RankSchedule | None = None
 
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.network.parameters()).device
+
     def tensors(self) -> dict[str, Tensor]:
         """Trainable parameters, the optimiser's averages and step counters, and torch's random states as bytes."""
         parameters = self._trainable()
@@ -99,7 +104,7 @@ class TrainingState:
         self.optimizer.load_state_dict({"state": state, "param_groups": layout})
 
     def _torch_random_states(self) -> dict[str, Tensor]:
-        device = next(self.network.parameters()).device
+        device = self.device
         states = {"cpu": torch.get_rng_state()}
         if device.type == "cuda":
             states["cuda"] = torch.cuda.get_rng_state(device)
