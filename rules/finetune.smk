@@ -28,6 +28,7 @@ rule finetune:
         seed=lambda wildcards: int(wildcards.seed),
         device=study.config.execution.device,
         processes=processes_for,
+        sharding=study.config.execution.sharding,
         resume=f"{study.run}/.resume",
         provenance=code_of("finetune"),
     script:

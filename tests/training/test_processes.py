@@ -10,23 +10,26 @@ import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_models import examples, neox, save
+from small_models import examples, neox, random_model, save
 from test_resume import delete_declared_outputs, outputs, run, start, states
 
-from circuitdrift.config.methods import AdaLoraMethod, FullMethod, GrpoMethod, LoraMethod, Training
+from circuitdrift.config.methods import AdaLoraMethod, DoraMethod, FullMethod, GrpoMethod, LoraMethod, Training
 from circuitdrift.config_reading import ConfigError, load_study
 from circuitdrift.training import launching, loop, resume
-from circuitdrift.training.examples import Examples
+from circuitdrift.training.examples import Examples, answer_loss
 from circuitdrift.training.launching import ProcessError, resolve_processes
 from circuitdrift.training.processes import ALONE, Processes
+from circuitdrift.training.sharding import shard
 
 CPU = torch.device("cpu")
 TRAINING = Training(epochs=2, batch_size=7, checkpoints=3, learning_rate_lora=1e-2, learning_rate_full=1e-3)
+SHORT = TRAINING.model_copy(update={"epochs": 1})
 METHODS = {
     "lora": LoraMethod(kind="lora", rank=3),
     "full": FullMethod(kind="full"),
     "adalora": AdaLoraMethod(kind="adalora", initial_rank=3, target_rank=2),
     "grpo": GrpoMethod(kind="grpo", rank=3, group_size=4),
+    "dora": DoraMethod(kind="dora", rank=3),
 }
 
 
@@ -64,32 +67,38 @@ def assert_trained_alike(folder, other, name):
     np.testing.assert_allclose(found[columns], expected[columns], rtol=2e-4, atol=1e-7)
     if name != "grpo":  # where a step has a prompt twice, one process runs what is alike in both but once
         assert (found["tokens"] == expected["tokens"]).all()
-        assert (found["flops"] == expected["flops"]).all() == (name != "adalora")  # each process has its penalty
+        once_a_pass = name in ("adalora", "dora")  # the penalty, and the norms of weights
+        assert (found["flops"] == expected["flops"]).all() == (not once_a_pass)
     weights = weights_of(other, name)
     for key, tensor in weights_of(folder, name).items():
         torch.testing.assert_close(tensor, weights[key], rtol=1e-3, atol=2e-5)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_two_processes_take_the_steps_of_one(manifest, tmp_path, name):
+CASES = [*((name, "none") for name in METHODS if name != "dora"), ("full", "full"), ("dora", "full")]
+
+
+@pytest.mark.parametrize(("name", "sharding"), CASES)
+def test_two_processes_take_the_steps_of_one(manifest, tmp_path, monkeypatch, name, sharding):
     """Seven examples a step, of two lengths: four are for the one process and three for the other."""
-    run(manifest, tmp_path / "one", METHODS[name], TRAINING)
-    run(manifest, tmp_path / "two", METHODS[name], TRAINING, processes=2)
+    monkeypatch.setattr("circuitdrift.training.processes.NUMBERS_PER_SUM", 700)
+    run(manifest, tmp_path / "one", METHODS[name], SHORT)
+    run(manifest, tmp_path / "two", METHODS[name], SHORT, processes=2, sharding=sharding)
     assert_trained_alike(tmp_path / "two", tmp_path / "one", name)
     assert (log_of(tmp_path / "one")["gradient_norm"] > 0).all()
 
 
-def test_a_process_may_have_no_examples(manifest, tmp_path):
-    training = TRAINING.model_copy(update={"batch_size": 2, "epochs": 0.5})
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_a_process_may_have_no_examples(manifest, tmp_path, sharding):
+    training = TRAINING.model_copy(update={"batch_size": 2, "epochs": 0.3})
     run(manifest, tmp_path / "one", METHODS["lora"], training)
-    run(manifest, tmp_path / "three", METHODS["lora"], training, processes=3)
+    run(manifest, tmp_path / "three", METHODS["lora"], training, processes=3, sharding=sharding)
     assert_trained_alike(tmp_path / "three", tmp_path / "one", "lora")
 
 
 def test_new_interpreters_do_the_same_as_copies(manifest, tmp_path, monkeypatch):
-    expected = run(manifest, tmp_path / "copies", METHODS["lora"], TRAINING, processes=2)
+    expected = run(manifest, tmp_path / "copies", METHODS["lora"], SHORT, processes=2)
     monkeypatch.setattr(launching, "START_METHOD", "spawn")
-    assert run(manifest, tmp_path / "new", METHODS["lora"], TRAINING, processes=2) == expected
+    assert run(manifest, tmp_path / "new", METHODS["lora"], SHORT, processes=2) == expected
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
@@ -117,40 +126,78 @@ def test_random_numbers_of_a_step_are_each_processs_own_and_those_of_one_alone_g
     assert drawn(ALONE, 1) == drawn(ALONE, 2)
 
 
+def test_adapters_on_a_sharded_bfloat16_model_with_tied_embeddings_and_a_shared_instruction(tmp_path):
+    """In passes of two examples, of which one process has more than the other."""
+    torch.manual_seed(0)
+    manifest = save(random_model("opt"), tmp_path / "models" / "tiny", dtype="bfloat16")
+    training = SHORT.model_copy(update={"batch_size": 5, "micro_batch_size": 2})
+    for folder, how in (("one", {}), ("two", {"processes": 2, "sharding": "full"})):
+        run(manifest, tmp_path / folder, METHODS["lora"], training, instruction=(3, 9, 4, 1), **how)
+    columns = ["loss", "gradient_norm"]
+    found, expected = (log_of(tmp_path / folder)[columns] for folder in ("two", "one"))
+    np.testing.assert_allclose(found, expected, rtol=3e-2)
+
+
+def assert_parts_are_kept(processes):
+    model = neox()
+    n_numbers = sum(parameter.numel() for parameter in model.parameters())
+    shard(model, processes)
+    n_own = sum(parameter.to_local().numel() for parameter in model.parameters())
+    assert n_own <= 0.51 * n_numbers
+    torch.autograd.backward(answer_loss(model, Examples(examples(2), CPU).batches[0], torch.float32))
+    assert sum(parameter.grad.to_local().numel() for parameter in model.parameters()) == n_own
+
+
+def test_a_process_keeps_its_part_of_weights_and_gradients_alone():
+    launching.launch(2, CPU, assert_parts_are_kept, {})
+
+
+@pytest.mark.parametrize("kind", ["adalora", "grpo"])
+def test_methods_that_cannot_be_sharded_are_refused_by_name(tmp_path, kind):
+    methods = {"plain": {"kind": "lora", "rank": 2}, "mine": METHODS[kind].model_dump(mode="json")}
+    with pytest.raises(ConfigError, match=rf"execution\.sharding: 'mine' is of kind {kind}, .*none"):
+        load_study({"methods": methods, "execution": {"sharding": "full"}}, tmp_path, "config.yaml")
+    load_study({"methods": methods, "execution": {"sharding": "none"}}, tmp_path, "config.yaml")
+
+
 class StoppedError(Exception):
     pass
 
 
-def test_stopped_and_started_again_it_ends_in_the_same_bytes(dropping_manifest, tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_stopped_and_started_again_it_ends_in_the_same_bytes(
+    dropping_manifest, tmp_path, monkeypatch, caplog, sharding
+):
     monkeypatch.setattr(resume, "SECONDS_BETWEEN_STATES", 0.0)
     caplog.set_level("INFO")
-    expected = run(dropping_manifest, tmp_path / "uninterrupted", METHODS["full"], TRAINING, processes=2)
+    how = {"processes": 2, "sharding": sharding}
+    expected = run(dropping_manifest, tmp_path / "uninterrupted", METHODS["full"], SHORT, **how)
     save_state = resume.ResumeFolder.save
 
     def save_and_stop(self, state, history):
         save_state(self, state, history)
-        if history.step == 5:
+        if history.step == 3 and self.processes.is_first:
             raise StoppedError("enough")
 
     with monkeypatch.context() as patch:
         patch.setattr(resume.ResumeFolder, "save", save_and_stop)
         with pytest.raises(ProcessError, match="process 1 of 2: StoppedError: enough"):
-            run(dropping_manifest, tmp_path / "stopped", METHODS["full"], TRAINING, processes=2)
+            run(dropping_manifest, tmp_path / "stopped", METHODS["full"], SHORT, **how)
     delete_declared_outputs(tmp_path / "stopped")
-    assert states(tmp_path / "stopped" / "run" / ".resume")[-1] == "step-00000005"
+    assert states(tmp_path / "stopped" / "run" / ".resume")[-1] == "step-00000003"
     caplog.clear()
-    assert run(dropping_manifest, tmp_path / "stopped", METHODS["full"], TRAINING, processes=2) == expected
-    assert len([message for message in caplog.messages if "continuing after step 5" in message]) == 1
+    assert run(dropping_manifest, tmp_path / "stopped", METHODS["full"], SHORT, **how) == expected
+    assert len([message for message in caplog.messages if "continuing after step 3" in message]) == 1
 
 
 def test_a_state_of_another_number_of_processes_is_not_used(manifest, tmp_path, monkeypatch, caplog):
     caplog.set_level("INFO")
-    expected = run(manifest, tmp_path / "uninterrupted", METHODS["lora"], TRAINING)
+    expected = run(manifest, tmp_path / "uninterrupted", METHODS["lora"], SHORT)
     monkeypatch.setattr(resume.ResumeFolder, "remove", lambda self: None)
-    run(manifest, tmp_path / "other", METHODS["lora"], TRAINING, processes=2)
+    run(manifest, tmp_path / "other", METHODS["lora"], SHORT, processes=2)
     delete_declared_outputs(tmp_path / "other")
     monkeypatch.undo()
-    assert run(manifest, tmp_path / "other", METHODS["lora"], TRAINING, processes=1) == expected
+    assert run(manifest, tmp_path / "other", METHODS["lora"], SHORT, processes=1) == expected
     assert [message for message in caplog.messages if "other settings" in message]
 
 

@@ -20,6 +20,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -196,7 +197,7 @@ def _work(
             world_size=processes.count,
             timeout=LONGEST_WAIT,
         )
-        run(processes=processes, **arguments)
+        run(processes=replace(processes, device=state.device), **arguments)
         state.destroy_process_group()
     except Exception as error:
         message = f"process {processes.rank + 1} of {processes.count}: {type(error).__name__}: {error}"

@@ -39,6 +39,7 @@ from circuitdrift.training.history import History, LogRow
 from circuitdrift.training.policy_gradient import accumulate_policy_gradients
 from circuitdrift.training.processes import ALONE, Processes
 from circuitdrift.training.resume import ResumeFolder
+from circuitdrift.training.sharding import whole
 from circuitdrift.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -177,13 +178,13 @@ def fine_tune(
     accumulate = _accumulation(model, examples, plan, ranks, processes)
     torch.manual_seed(plan.seed)
     state = TrainingState(network, optimizer, ranks)
-    history = resume.restore(state, processes) if resume else History()
+    history = resume.restore(state) if resume else History()
 
     def take_checkpoint() -> None:
         history.scores.append(at_checkpoint(len(history.scores)))
 
     def save_state() -> None:
-        if resume and processes.is_first:
+        if resume:
             resume.save(state, history)
 
     started = time.monotonic()
@@ -202,7 +203,7 @@ def fine_tune(
         if ranks:
             torch.autograd.backward(ranks.penalty())
         norm = nn.utils.clip_grad_norm_(trained, plan.gradient_clip)
-        loss_value, norm_value = torch.stack([result.loss, norm]).tolist()
+        loss_value, norm_value = torch.stack([result.loss, whole(norm)]).tolist()
         _check_finite(loss_value, norm_value, step, examples.example_ids[chosen])
         optimizer.step()
         if ranks:
@@ -312,16 +313,25 @@ def accumulate_gradients(
     Returns:
         The loss (the share's part of it), and the batches that were run.
     """
-    whole = list(examples.select(rows))
-    n_answers = sum(batch.answers.numel() for batch in whole)
-    shares = processes.share(whole)
+    in_step = list(examples.select(rows))
+    n_answers = sum(batch.answers.numel() for batch in in_step)
+    shares = processes.share(in_step)
     batches = [part for batch, places in shares for part in _parts(batch, places, micro_batch_size)]
-    total = torch.zeros((), device=whole[0].tokens.device)
+    total = torch.zeros((), device=in_step[0].tokens.device)
     for batch in batches:
         loss = answer_loss(network, batch, precision) / n_answers
         torch.autograd.backward(loss)
         total += loss.detach()
+    if processes.sharded:
+        for _ in range(processes.most_passes(in_step, micro_batch_size) - len(batches)):
+            _pass_for_others(network, in_step[0], precision)
     return total, batches
+
+
+def _pass_for_others(network: PreTrainedModel, batch: Batch, precision: torch.dtype) -> None:
+    """A pass that adds nothing, of a process that has no more examples, for those that have: they need its weights."""
+    one = batch.take(np.zeros(1, dtype=np.int64))
+    torch.autograd.backward(0.0 * answer_loss(network, one, precision))
 
 
 def _parts(batch: Batch, places: Int[np.ndarray, " chosen"], size: int) -> Iterator[Batch]:

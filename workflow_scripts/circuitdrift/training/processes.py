@@ -9,8 +9,9 @@ follow from the lengths of its examples, and a process may have none.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,6 +19,8 @@ from jaxtyping import Int, Shaped
 from torch import Tensor, distributed, nn
 
 from circuitdrift.training.examples import Batch
+
+CPU = torch.device("cpu")
 
 NUMBERS_PER_SUM = 2**25
 """Most numbers of gradients that are copied together to be summed at once: 128 MB of float32."""
@@ -30,10 +33,15 @@ class Processes:
     Attributes:
         rank: this process, from 0; the first one alone writes files.
         count: how many there are. With 1, nothing here does anything, and no others are waited for.
+        device: this process's own, over which it talks to the others.
+        sharded: whether the model is spread over them (``circuitdrift.training.sharding``), so that a pass of one needs
+            a pass of each of the others.
     """
 
     rank: int
     count: int
+    device: torch.device = CPU
+    sharded: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -56,6 +64,11 @@ class Processes:
             yield batch, np.arange((self.rank - before) % self.count, len(batch), self.count)
             before += len(batch)
 
+    def most_passes(self, batches: Sequence[Batch], size: int) -> int:
+        """The most passes, of at most ``size`` examples each, that any of the processes needs for its share."""
+        shares = (replace(self, rank=rank).share(batches) for rank in range(self.count))
+        return max(sum(math.ceil(len(places) / size) for _, places in share) for share in shares)
+
     def sum(self, values: Shaped[Tensor, " number"]) -> Shaped[Tensor, " number"]:
         """The sum over the processes; the same bits in each of them."""
         if self.count == 1:
@@ -65,11 +78,14 @@ class Processes:
         return total
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace each gradient by its sum over the processes; one that no process has stays absent."""
-        if self.count == 1:
+        """Replace each gradient by its sum over the processes; one that no process has stays absent.
+
+        Those of a sharded model are sums already.
+        """
+        if self.count == 1 or self.sharded:
             return
         there = torch.tensor([parameter.grad is not None for parameter in parameters], dtype=torch.int64)
-        owners = self.sum(there.to(parameters[0].device)).tolist()
+        owners = self.sum(there.to(self.device)).tolist()
         gradients = []
         for parameter, n_owners in zip(parameters, owners, strict=True):
             if n_owners:
@@ -80,11 +96,11 @@ class Processes:
             for gradient, part in zip(group, total.split([gradient.numel() for gradient in group]), strict=True):
                 gradient.copy_(part.view_as(gradient))
 
-    def value_of_first(self, value: int, device: torch.device) -> int:
+    def value_of_first(self, value: int) -> int:
         """The first process's value, in all of them."""
         if self.count == 1:
             return value
-        shared = torch.tensor([value], device=device)
+        shared = torch.tensor([value], device=self.device)
         distributed.broadcast(shared, src=0)
         return int(shared.item())
 
