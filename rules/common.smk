@@ -85,6 +85,12 @@ def threads_for(wildcards):
     return 1 if study.is_small(wildcards.model) else 8
 
 
+def processes_for(wildcards):
+    """The processes of a run; the workflow's own small models, whose jobs run side by side, have one unless asked."""
+    wanted = study.config.execution.processes
+    return 1 if wanted == "auto" and study.is_small(wildcards.model) else wanted
+
+
 def memory_for(small, large):
     """Memory in MB by the model's size; another attempt gets more."""
 

@@ -27,6 +27,8 @@ rule finetune:
         training=settings(study.config.training),
         seed=lambda wildcards: int(wildcards.seed),
         device=study.config.execution.device,
+        processes=processes_for,
+        sharding=study.config.execution.sharding,
         resume=f"{study.run}/.resume",
         provenance=code_of("finetune"),
     script:

@@ -59,6 +59,8 @@ def run(manifest, folder, method, seed=0, adapter_config=None, training=TRAINING
         training=training,
         seed=seed,
         device="cpu",
+        processes="auto",
+        sharding="none",
         resume=folder / ".resume",
         provenance=ORIGIN,
     )
@@ -312,5 +314,5 @@ def test_checkpoint_folders_that_do_not_fit_the_configuration_are_refused(tmp_pa
             manifest=manifest, train=tmp_path, test=tmp_path, adapter_config=None, trials=None,
             checkpoints=[tmp_path / "00"], training_log=tmp_path, accuracy=tmp_path,
             method=FullMethod(kind="full"), training=TRAINING, seed=0,
-            device="cpu", resume=tmp_path / ".resume", provenance=ORIGIN,
+            device="cpu", processes="auto", sharding="none", resume=tmp_path / ".resume", provenance=ORIGIN,
         )  # fmt: skip

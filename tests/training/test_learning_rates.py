@@ -163,7 +163,7 @@ def test_runs_train_with_the_chosen_rate(manifest, train, tmp_path):
             manifest=manifest, train=train, test=train, adapter_config=None, trials=table,
             checkpoints=[run / "00", run / "01"], training_log=run / "log.parquet", accuracy=run / "accuracy.parquet",
             method=LoraMethod(kind="lora", rank=1, warmup_fraction=0.0), training=TRAINING, seed=0, device="cpu",
-            resume=run / ".resume", provenance=ORIGIN,
+            processes="auto", sharding="none", resume=run / ".resume", provenance=ORIGIN,
         )  # fmt: skip
         log = read_table(run / "log.parquet", "training_log")
         assert log["learning_rate"].max() == pytest.approx(peak)

@@ -56,6 +56,10 @@ def adapted_model(vocabulary=FEW_TOKENS, trained=True, **settings):
     return adapted, copied
 
 
+def uniform_numbers(batch, n_samples, seed):
+    return np.random.default_rng(seed).random((len(batch), n_samples, batch.answers.shape[1]))
+
+
 def policy_of(adapted, temperature=1.0, sequences_per_pass=1000) -> Policy:
     return Policy(adapted.get_base_model().eval(), temperature, torch.float32, sequences_per_pass)
 
@@ -101,8 +105,8 @@ def test_loss_and_gradient_equal_those_of_every_answer_by_itself(monkeypatch, mi
     setting = method(temperature=0.7, kl_coefficient=0.3)
     sample, samples = Policy.sample, []
 
-    def record(self, batch, group_size, draw):
-        answers = sample(self, batch, group_size, draw)
+    def record(self, batch, uniform):
+        answers = sample(self, batch, uniform)
         start = batch.tokens.shape[1] - batch.answers.shape[1] + 1
         samples.extend(
             (tokens[:start].tolist(), right.tolist(), group.tolist())
@@ -147,7 +151,7 @@ def test_answers_are_sampled_with_the_policys_probabilities(temperature):
     adapted, _ = adapted_model()
     batch = split(2, answer_tokens=(2,), instruction=(3, 1, 2)).batches[0]
     n = 4000
-    sampled = policy_of(adapted, temperature).sample(batch, n, np.random.default_rng(0))
+    sampled = policy_of(adapted, temperature).sample(batch, uniform_numbers(batch, n, seed=0))
     assert sampled.shape == (2, n, 2)
     for tokens, group in zip(batch.tokens, sampled.tolist(), strict=True):
         answers, logarithms = every_answer(adapted, tokens[:-1].tolist(), 2, temperature)
@@ -165,7 +169,7 @@ def test_samples_depend_on_the_seed_and_not_on_the_passes():
 
     def sampled(seed, sequences_per_pass):
         policy = policy_of(adapted, sequences_per_pass=sequences_per_pass)
-        return policy.sample(batch, 6, np.random.default_rng(seed))
+        return policy.sample(batch, uniform_numbers(batch, 6, seed))
 
     assert torch.equal(sampled(0, 1000), sampled(0, 2))
     assert not torch.equal(sampled(0, 1000), sampled(1, 1000))

@@ -40,15 +40,19 @@ def a_state_after_every_step(monkeypatch):
     monkeypatch.setattr(resume, "SECONDS_BETWEEN_STATES", 0.0)
 
 
-def run(manifest, folder, method, training=TRAINING, train_seed=0, origin=ORIGIN):
-    write_table(folder / "train.parquet", examples(32, lengths=(5, 6), seed=train_seed), "examples", ORIGIN)
+def run(
+    manifest, folder, method, training=TRAINING, train_seed=0, origin=ORIGIN, processes="auto", sharding="none",
+    instruction=(),
+):  # fmt: skip
+    write_table(folder / "train.parquet", examples(32, (5, 6), (1,), train_seed, instruction), "examples", ORIGIN)
     write_table(folder / "test.parquet", examples(20, seed=1), "examples", ORIGIN)
     finetune.main(
         manifest=manifest, train=folder / "train.parquet", test=folder / "test.parquet", adapter_config=None,
         trials=None,
         checkpoints=[folder / "run" / "checkpoints" / f"{number:02d}" for number in range(training.checkpoints + 1)],
         training_log=folder / "run" / "training_log.parquet", accuracy=folder / "run" / "accuracy.parquet",
-        method=method, training=training, seed=0, device="cpu", resume=folder / "run" / ".resume", provenance=origin,
+        method=method, training=training, seed=0, device="cpu", processes=processes, sharding=sharding,
+        resume=folder / "run" / ".resume", provenance=origin,
     )  # fmt: skip
     return outputs(folder)
 

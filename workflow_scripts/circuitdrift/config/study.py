@@ -11,8 +11,10 @@ from circuitdrift.config.figures import Figures
 from circuitdrift.config.imports import ImportedCircuits
 from circuitdrift.config.learning_rates import LearningRateSearch
 from circuitdrift.config.methods import (
+    AdaLoraMethod,
     CircuitLoraMethod,
     FullMethod,
+    GrpoMethod,
     LoraMethod,
     MethodConfig,
     RandomLoraMethod,
@@ -29,6 +31,8 @@ class Execution(Section):
     """How jobs run, as far as it is not a matter of rules and profiles."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    processes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    sharding: Literal["none", "full"] = "none"
     checkpoints_per_job: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
 
 
@@ -64,6 +68,7 @@ class StudyConfig(Section):
             *self._task_problems(),
             *self._drift_problems(),
             *self._figure_problems(),
+            *self._sharding_problems(),
         ]
         if len(set(self.seeds)) != len(self.seeds):
             problems.append(f"seeds: {list(self.seeds)} names a seed twice; list each once")
@@ -121,6 +126,16 @@ class StudyConfig(Section):
                     f"choose one of {compositional or '(none: add one with family: compositional)'}"
                 )
         return problems
+
+    def _sharding_problems(self) -> list[str]:
+        if self.execution.sharding == "none":
+            return []
+        return [
+            f"execution.sharding: '{name}' is of kind {method.kind}, which cannot train a sharded model; set it to "
+            "none, or take the method into a study of its own"
+            for name, method in self.methods.items()
+            if isinstance(method, AdaLoraMethod | GrpoMethod)
+        ]
 
     def _figure_problems(self) -> list[str]:
         problems = []

@@ -79,10 +79,10 @@ def base_model_name(manifest: Path) -> tuple[str, str | None]:
     return manifest.resolve().parent.name, None
 
 
-def block_linears(model: PreTrainedModel) -> tuple[BlockLinear, ...]:
-    """Every linear inside a decoder block, in module order; the embeddings and the output head are not among them.
+def decoder_blocks(model: PreTrainedModel) -> dict[str, nn.Module]:
+    """The decoder blocks by their names, in order.
 
-    The blocks are the one module list with as many entries as the configuration has hidden layers.
+    They are the one module list with as many entries as the configuration has hidden layers.
 
     Raises:
         AdapterError: the model has no such module list, or more than one.
@@ -93,13 +93,22 @@ def block_linears(model: PreTrainedModel) -> tuple[BlockLinear, ...]:
     if len(outermost) != 1:
         raise AdapterError(
             f"{type(model).__name__}: expected one list of {n_layers} decoder blocks, found {outermost or 'none'}; "
-            "this architecture cannot be fine-tuned with adapters here"
+            "this architecture can neither be given adapters nor be sharded here"
         )
+    blocks = model.get_submodule(outermost[0]).children()
+    return {f"{outermost[0]}.{layer}": block for layer, block in enumerate(blocks)}
+
+
+def block_linears(model: PreTrainedModel) -> tuple[BlockLinear, ...]:
+    """Every linear inside a decoder block, in module order; the embeddings and the output head are not among them.
+
+    Raises:
+        AdapterError: see ``decoder_blocks``.
+    """
     head = model.get_output_embeddings()
     linears = []
-    for layer in range(n_layers):
-        block = f"{outermost[0]}.{layer}"
-        for name, module in model.get_submodule(block).named_modules(prefix=block):
+    for layer, (prefix, block) in enumerate(decoder_blocks(model).items()):
+        for name, module in block.named_modules(prefix=prefix):
             if isinstance(module, nn.Linear | Conv1D) and module is not head:
                 in_features, out_features = _features(module)
                 linears.append(BlockLinear(name, layer, in_features, out_features))

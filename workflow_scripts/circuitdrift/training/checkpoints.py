@@ -20,6 +20,8 @@ from circuitdrift.storage import StorageError, read_json, read_tensors, write_js
 from circuitdrift.training.adalora import rank_schedule
 from circuitdrift.training.adapters import ADAPTER, attach_adapters, config_as_json
 from circuitdrift.training.folders import write_folder
+from circuitdrift.training.processes import ALONE, Processes
+from circuitdrift.training.sharding import gathered
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -36,7 +38,11 @@ class CheckpointError(ValueError):
 
 
 def save_checkpoint(
-    model: PreTrainedModel | PeftModel, folder: Path, dtype: torch.dtype, provenance: Provenance
+    model: PreTrainedModel | PeftModel,
+    folder: Path,
+    dtype: torch.dtype,
+    provenance: Provenance,
+    processes: Processes = ALONE,
 ) -> None:
     """Save the trained part of a model to a folder.
 
@@ -47,18 +53,22 @@ def save_checkpoint(
         folder: the checkpoint's folder; one of that name is replaced.
         dtype: dtype of a full model's saved weights. Adapters keep theirs.
         provenance: written into the safetensors header.
+        processes: those that train the model and all call this; the first one writes.
     """
+    own = _adapter_tensors(model) if isinstance(model, PeftModel) else _full_tensors(model, dtype)
+    tensors = gathered(own, processes)
 
     def write(temporary: Path) -> None:
         if isinstance(model, PeftModel):
-            _write_adapters(model, temporary, provenance)
+            _write_adapters(model, tensors, temporary, provenance)
         else:
-            _write_full_model(model, temporary, dtype, provenance)
+            _write_full_model(model, tensors, temporary, dtype, provenance)
 
-    write_folder(folder, write)
+    if processes.is_first:
+        write_folder(folder, write)
 
 
-def _write_adapters(model: PeftModel, folder: Path, provenance: Provenance) -> None:
+def _write_adapters(model: PeftModel, tensors: dict[str, Tensor], folder: Path, provenance: Provenance) -> None:
     """Write the adapters; of AdaLoRA's the ranks too, which PEFT's files say only by cutting the tensors.
 
     Between two allocations the values that were cut are trained on, so that cut tensors would be another function
@@ -69,7 +79,7 @@ def _write_adapters(model: PeftModel, folder: Path, provenance: Provenance) -> N
         write_json(folder / RANKS, schedule.ranks())
         config |= {"rank_pattern": None}
     write_json(folder / ADAPTER_CONFIG, config)
-    write_tensors(folder / ADAPTER_WEIGHTS, _adapter_tensors(model), FORMAT, provenance)
+    write_tensors(folder / ADAPTER_WEIGHTS, tensors, FORMAT, provenance)
 
 
 def _adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
@@ -85,11 +95,16 @@ def _adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
     return tensors
 
 
-def _write_full_model(model: PreTrainedModel, folder: Path, dtype: torch.dtype, provenance: Provenance) -> None:
+def _write_full_model(
+    model: PreTrainedModel, tensors: dict[str, Tensor], folder: Path, dtype: torch.dtype, provenance: Provenance
+) -> None:
     config = model.config.to_dict() | {"dtype": str(dtype).removeprefix("torch.")}
     write_json(folder / MODEL_CONFIG, {key: value for key, value in config.items() if key != "_name_or_path"})
-    tensors = {name: tensor.to(dtype) for name, tensor in model.state_dict().items() if name not in _tied(model)}
     write_tensors(folder / MODEL_WEIGHTS, tensors, FORMAT, provenance)
+
+
+def _full_tensors(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tensor]:
+    return {name: tensor.to(dtype) for name, tensor in model.state_dict().items() if name not in _tied(model)}
 
 
 def _tied(model: PreTrainedModel) -> set[str]:

@@ -8,8 +8,9 @@ nothing else of them, and gradients through these add up over the examples.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -74,6 +75,12 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.example_ids)
+
+    def without_shared_tokens(self) -> Examples:
+        """The same examples, each of which runs all of its tokens: for models that cannot be run in two parts."""
+        same = copy.copy(self)
+        same.batches = tuple(replace(batch, n_shared=0) for batch in self.batches)
+        return same
 
     def select(self, rows: Int[np.ndarray, " chosen"]) -> Iterator[Batch]:
         """The examples of the given rows, as one batch for each length among them."""

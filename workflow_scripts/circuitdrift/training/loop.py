@@ -5,7 +5,8 @@ that of a loss on answers which the model samples; all else is the same.
 
 A step takes exactly ``batch_size`` examples from an endless stream of shuffled epochs, splits them by token length,
 and adds up the gradients of the parts: the same gradient as that of one padded batch with its padding masked, without
-the padding. The order of the data is a function of the seed and the step alone.
+the padding. The order of the data is a function of the seed and the step alone. Several processes share the examples of
+a step (``circuitdrift.training.processes``), and so take the steps that one would take.
 
 A run that was killed continues from its last state (``circuitdrift.training.resume``) and ends in the same bytes.
 """
@@ -36,7 +37,9 @@ from circuitdrift.training.evaluation import Score
 from circuitdrift.training.examples import Batch, Examples, answer_loss
 from circuitdrift.training.history import History, LogRow
 from circuitdrift.training.policy_gradient import accumulate_policy_gradients
+from circuitdrift.training.processes import ALONE, Processes
 from circuitdrift.training.resume import ResumeFolder
+from circuitdrift.training.sharding import whole
 from circuitdrift.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -147,6 +150,7 @@ def fine_tune(
     plan: Plan,
     at_checkpoint: Callable[[int], Score],
     resume: ResumeFolder | None = None,
+    processes: Processes = ALONE,
 ) -> History:
     """Train the trainable parameters of a model in place.
 
@@ -157,10 +161,11 @@ def fine_tune(
         at_checkpoint: called with the checkpoint's number, at step 0 before any update and after each of the plan's
             checkpoint steps; takes the checkpoint and scores it.
         resume: where the run saves its state and from where it continues; None saves nothing.
+        processes: those that train together, all of which call this with the same model, examples and plan.
 
     Returns:
         The training log, whose loss leaves AdaLoRA's penalty out, and the scores of the checkpoints: of the whole run,
-        whether it was stopped in between or not.
+        whether it was stopped in between or not. All processes have the same.
 
     Raises:
         DivergenceError: a loss or a gradient is not finite; weights are left as they were before that step.
@@ -170,7 +175,7 @@ def fine_tune(
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     network.train()
     ranks = rank_schedule(model)
-    accumulate = _accumulation(model, examples, plan, ranks)
+    accumulate = _accumulation(model, examples, plan, ranks, processes)
     torch.manual_seed(plan.seed)
     state = TrainingState(network, optimizer, ranks)
     history = resume.restore(state) if resume else History()
@@ -187,16 +192,18 @@ def fine_tune(
         take_checkpoint()
         save_state()
     left = range(history.step + 1, plan.steps + 1)
-    for step in progress(left, "fine-tuning", len(left)):
+    for step in progress(left, "fine-tuning", len(left)) if processes.is_first else left:
         chosen = rows_of_step(step, len(examples), plan)
         rate = learning_rate_at(step, plan)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        result = accumulate(step, chosen)
+        processes.seed_step(plan.seed, step)
+        result = _of_all(accumulate(step, chosen), processes)
+        processes.sum_gradients(trained)
         if ranks:
             torch.autograd.backward(ranks.penalty())
         norm = nn.utils.clip_grad_norm_(trained, plan.gradient_clip)
-        loss_value, norm_value = torch.stack([result.loss, norm]).tolist()
+        loss_value, norm_value = torch.stack([result.loss, whole(norm)]).tolist()
         _check_finite(loss_value, norm_value, step, examples.example_ids[chosen])
         optimizer.step()
         if ranks:
@@ -239,10 +246,10 @@ class StepResult(NamedTuple):
     """What the passes of a step give beside its gradients.
 
     Attributes:
-        loss: the loss whose gradient it is.
+        loss: the loss whose gradient it is; in one of several processes, its share's part of the loss of the step.
         tokens: how many were run.
         flops: floating-point operations (``circuitdrift.training.cost``).
-        reward: mean reward of the sampled answers; None where none are sampled.
+        reward: mean reward of the sampled answers (the share's part of it); None where none are sampled.
     """
 
     loss: Float[Tensor, ""]
@@ -251,20 +258,37 @@ class StepResult(NamedTuple):
     reward: Float[Tensor, ""] | None = None
 
 
+def _of_all(result: StepResult, processes: Processes) -> StepResult:
+    """The result of a step from the results of the processes' shares."""
+    if processes.count == 1:
+        return result
+    values = [result.loss] if result.reward is None else [result.loss, result.reward]
+    counts = torch.tensor([result.tokens, result.flops], device=result.loss.device)
+    tokens, flops = processes.sum(counts).tolist()
+    loss, *reward = processes.sum(torch.stack(values))
+    return StepResult(loss, tokens, flops, *reward)
+
+
 def _accumulation(
-    model: PreTrainedModel | PeftModel, examples: Examples, plan: Plan, ranks: RankSchedule | None
+    model: PreTrainedModel | PeftModel,
+    examples: Examples,
+    plan: Plan,
+    ranks: RankSchedule | None,
+    processes: Processes,
 ) -> Callable[[int, Int[np.ndarray, " batch"]], StepResult]:
-    """What adds the gradient of a step, on its rows, to the gradients of a run's parameters."""
+    """What adds the gradient of this process's share of a step to the gradients of a run's parameters."""
     network, passes = causal_lm(model), (plan.micro_batch_size, plan.precision)
 
     def supervised(cost: StepCost, _step: int, rows: Int[np.ndarray, " batch"]) -> StepResult:
-        loss, batches = accumulate_gradients(network, examples, rows, *passes)
+        loss, batches = accumulate_gradients(network, examples, rows, *passes, processes)
         return StepResult(loss, sum(batch.tokens.numel() for batch in batches), cost.of(batches))
 
     def reinforced(method: GrpoMethod, step: int, rows: Int[np.ndarray, " batch"]) -> StepResult:
         adapted, seed = cast(PeftModel, model), (plan.seed, step)
         with ProductCounter() as counter:
-            loss, tokens, reward = accumulate_policy_gradients(adapted, examples, rows, method, *passes, seed)
+            loss, tokens, reward = accumulate_policy_gradients(
+                adapted, examples, rows, method, *passes, seed, processes
+            )
         return StepResult(loss, tokens, counter.flops, reward)
 
     if plan.grpo is not None:
@@ -278,32 +302,45 @@ def accumulate_gradients(
     rows: Int[np.ndarray, " batch"],
     micro_batch_size: int,
     precision: torch.dtype,
+    processes: Processes = ALONE,
 ) -> tuple[Float[Tensor, ""], list[Batch]]:
     """Add the gradient of the mean loss per answer token over the chosen rows to the parameters' gradients.
 
     The rows are run in passes of one length and of at most ``micro_batch_size`` rows. Each pass counts by its answer
-    tokens, so the gradient is that of the whole batch, whatever the passes.
+    tokens, so the gradient is that of the whole batch, whatever the passes. One of several processes runs its share of
+    the rows, and adds that share's part of this gradient.
 
     Returns:
-        The loss, and the batches that were run.
+        The loss (the share's part of it), and the batches that were run.
     """
-    batches = [part for batch in examples.select(rows) for part in _parts(batch, micro_batch_size)]
-    n_answers = sum(batch.answers.numel() for batch in batches)
-    total = torch.zeros((), device=batches[0].tokens.device)
+    in_step = list(examples.select(rows))
+    n_answers = sum(batch.answers.numel() for batch in in_step)
+    shares = processes.share(in_step)
+    batches = [part for batch, places in shares for part in _parts(batch, places, micro_batch_size)]
+    total = torch.zeros((), device=in_step[0].tokens.device)
     for batch in batches:
         loss = answer_loss(network, batch, precision) / n_answers
         torch.autograd.backward(loss)
         total += loss.detach()
+    if processes.sharded:
+        for _ in range(processes.most_passes(in_step, micro_batch_size) - len(batches)):
+            _pass_for_others(network, in_step[0], precision)
     return total, batches
 
 
-def _parts(batch: Batch, size: int) -> Iterator[Batch]:
-    """A batch in parts of at most ``size`` examples; the batch itself where it is no larger."""
-    if len(batch) <= size:
+def _pass_for_others(network: PreTrainedModel, batch: Batch, precision: torch.dtype) -> None:
+    """A pass that adds nothing, of a process that has no more examples, for those that have: they need its weights."""
+    one = batch.take(np.zeros(1, dtype=np.int64))
+    torch.autograd.backward(0.0 * answer_loss(network, one, precision))
+
+
+def _parts(batch: Batch, places: Int[np.ndarray, " chosen"], size: int) -> Iterator[Batch]:
+    """The examples at some places in parts of at most ``size``; the batch itself where it is these and no larger."""
+    if len(batch) == len(places) <= size:
         yield batch
         return
-    for start in range(0, len(batch), size):
-        yield batch.take(np.arange(start, min(start + size, len(batch))))
+    for start in range(0, len(places), size):
+        yield batch.take(places[start : start + size])
 
 
 def _check_finite(loss: float, norm: float, step: int, example_ids: Int[np.ndarray, " batch"]) -> None:

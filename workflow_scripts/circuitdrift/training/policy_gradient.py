@@ -35,6 +35,7 @@ from transformers import PreTrainedModel
 from circuitdrift.config.methods import GrpoMethod
 from circuitdrift.training.adapters import causal_lm
 from circuitdrift.training.examples import Batch, Examples, last_logits
+from circuitdrift.training.processes import ALONE, Processes
 
 LEAST_DEVIATION = 1e-4
 SAMPLING = 1
@@ -70,24 +71,23 @@ class Policy:
 
     @torch.no_grad()
     def sample(
-        self, batch: Batch, group_size: int, draw: np.random.Generator
+        self, batch: Batch, uniform: Float[np.ndarray, "example sample answer_position"]
     ) -> Int[Tensor, "example sample answer_position"]:
         """Answers to the prompts of a batch, each with as many tokens as the true one.
 
         Args:
             batch: the prompts; of its answers only the length is used.
-            group_size: answers to each prompt.
-            draw: gives one uniform number for each token, in the order of the result, whatever the passes.
+            uniform: a number from 0 to 1 for each token of the result, which alone decides it, whatever the passes.
         """
-        n = batch.answers.shape[1]
-        uniform = torch.from_numpy(draw.random((len(batch) * group_size, n)))
+        n, group_size = batch.answers.shape[1], uniform.shape[1]
+        thresholds = torch.from_numpy(uniform).flatten(0, 1)
         sequences = _prompts(batch).repeat_interleave(group_size, dim=0)
         for position in range(n):
             chosen = torch.empty_like(sequences[:, 0])
             for tokens, members, places in _distinct(sequences, self.sequences_per_pass):
                 probability = self.log_probabilities(tokens, batch.n_shared, 1)[:, 0].cpu().double().exp()
                 cumulative = probability.cumsum(dim=-1)[places.cpu()]
-                threshold = uniform[members.cpu(), position, None] * cumulative[:, -1:]
+                threshold = thresholds[members.cpu(), position, None] * cumulative[:, -1:]
                 token = torch.searchsorted(cumulative, threshold, right=True).clamp(max=cumulative.shape[1] - 1)
                 chosen[members] = token[:, 0].to(chosen.device)
             sequences = torch.cat([sequences, chosen[:, None]], dim=1)
@@ -125,6 +125,7 @@ def accumulate_policy_gradients(
     micro_batch_size: int,
     precision: torch.dtype,
     seed: tuple[int, int],
+    processes: Processes = ALONE,
 ) -> tuple[Float[Tensor, ""], int, Float[Tensor, ""]]:
     """Sample answers to the prompts of the chosen rows, and add the gradient of the loss to the parameters' gradients.
 
@@ -136,9 +137,11 @@ def accumulate_policy_gradients(
         micro_batch_size: most sequences of one pass.
         precision: dtype of the passes.
         seed: seed of the run, and step: the samples depend on nothing else beside the model and the rows.
+        processes: those that share the rows; the samples are the same, however many there are.
 
     Returns:
-        The loss, the number of tokens of the distinct sequences that it was computed on, and the mean reward.
+        The loss, the number of tokens of the distinct sequences that it was computed on, and the mean reward; of one
+        of several processes, its share's part of each.
     """
     network = causal_lm(adapted)
     was_training = network.training
@@ -148,8 +151,12 @@ def accumulate_policy_gradients(
     n_samples = len(rows) * method.group_size
     device = next(network.parameters()).device
     loss, reward, n_tokens = torch.zeros((), device=device), torch.zeros((), device=device), 0
-    for batch in examples.select(rows):
-        answers = policy.sample(batch, method.group_size, draw)
+    for whole, own in processes.share(examples.select(rows)):
+        numbers = draw.random((len(whole), method.group_size, whole.answers.shape[1]))
+        if not len(own):
+            continue
+        batch = whole.take(own)
+        answers = policy.sample(batch, numbers[own])
         rewards = exact_match(answers, batch)
         reward += rewards.sum() / n_samples
         advantages = group_advantages(rewards).flatten()

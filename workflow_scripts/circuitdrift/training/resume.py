@@ -20,10 +20,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from circuitdrift.provenance import Provenance, digest_of_config
 from circuitdrift.storage import StorageError, read_json, read_tensors, write_json, write_tensors
 from circuitdrift.training.folders import copy_folder, digest_of_file, digests_of, remove_folder, write_folder
 from circuitdrift.training.history import History
+from circuitdrift.training.processes import ALONE, Processes
+from circuitdrift.training.sharding import gathered
 from circuitdrift.training.state import StateError, TrainingState
 
 logger = logging.getLogger(__name__)
@@ -31,6 +35,8 @@ logger = logging.getLogger(__name__)
 STATES_KEPT = 2
 SECONDS_BETWEEN_STATES = 600.0
 TENSORS, VALUES = "state.safetensors", "state.json"
+NO_STATE = -1
+"""Stands for the step of a state where there is none."""
 
 
 def identity_of_run(origin: Provenance, settings: Mapping[str, Any], inputs: Sequence[Path | None]) -> dict[str, str]:
@@ -54,7 +60,12 @@ class ResumeFolder:
     """The folder of one run's states."""
 
     def __init__(
-        self, folder: Path, identity: Mapping[str, str], checkpoints: Sequence[Path], provenance: Provenance
+        self,
+        folder: Path,
+        identity: Mapping[str, str],
+        checkpoints: Sequence[Path],
+        provenance: Provenance,
+        processes: Processes = ALONE,
     ) -> None:
         """Nothing is read or written yet.
 
@@ -63,20 +74,31 @@ class ResumeFolder:
             identity: digests of all that determines the run, by what they are of; states of another one are not used.
             checkpoints: the run's checkpoint folders in order, which are its outputs.
             provenance: written into the headers of states.
+            processes: those that train together; the first one alone writes, and all of them call each method.
         """
         self.folder = folder
         self.identity = dict(identity)
         self.checkpoints = tuple(checkpoints)
         self.provenance = provenance
+        self.processes = processes
         self._kept: dict[str, str] = {}
         self._last_saved = time.monotonic()
 
     def restore(self, state: TrainingState) -> History:
         """Set a run to the newest usable state and put its checkpoints back in their places.
 
+        Of several processes, the first one looks for the state and verifies it; the others read the same.
+
         Returns:
             What that state's run had produced. With no usable state, an empty history, and the run is unchanged.
         """
+        history = self._restore(state) if self.processes.is_first else History()
+        step = self.processes.value_of_first(history.step if history.scores else NO_STATE)
+        if self.processes.is_first or step == NO_STATE:
+            return history
+        return self._load(state, self._state_folder(step), read_json(self._state_folder(step) / VALUES)["content"])
+
+    def _restore(self, state: TrainingState) -> History:
         for folder in reversed(self._states()):
             try:
                 content = self._read_verified(folder)
@@ -88,11 +110,10 @@ class ResumeFolder:
                 logger.info("%s is of a run with other %s, so this run starts afresh", folder, ", ".join(differing))
                 break
             try:
-                state.load(read_tensors(folder / TENSORS)[0], content["values"])
+                history = self._load(state, folder, content)
             except StateError as error:
                 logger.warning("%s does not fit the model: %s; this run starts afresh", folder, error)
                 break
-            history = History.from_json(content["history"])
             for output in self.checkpoints[: len(history.scores)]:
                 copy_folder(self._kept_folder(output), output)
             self._kept = {name: digest for name, digest in content["files"].items() if name.startswith("checkpoints/")}
@@ -101,18 +122,32 @@ class ResumeFolder:
         self.remove()
         return History()
 
+    @staticmethod
+    def _load(state: TrainingState, folder: Path, content: dict[str, Any]) -> History:
+        """Set a run to a verified state.
+
+        Raises:
+            StateError: the state does not fit the model.
+        """
+        state.load(read_tensors(folder / TENSORS)[0], content["values"])
+        return History.from_json(content["history"])
+
     def is_due(self) -> bool:
         """Whether the last state is so old that another is due, although no checkpoint is."""
-        return time.monotonic() - self._last_saved >= SECONDS_BETWEEN_STATES
+        is_due = time.monotonic() - self._last_saved >= SECONDS_BETWEEN_STATES
+        return bool(self.processes.value_of_first(int(is_due)))
 
     def save(self, state: TrainingState, history: History) -> None:
         """Keep the checkpoints taken so far and write the state after the history's last step."""
+        tensors = gathered(state.tensors(), self.processes)
+        if not self.processes.is_first:
+            return
         for output in self.checkpoints[: len(history.scores)]:
             if not any(name.startswith(f"checkpoints/{output.name}/") for name in self._kept):
                 kept = self._kept_folder(output)
                 copy_folder(output, kept)
                 self._kept |= {f"checkpoints/{output.name}/{name}": found for name, found in digests_of(kept).items()}
-        write_folder(self._state_folder(history.step), lambda folder: self._write(folder, state, history))
+        write_folder(self._state_folder(history.step), lambda folder: self._write(folder, tensors, state, history))
         for folder in self._states()[:-STATES_KEPT]:
             remove_folder(folder)
         self._last_saved = time.monotonic()
@@ -121,8 +156,8 @@ class ResumeFolder:
         """Remove the folder: the run has ended and its outputs are written, or what is there is of no use."""
         remove_folder(self.folder)
 
-    def _write(self, folder: Path, state: TrainingState, history: History) -> None:
-        write_tensors(folder / TENSORS, state.tensors(), {}, self.provenance)
+    def _write(self, folder: Path, tensors: dict[str, Tensor], state: TrainingState, history: History) -> None:
+        write_tensors(folder / TENSORS, tensors, {}, self.provenance)
         name = f"{self._state_folder(history.step).name}/{TENSORS}"
         content = {
             "identity": self.identity,

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from circuitdrift.training.adalora import RankSchedule
+from circuitdrift.training.sharding import spread_like
 
 PARAMETER, OPTIMIZER, RANDOM = "parameter/", "optimizer/", "random/"
 
@@ -37,7 +38,10 @@ class TrainingState:
     ranks: RankSchedule | None = None
 
     def tensors(self) -> dict[str, Tensor]:
-        """Trainable parameters, the optimiser's averages and step counters, and torch's random states as bytes."""
+        """Trainable parameters, the optimiser's averages and step counters, and torch's random states as bytes.
+
+        Of a sharded model, the parameters and averages are sharded.
+        """
         parameters = self._trainable()
         found: dict[str, Tensor] = {PARAMETER + name: parameter.detach() for name, parameter in parameters.items()}
         for name, parameter in parameters.items():
@@ -70,7 +74,7 @@ class TrainingState:
                 )
         with torch.no_grad():
             for name, parameter in parameters.items():
-                parameter.copy_(saved[name])
+                parameter.copy_(spread_like(saved[name], parameter))
         self._load_optimizer(tensors, parameters)
         if self.ranks:
             self.ranks.load(tensors)
@@ -95,7 +99,8 @@ class TrainingState:
         for full_name, tensor in tensors.items():
             if full_name.startswith(OPTIMIZER):
                 key, name = full_name.removeprefix(OPTIMIZER).split("/", 1)
-                state.setdefault(numbers[id(parameters[name])], {})[key] = tensor
+                own = spread_like(tensor, parameters[name])
+                state.setdefault(numbers[id(parameters[name])], {})[key] = own
         self.optimizer.load_state_dict({"state": state, "param_groups": layout})
 
     def _torch_random_states(self) -> dict[str, Tensor]:

@@ -1,0 +1,276 @@
+"""Several processes train as one does, continue as one does, and end together. On CPU, with gloo."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_models import examples, neox, random_model, save
+from test_resume import delete_declared_outputs, outputs, run, start, states
+
+from circuitdrift.config.methods import AdaLoraMethod, DoraMethod, FullMethod, GrpoMethod, LoraMethod, Training
+from circuitdrift.config_reading import ConfigError, load_study
+from circuitdrift.training import launching, loop, resume
+from circuitdrift.training.examples import Examples, answer_loss
+from circuitdrift.training.launching import ProcessError, resolve_processes
+from circuitdrift.training.processes import ALONE, Processes
+from circuitdrift.training.sharding import shard
+
+CPU = torch.device("cpu")
+TRAINING = Training(epochs=2, batch_size=7, checkpoints=3, learning_rate_lora=1e-2, learning_rate_full=1e-3)
+SHORT = TRAINING.model_copy(update={"epochs": 1})
+METHODS = {
+    "lora": LoraMethod(kind="lora", rank=3),
+    "full": FullMethod(kind="full"),
+    "adalora": AdaLoraMethod(kind="adalora", initial_rank=3, target_rank=2),
+    "grpo": GrpoMethod(kind="grpo", rank=3, group_size=4),
+    "dora": DoraMethod(kind="dora", rank=3),
+}
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    torch.manual_seed(0)
+    return save(neox(), tmp_path / "models" / "tiny")
+
+
+@pytest.fixture
+def dropping_manifest(tmp_path):
+    """A model with dropout, so that the random states matter."""
+    torch.manual_seed(0)
+    return save(neox(hidden_dropout=0.1, attention_dropout=0.1), tmp_path / "models" / "dropping")
+
+
+@pytest.fixture(autouse=True)
+def workers_that_have_nothing_to_import(monkeypatch):
+    """Copies of this process; they also inherit what a test has patched."""
+    monkeypatch.setattr(launching, "START_METHOD", "fork")
+
+
+def log_of(folder):
+    return pd.read_parquet(folder / "run" / "training_log.parquet")
+
+
+def weights_of(folder, name):
+    file = "model" if name == "full" else "adapter_model"
+    return load_file(folder / "run" / "checkpoints" / "03" / f"{file}.safetensors")
+
+
+def assert_trained_alike(folder, other, name):
+    found, expected = log_of(folder), log_of(other)
+    columns = ["loss", "gradient_norm", "learning_rate", "epoch", "reward"]
+    np.testing.assert_allclose(found[columns], expected[columns], rtol=2e-4, atol=1e-7)
+    if name != "grpo":  # where a step has a prompt twice, one process runs what is alike in both but once
+        assert (found["tokens"] == expected["tokens"]).all()
+        once_a_pass = name in ("adalora", "dora")  # the penalty, and the norms of weights
+        assert (found["flops"] == expected["flops"]).all() == (not once_a_pass)
+    weights = weights_of(other, name)
+    for key, tensor in weights_of(folder, name).items():
+        torch.testing.assert_close(tensor, weights[key], rtol=1e-3, atol=2e-5)
+
+
+CASES = [*((name, "none") for name in METHODS if name != "dora"), ("full", "full"), ("dora", "full")]
+
+
+@pytest.mark.parametrize(("name", "sharding"), CASES)
+def test_two_processes_take_the_steps_of_one(manifest, tmp_path, monkeypatch, name, sharding):
+    """Seven examples a step, of two lengths: four are for the one process and three for the other."""
+    monkeypatch.setattr("circuitdrift.training.processes.NUMBERS_PER_SUM", 700)
+    run(manifest, tmp_path / "one", METHODS[name], SHORT)
+    run(manifest, tmp_path / "two", METHODS[name], SHORT, processes=2, sharding=sharding)
+    assert_trained_alike(tmp_path / "two", tmp_path / "one", name)
+    assert (log_of(tmp_path / "one")["gradient_norm"] > 0).all()
+
+
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_a_process_may_have_no_examples(manifest, tmp_path, sharding):
+    training = TRAINING.model_copy(update={"batch_size": 2, "epochs": 0.3})
+    run(manifest, tmp_path / "one", METHODS["lora"], training)
+    run(manifest, tmp_path / "three", METHODS["lora"], training, processes=3, sharding=sharding)
+    assert_trained_alike(tmp_path / "three", tmp_path / "one", "lora")
+
+
+def test_new_interpreters_do_the_same_as_copies(manifest, tmp_path, monkeypatch):
+    expected = run(manifest, tmp_path / "copies", METHODS["lora"], SHORT, processes=2)
+    monkeypatch.setattr(launching, "START_METHOD", "spawn")
+    assert run(manifest, tmp_path / "new", METHODS["lora"], SHORT, processes=2) == expected
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 8])
+def test_shares_are_disjoint_complete_and_even_in_every_length(count):
+    data = Examples(examples(23, lengths=(5, 6, 7, 7)), CPU)
+    whole = list(data.select(np.arange(23)))
+    shares = [list(Processes(rank, count).share(whole)) for rank in range(count)]
+    for number, batch in enumerate(whole):
+        places = [share[number][1] for share in shares]
+        assert sorted(np.concatenate(places)) == list(range(len(batch)))
+        assert max(map(len, places)) - min(map(len, places)) <= 1
+    totals = [sum(len(places) for _, places in share) for share in shares]
+    assert max(totals) - min(totals) <= 1
+
+
+def test_random_numbers_of_a_step_are_each_processs_own_and_those_of_one_alone_go_on():
+    def drawn(processes, step):
+        torch.manual_seed(5)
+        processes.seed_step(0, step)
+        return torch.rand(1).item()
+
+    places = [(Processes(rank, 2), step) for rank in range(2) for step in (1, 2)]
+    assert len({drawn(*place) for place in places}) == 4
+    assert [drawn(*place) for place in places] == [drawn(*place) for place in places]
+    assert drawn(ALONE, 1) == drawn(ALONE, 2)
+
+
+def test_adapters_on_a_sharded_bfloat16_model_with_tied_embeddings_and_a_shared_instruction(tmp_path):
+    """In passes of two examples, of which one process has more than the other."""
+    torch.manual_seed(0)
+    manifest = save(random_model("opt"), tmp_path / "models" / "tiny", dtype="bfloat16")
+    training = SHORT.model_copy(update={"batch_size": 5, "micro_batch_size": 2})
+    for folder, how in (("one", {}), ("two", {"processes": 2, "sharding": "full"})):
+        run(manifest, tmp_path / folder, METHODS["lora"], training, instruction=(3, 9, 4, 1), **how)
+    columns = ["loss", "gradient_norm"]
+    found, expected = (log_of(tmp_path / folder)[columns] for folder in ("two", "one"))
+    np.testing.assert_allclose(found, expected, rtol=3e-2)
+
+
+def assert_parts_are_kept(processes):
+    model = neox()
+    n_numbers = sum(parameter.numel() for parameter in model.parameters())
+    shard(model, processes)
+    n_own = sum(parameter.to_local().numel() for parameter in model.parameters())
+    assert n_own <= 0.51 * n_numbers
+    torch.autograd.backward(answer_loss(model, Examples(examples(2), CPU).batches[0], torch.float32))
+    assert sum(parameter.grad.to_local().numel() for parameter in model.parameters()) == n_own
+
+
+def test_a_process_keeps_its_part_of_weights_and_gradients_alone():
+    launching.launch(2, CPU, assert_parts_are_kept, {})
+
+
+@pytest.mark.parametrize("kind", ["adalora", "grpo"])
+def test_methods_that_cannot_be_sharded_are_refused_by_name(tmp_path, kind):
+    methods = {"plain": {"kind": "lora", "rank": 2}, "mine": METHODS[kind].model_dump(mode="json")}
+    with pytest.raises(ConfigError, match=rf"execution\.sharding: 'mine' is of kind {kind}, .*none"):
+        load_study({"methods": methods, "execution": {"sharding": "full"}}, tmp_path, "config.yaml")
+    load_study({"methods": methods, "execution": {"sharding": "none"}}, tmp_path, "config.yaml")
+
+
+class StoppedError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_stopped_and_started_again_it_ends_in_the_same_bytes(
+    dropping_manifest, tmp_path, monkeypatch, caplog, sharding
+):
+    monkeypatch.setattr(resume, "SECONDS_BETWEEN_STATES", 0.0)
+    caplog.set_level("INFO")
+    how = {"processes": 2, "sharding": sharding}
+    expected = run(dropping_manifest, tmp_path / "uninterrupted", METHODS["full"], SHORT, **how)
+    save_state = resume.ResumeFolder.save
+
+    def save_and_stop(self, state, history):
+        save_state(self, state, history)
+        if history.step == 3 and self.processes.is_first:
+            raise StoppedError("enough")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resume.ResumeFolder, "save", save_and_stop)
+        with pytest.raises(ProcessError, match="process 1 of 2: StoppedError: enough"):
+            run(dropping_manifest, tmp_path / "stopped", METHODS["full"], SHORT, **how)
+    delete_declared_outputs(tmp_path / "stopped")
+    assert states(tmp_path / "stopped" / "run" / ".resume")[-1] == "step-00000003"
+    caplog.clear()
+    assert run(dropping_manifest, tmp_path / "stopped", METHODS["full"], SHORT, **how) == expected
+    assert len([message for message in caplog.messages if "continuing after step 3" in message]) == 1
+
+
+def test_a_state_of_another_number_of_processes_is_not_used(manifest, tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    expected = run(manifest, tmp_path / "uninterrupted", METHODS["lora"], SHORT)
+    monkeypatch.setattr(resume.ResumeFolder, "remove", lambda self: None)
+    run(manifest, tmp_path / "other", METHODS["lora"], SHORT, processes=2)
+    delete_declared_outputs(tmp_path / "other")
+    monkeypatch.undo()
+    assert run(manifest, tmp_path / "other", METHODS["lora"], SHORT, processes=1) == expected
+    assert [message for message in caplog.messages if "other settings" in message]
+
+
+def failing_at_step(number, rank, fail, monkeypatch):
+    """Let the process of a rank do something else in a step."""
+    accumulate, steps = loop.accumulate_gradients, []
+
+    def accumulate_or_fail(*arguments):
+        loss, batches = accumulate(*arguments)
+        steps.append(loss)
+        return (fail(loss) if len(steps) == number and arguments[-1].rank == rank else loss), batches
+
+    monkeypatch.setattr(loop, "accumulate_gradients", accumulate_or_fail)
+
+
+def break_down(loss):
+    raise LookupError("a wire is loose")
+
+
+FAILURES = {
+    "nan": (lambda loss: loss * float("nan"), r"DivergenceError: step 3: the loss is nan .* example_id \[1\d*, .*rate"),
+    "error": (break_down, r"process 2 of 2: LookupError: a wire is loose"),
+    "killed": (lambda loss: os.kill(os.getpid(), signal.SIGKILL), r"process 2 of 2 was ended by SIGKILL; .* memory"),
+    "exit": (lambda loss: os._exit(3), r"process 2 of 2 ended with exit code 3"),
+}
+
+
+@pytest.mark.parametrize("failure", FAILURES)
+def test_a_failure_in_one_process_ends_all_with_its_message(manifest, tmp_path, monkeypatch, failure):
+    fail, message = FAILURES[failure]
+    failing_at_step(3, 1, fail, monkeypatch)
+    started, children = time.monotonic(), psutil.Process().children()
+    with pytest.raises(ProcessError, match=message):
+        run(manifest, tmp_path, METHODS["lora"], TRAINING, processes=2)
+    assert time.monotonic() - started < 30
+    assert psutil.Process().children() == children
+    assert "training_log.parquet" not in outputs(tmp_path)
+
+
+def test_nan_names_all_examples_of_the_step(manifest, tmp_path, monkeypatch):
+    failing_at_step(1, 0, FAILURES["nan"][0], monkeypatch)
+    with pytest.raises(ProcessError) as caught:
+        run(manifest, tmp_path, METHODS["lora"], TRAINING, processes=2)
+    named = str(caught.value).split("[")[1].split("]")[0].split(", ")
+    assert len(named) == TRAINING.batch_size
+
+
+def test_workers_end_with_the_process_that_started_them(manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "accumulate_gradients", lambda *arguments: time.sleep(60))
+    process = start(manifest, tmp_path, METHODS["lora"], TRAINING, processes=2)
+    workers = []
+    while len(workers) < 2:
+        workers = psutil.Process(process.pid).children()
+        time.sleep(0.05)
+    process.kill()
+    process.join()
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert not alive
+
+
+def test_one_process_for_each_device_in_sight_unless_a_number_is_given(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    cuda, mps = torch.device("cuda"), torch.device("mps")
+    assert [resolve_processes("auto", device) for device in (CPU, mps, cuda)] == [1, 1, 2]
+    assert [resolve_processes(1, device) for device in (CPU, mps, cuda)] == [1, 1, 1]
+    assert resolve_processes(3, CPU) == 3
+    with pytest.raises(ProcessError, match=r"execution\.processes: 3 processes .* 2 of type cuda .*clusters\.md"):
+        resolve_processes(3, cuda)
+    with pytest.raises(ProcessError, match=r"2 processes .* 1 of type mps"):
+        resolve_processes(2, mps)
+
+
+@pytest.mark.parametrize("number", [0, -1, 1.5, "two", [2]])
+def test_numbers_that_are_none_are_refused_by_name(tmp_path, number):
+    with pytest.raises(ConfigError, match=r"execution\.processes"):
+        load_study({"execution": {"processes": number}}, tmp_path, "config.yaml")
