@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import statistics
 import subprocess
 import sys
@@ -98,6 +99,11 @@ def peak_memory(work: Callable[[], object], device: torch.device) -> tuple[float
         ended.set()
         sampler.join()
     return samples[0] / GIB, max(samples) / GIB
+
+
+def largest_resident_set() -> float:
+    """The most memory that this process has held, in GiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def row_of_own_process(script: str, options: Sequence[object]) -> Row:

@@ -7,8 +7,8 @@ the cross-entropy on all positions; but labels are those of the answer alone, so
 their curves can be compared. Both take the same examples in the same order, and the same AdamW with a linear schedule
 from its peak on (their warm-ups differ), and run attention eagerly, which on a CPU is the faster kind for both. Neither
 evaluates, saves or reports. Speed is that of the median step, from the end of one step to the end of the next, after a
-step of rate zero, which changes no weight. Every row is measured in a process of its own; its memory is the most
-that the process holds during the steps.
+step of rate zero, which changes no weight. Every row is measured in a process of its own; its memory is the
+largest resident set.
 
 ``embedded`` is the embedded model before pre-training, on Add/Sub in its own tokens. ``pythia-160m`` has random weights
 and prompts of random ids, with the lengths that Add/Sub prompts have in Pythia's tokens. ``--model-manifest`` takes a
@@ -37,7 +37,7 @@ from measuring import (
     SHAPES,
     VOCABULARY,
     add_sub_like_prompts,
-    peak_memory,
+    largest_resident_set,
     random_gpt_neox,
     row_of_own_process,
     write_tables,
@@ -72,16 +72,32 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Timed:
-    """When each step ended, in seconds (the first time is before any), and the loss of each before its update."""
+class Moment:
+    """What two clocks show, in seconds: that on the wall, and that of this process's own time on all cores."""
 
-    ends: list[float]
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> Moment:
+        """This moment."""
+        return cls(time.perf_counter(), time.process_time())
+
+
+@dataclass(frozen=True)
+class Timed:
+    """When each step ended (the first moment is before any), and the loss of each before its update."""
+
+    ends: list[Moment]
     losses: list[float]
 
-    @property
-    def seconds_per_step(self) -> float:
-        """The median, which other work on the machine disturbs less than it does the mean."""
-        return statistics.median(later - earlier for earlier, later in pairwise(self.ends))
+    def per_step(self) -> Moment:
+        """The median step on either clock, which other work on the machine disturbs less than it does the mean."""
+        steps = list(pairwise(self.ends))
+        return Moment(
+            statistics.median(later.wall - earlier.wall for earlier, later in steps),
+            statistics.median(later.cpu - earlier.cpu for earlier, later in steps),
+        )
 
 
 def model_and_table(shape: str, manifest: Path | None) -> tuple[PreTrainedModel, pd.DataFrame]:
@@ -137,7 +153,7 @@ def run_loop(model: PreTrainedModel | PeftModel, examples: Examples, plan: Plan)
     ends = []
 
     def at_checkpoint(number: int) -> Score:
-        ends.append(time.perf_counter())
+        ends.append(Moment.now())
         return Score(1, 0, 0.0)
 
     history = fine_tune(model, examples, plan, at_checkpoint)
@@ -171,15 +187,15 @@ class Clock(TrainerCallback):
     """Takes the time at the end of each step, and once before the first."""
 
     def __init__(self) -> None:
-        self.ends: list[float] = []
+        self.ends: list[Moment] = []
 
     def on_train_begin(self, args, state, control, **others) -> None:
         """All preparations are made."""
-        self.ends.append(time.perf_counter())
+        self.ends.append(Moment.now())
 
     def on_step_end(self, args, state, control, **others) -> None:
         """The weights are updated."""
-        self.ends.append(time.perf_counter())
+        self.ends.append(Moment.now())
 
 
 def run_trainer(model: PreTrainedModel | PeftModel, table: pd.DataFrame, plan: Plan) -> Timed:
@@ -221,17 +237,10 @@ def measure(loop: str, shape: str, method: str, threads: int, steps: int, manife
     alpha_per_rank = Training().lora_alpha_per_rank
     model = prepare_model(base, (shape, None), settings, alpha_per_rank, None, examples, steps, seed=0)
     idle = replace(plan, steps=1, checkpoint_steps=(0, 1), learning_rate=0.0)
-    runs: list[Timed] = []
-
-    def run(setting: Plan) -> None:
-        runs.append(
-            run_loop(model, examples, setting) if loop == "CircuitDrift" else run_trainer(model, table, setting)
-        )
-
-    run(idle)
-    _, peak = peak_memory(lambda: run(plan), CPU)
-    timed = runs[-1]
-    examples_per_second = plan.batch_size / timed.seconds_per_step
+    for setting in (idle, plan):
+        timed = run_loop(model, examples, setting) if loop == "CircuitDrift" else run_trainer(model, table, setting)
+    step = timed.per_step()
+    examples_per_second = plan.batch_size / step.wall
     tokens_per_example = float(lengths(table)[rows_of_run(table, plan)].mean())
     return {
         "shape": shape,
@@ -240,7 +249,8 @@ def measure(loop: str, shape: str, method: str, threads: int, steps: int, manife
         "loop": loop,
         "examples/s": float(f"{examples_per_second:.4g}"),
         "tokens/s": round(examples_per_second * tokens_per_example),
-        "peak memory (GiB)": round(peak, 2),
+        "CPU time of a step (ms)": float(f"{1000 * step.cpu:.4g}"),
+        "peak memory (GiB)": round(largest_resident_set(), 2),
         "losses": [float(np.mean(part)) for part in np.array_split(timed.losses, min(WINDOWS, steps))],
     }
 
