@@ -31,7 +31,7 @@ def rows_of(table: str) -> list[dict[str, str]]:
 
 def test_the_benchmark_of_training_writes_a_row_for_each_loop(tmp_path, training, monkeypatch):
     written = tmp_path / "made" / "benchmark.md"
-    command = ["training.py", "--shapes", "embedded", "--steps", "3", "--output", str(written)]
+    command = ["training.py", "--shapes", "embedded", "--steps", "3", "--rounds", "1", "--output", str(written)]
     monkeypatch.setattr(sys, "argv", command)
     training.main()
     trainer, ours = rows_of(written.read_text())
