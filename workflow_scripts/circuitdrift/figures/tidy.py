@@ -65,16 +65,18 @@ def spread_base(table: pd.DataFrame) -> pd.DataFrame:
     Args:
         table: rows of runs, and rows without a method or a seed: those of checkpoint 00.
     """
-    table = table.copy()
-    for column in ("method", "seed"):
-        if column not in table.columns:
-            table[column] = None
+    table = _with_run_columns(table)
     shared = table["method"].isna() | table["seed"].isna()
     own = table[~shared]
     runs = own[[*RUN, "seed"]].drop_duplicates()
     spread = table[shared].drop(columns=["method", "seed"]).merge(runs, on=["model", "task"], how="inner")
     parts = [part for part in (spread, own) if len(part)]
     return pd.concat(parts, ignore_index=True).astype({"seed": "int64"}) if parts else own
+
+
+def _with_run_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """A copy with the columns ``method`` and ``seed``, which tables of base models alone lack; null where they do."""
+    return table.assign(**{column: None for column in ("method", "seed") if column not in table.columns})
 
 
 def accuracy_over_checkpoints(accuracy: pd.DataFrame) -> pd.DataFrame:
@@ -121,10 +123,7 @@ def faithfulness_by_size(faithfulness: pd.DataFrame) -> pd.DataFrame:
 
 def of_base_and_last(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of the base model, whose method becomes :data:`BASE_MODEL`, and those of each run's last checkpoint."""
-    table = table.copy()
-    for column in ("method", "seed"):
-        if column not in table.columns:
-            table[column] = None
+    table = _with_run_columns(table)
     is_base = table["method"].isna()
     table.loc[is_base, "method"] = BASE_MODEL
     table.loc[is_base, "seed"] = 0
