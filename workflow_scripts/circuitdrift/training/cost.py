@@ -8,12 +8,13 @@ optimiser's included, is left out.
 
 Where a step's passes are known before, two for each length of the split are enough: a pass costs an amount for its
 first example, in which the tokens that all examples share are run, and a constant one for each further example. A
-method whose passes depend on what it samples has each step counted.
+method whose passes depend on what it samples counts them as they come (:class:`PassCounter`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +106,38 @@ class ProductCounter(TorchDispatchMode):
         if formula := flop_registry.get(func.overloadpacket):
             self.flops += formula(*args, **(kwargs or {}), out_val=result)
         return result
+
+
+class PassCounter:
+    """Adds up the FLOPs of passes that are not known before, without watching most of them.
+
+    The operations of a pass are watched, which takes as long again as the pass, until passes of its kind have been seen
+    with two numbers of sequences: what others cost follows from these, since it grows by the same amount with each.
+    """
+
+    def __init__(self) -> None:
+        self.flops = 0
+        self._counted: dict[Hashable, dict[int, int]] = {}
+
+    @contextmanager
+    def passes(self, kind: Hashable, n_sequences: int) -> Iterator[None]:
+        """Count what is run inside.
+
+        Args:
+            kind: all that its cost depends on but for the number of sequences.
+            n_sequences: how many are run.
+        """
+        counted = self._counted.setdefault(kind, {})
+        if n_sequences in counted or len(counted) == 2:
+            yield
+        else:
+            with ProductCounter() as counter:
+                yield
+            counted[n_sequences] = counter.flops
+        (n, flops), *others = counted.items()
+        for further, more in others:
+            flops += (n_sequences - n) * ((more - flops) // (further - n))
+        self.flops += flops
 
 
 def _count(network: nn.Module, run: Callable[[], None]) -> int:

@@ -32,7 +32,7 @@ from circuitdrift.compute import progress
 from circuitdrift.config.methods import FullMethod, GrpoMethod, MethodConfig, Training
 from circuitdrift.training.adalora import RankSchedule, rank_schedule
 from circuitdrift.training.adapters import causal_lm
-from circuitdrift.training.cost import ProductCounter, StepCost, count_step_cost
+from circuitdrift.training.cost import PassCounter, StepCost, count_step_cost
 from circuitdrift.training.evaluation import Score
 from circuitdrift.training.examples import Batch, Examples, answer_loss
 from circuitdrift.training.history import History, LogRow
@@ -283,16 +283,15 @@ def _accumulation(
         loss, batches = accumulate_gradients(network, examples, rows, *passes, processes)
         return StepResult(loss, sum(batch.tokens.numel() for batch in batches), cost.of(batches))
 
-    def reinforced(method: GrpoMethod, step: int, rows: Int[np.ndarray, " batch"]) -> StepResult:
-        adapted, seed = cast(PeftModel, model), (plan.seed, step)
-        with ProductCounter() as counter:
-            loss, tokens, reward = accumulate_policy_gradients(
-                adapted, examples, rows, method, *passes, seed, processes
-            )
-        return StepResult(loss, tokens, counter.flops, reward)
+    def reinforced(method: GrpoMethod, counter: PassCounter, step: int, rows: Int[np.ndarray, " batch"]) -> StepResult:
+        adapted, seed, before = cast(PeftModel, model), (plan.seed, step), counter.flops
+        loss, tokens, reward = accumulate_policy_gradients(
+            adapted, examples, rows, method, *passes, seed, processes, counter
+        )
+        return StepResult(loss, tokens, counter.flops - before, reward)
 
     if plan.grpo is not None:
-        return partial(reinforced, plan.grpo)
+        return partial(reinforced, plan.grpo, PassCounter())
     return partial(supervised, count_step_cost(network, examples, *passes, ranks))
 
 

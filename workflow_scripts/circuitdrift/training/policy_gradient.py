@@ -23,7 +23,7 @@ Answers of a group that begin alike need one pass for what they share: answers o
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -34,6 +34,7 @@ from transformers import PreTrainedModel
 
 from circuitdrift.config.methods import GrpoMethod
 from circuitdrift.training.adapters import causal_lm
+from circuitdrift.training.cost import PassCounter
 from circuitdrift.training.examples import Batch, Examples, last_logits
 from circuitdrift.training.processes import ALONE, Processes
 
@@ -51,12 +52,14 @@ class Policy:
         temperature: divides its logits.
         precision: dtype of the passes; other than float32, through autocast.
         sequences_per_pass: most sequences of one pass.
+        counter: counts what sampling costs.
     """
 
     network: PreTrainedModel
     temperature: float
     precision: torch.dtype
     sequences_per_pass: int
+    counter: PassCounter = field(default_factory=PassCounter)
 
     def log_probabilities(
         self, tokens: Int[Tensor, "sequence position"], n_shared: int, n_last: int
@@ -85,7 +88,9 @@ class Policy:
         for position in range(n):
             chosen = torch.empty_like(sequences[:, 0])
             for tokens, members, places in _distinct(sequences, self.sequences_per_pass):
-                probability = self.log_probabilities(tokens, batch.n_shared, 1)[:, 0].cpu().double().exp()
+                with self.counter.passes(("sample", tokens.shape[1], batch.n_shared), len(tokens)):
+                    found = self.log_probabilities(tokens, batch.n_shared, 1)[:, 0]
+                probability = found.cpu().double().exp()
                 cumulative = probability.cumsum(dim=-1)[places.cpu()]
                 threshold = thresholds[members.cpu(), position, None] * cumulative[:, -1:]
                 token = torch.searchsorted(cumulative, threshold, right=True).clamp(max=cumulative.shape[1] - 1)
@@ -126,6 +131,7 @@ def accumulate_policy_gradients(
     precision: torch.dtype,
     seed: tuple[int, int],
     processes: Processes = ALONE,
+    counter: PassCounter | None = None,
 ) -> tuple[Float[Tensor, ""], int, Float[Tensor, ""]]:
     """Sample answers to the prompts of the chosen rows, and add the gradient of the loss to the parameters' gradients.
 
@@ -138,6 +144,7 @@ def accumulate_policy_gradients(
         precision: dtype of the passes.
         seed: seed of the run, and step: the samples depend on nothing else beside the model and the rows.
         processes: those that share the rows; the samples are the same, however many there are.
+        counter: counts what the passes cost, over the steps of a run; None counts for nobody.
 
     Returns:
         The loss, the number of tokens of the distinct sequences that it was computed on, and the mean reward; of one
@@ -146,7 +153,8 @@ def accumulate_policy_gradients(
     network = causal_lm(adapted)
     was_training = network.training
     network.train(False)
-    policy = Policy(network, method.temperature, precision, micro_batch_size)
+    counter = counter or PassCounter()
+    policy = Policy(network, method.temperature, precision, micro_batch_size, counter)
     draw = np.random.default_rng([*seed, SAMPLING])
     n_samples = len(rows) * method.group_size
     device = next(network.parameters()).device
@@ -165,16 +173,17 @@ def accumulate_policy_gradients(
         n = answers.shape[1]
         positions = torch.arange(n, device=device)
         for tokens, members, places in _distinct(torch.cat([prompts, answers[:, :-1]], dim=1), micro_batch_size):
-            log_policy = policy.log_probabilities(tokens, batch.n_shared, n)
-            of_samples = log_policy[places[:, None], positions, answers[members]]
-            ratio = (of_samples - of_samples.detach()).exp()
-            terms = -ratio * advantages[members, None]
-            if method.kl_coefficient > 0:
-                with torch.no_grad(), adapted.disable_adapter():
-                    reference = policy.log_probabilities(tokens, batch.n_shared, n)
-                terms = terms + method.kl_coefficient * kl_divergence(log_policy, reference)[places]
-            part = terms.mean(dim=1).sum() / n_samples
-            torch.autograd.backward(part)
+            with counter.passes(("update", tokens.shape[1], batch.n_shared, n), len(tokens)):
+                log_policy = policy.log_probabilities(tokens, batch.n_shared, n)
+                of_samples = log_policy[places[:, None], positions, answers[members]]
+                ratio = (of_samples - of_samples.detach()).exp()
+                terms = -ratio * advantages[members, None]
+                if method.kl_coefficient > 0:
+                    with torch.no_grad(), adapted.disable_adapter():
+                        reference = policy.log_probabilities(tokens, batch.n_shared, n)
+                    terms = terms + method.kl_coefficient * kl_divergence(log_policy, reference)[places]
+                part = terms.mean(dim=1).sum() / n_samples
+                torch.autograd.backward(part)
             loss += part.detach()
             n_tokens += tokens.numel()
     network.train(was_training)
