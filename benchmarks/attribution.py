@@ -54,8 +54,8 @@ from circuitdrift.circuits.prompts import PromptPairs, pair_batches, prompt_pair
 from circuitdrift.circuits.selection import edge_count, strongest_edges, top_circuit
 from circuitdrift.compute import resolve_device
 from circuitdrift.config.circuits import Attribution
-from circuitdrift.models.anatomy import Anatomy, anatomy_of
-from circuitdrift.models.tracing import last_logits, one_key_per_query_head, run_prefix, without_parameter_gradients
+from circuitdrift.decoder.anatomy import Anatomy, anatomy_of
+from circuitdrift.decoder.tracing import last_logits, one_key_per_query_head, run_prefix, without_parameter_gradients
 from circuitdrift.storage import read_table
 
 FRACTION = 0.05

@@ -11,7 +11,7 @@ from snakemake.settings.enums import RerunTrigger
 SCRIPTS = Path(workflow.basedir) / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from circuitdrift.config_reading import ConfigError
+from circuitdrift.config.reading import ConfigError
 from circuitdrift.provenance import digest_of_code
 from circuitdrift.study import read_study
 from circuitdrift.tasks import prompt_file

@@ -10,9 +10,10 @@ from circuitdrift.allocation.ranks import rank_patterns, ranks_by_layer
 from circuitdrift.circuits.exchange.eap_json import graph_of_table
 from circuitdrift.config.imports import ImportedCircuits
 from circuitdrift.config.methods import Training
+from circuitdrift.decoder.linears import block_linears
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_json
-from circuitdrift.training.adapters import block_linears, config_as_json, lora_config
+from circuitdrift.training.adapters import config_as_json, lora_config
 
 logger = logging.getLogger(__name__)
 

@@ -7,20 +7,22 @@ import pandas as pd
 
 from circuitdrift import stage
 from circuitdrift.allocation import policies
-from circuitdrift.allocation.modules import group_by_module, module_weights
+from circuitdrift.allocation.modules import module_weights
 from circuitdrift.allocation.ranks import (
     AllocationError,
     adapter_parameters,
-    group_by_layer,
     matched_uniform_rank,
     rank_patterns,
     ranks_by_layer,
     ranks_under_budget,
 )
 from circuitdrift.config.methods import CircuitLoraMethod, RandomLoraMethod, Training
+from circuitdrift.decoder.linears import block_linears, group_by_layer, group_by_module
+from circuitdrift.models.loading import load_shape
+from circuitdrift.models.manifest import base_model_name
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_json
-from circuitdrift.training.adapters import base_model_name, block_linears, config_as_json, lora_config, shape_of
+from circuitdrift.training.adapters import config_as_json, lora_config
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +51,7 @@ def main(
         provenance: unused by the file, whose format is PEFT's; every stage takes it.
     """
     table = read_table(critical_layers, "critical_layers")
-    model = shape_of(manifest)
+    model = load_shape(manifest)
     linears = block_linears(model)
     policy = method.policy if isinstance(method, CircuitLoraMethod) else policies.RANDOM
     layers = policies.critical_layers(table, policy, method.critical_layers)

@@ -10,9 +10,10 @@ from circuitdrift import stage
 from circuitdrift.compute import resolve_device, resolve_precision
 from circuitdrift.config.methods import MethodConfig, Training
 from circuitdrift.models.loading import load_model
+from circuitdrift.models.manifest import base_model_name
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
-from circuitdrift.training.adapters import base_model_name, causal_lm, parameter_counts
+from circuitdrift.training.adapters import causal_lm, parameter_counts
 from circuitdrift.training.checkpoints import save_checkpoint
 from circuitdrift.training.evaluation import Score, accuracy_table, evaluate
 from circuitdrift.training.examples import Examples

@@ -8,7 +8,7 @@ import pandas as pd
 from torch import Tensor
 
 from circuitdrift import stage
-from circuitdrift.circuits.graph import Graph
+from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift.controls import BASE_SEED, circuit_membership, compare_all_pairs, compare_pair, random_scores
 from circuitdrift.drift.series import DriftError
 from circuitdrift.provenance import BASE_CHECKPOINT, Provenance

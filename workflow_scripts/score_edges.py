@@ -14,7 +14,7 @@ from circuitdrift.circuits.memory import bytes_to_score, examples_at_once, large
 from circuitdrift.circuits.prompts import prompt_pairs
 from circuitdrift.compute import resolve_device
 from circuitdrift.config.circuits import Attribution
-from circuitdrift.models.tracing import check_anatomy
+from circuitdrift.decoder.tracing import check_anatomy
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_tensors
 

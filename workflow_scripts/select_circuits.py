@@ -5,9 +5,9 @@ import logging
 from pathlib import Path
 
 from circuitdrift import stage
-from circuitdrift.circuits.graph import Graph
 from circuitdrift.circuits.selection import edge_table, node_table, select_circuit
 from circuitdrift.config.circuits import Selection
+from circuitdrift.decoder.graph import Graph
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import StorageError, read_tensors, write_table
 

@@ -9,7 +9,7 @@ from random_models import MODELS, ROUNDING, one_token_pairs, random_pairs
 
 from circuitdrift.circuits.ablation import run_circuits
 from circuitdrift.circuits.prompts import pair_batches
-from circuitdrift.models.anatomy import anatomy_of
+from circuitdrift.decoder.anatomy import anatomy_of
 
 every_model = pytest.mark.parametrize("name", list(MODELS))
 

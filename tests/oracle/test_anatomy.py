@@ -25,9 +25,9 @@ from transformers import (
 )
 
 from circuitdrift.circuits.selection import edge_count
-from circuitdrift.models.anatomy import AnatomyError, anatomy_of
-from circuitdrift.models.architectures import ARCHITECTURES
-from circuitdrift.models.tracing import (
+from circuitdrift.decoder.anatomy import AnatomyError, anatomy_of
+from circuitdrift.decoder.architectures import ARCHITECTURES
+from circuitdrift.decoder.tracing import (
     Prefix,
     check_anatomy,
     one_key_per_query_head,

@@ -10,10 +10,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from circuitdrift.circuits.attribution import clean_weights, score_edges
-from circuitdrift.circuits.graph import Graph
 from circuitdrift.circuits.prompts import PromptPairs
 from circuitdrift.config.circuits import Attribution
-from circuitdrift.models.anatomy import anatomy_of
+from circuitdrift.decoder.anatomy import anatomy_of
+from circuitdrift.decoder.graph import Graph
 
 every_model = pytest.mark.parametrize("name", list(MODELS))
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from circuitdrift.circuits.ablation import ablated_activations, batches_for, run_circuits
 from circuitdrift.circuits.attribution import score_edges
-from circuitdrift.circuits.graph import Graph
 from circuitdrift.circuits.prompts import PromptPairs, pair_batches
 from circuitdrift.config.circuits import Attribution
-from circuitdrift.models.anatomy import anatomy_of
+from circuitdrift.decoder.anatomy import anatomy_of
+from circuitdrift.decoder.graph import Graph
 
 every_model = pytest.mark.parametrize("name", list(MODELS))
 

@@ -14,7 +14,7 @@ import score_edges
 import select_circuits
 from circuitdrift.circuits.selection import top_circuit
 from circuitdrift.config.circuits import Attribution, Faithfulness, Selection
-from circuitdrift.models.anatomy import anatomy_of
+from circuitdrift.decoder.anatomy import anatomy_of
 from circuitdrift.models.loading import load_model
 from circuitdrift.models.manifest import write_manifest
 from circuitdrift.provenance import Provenance

@@ -22,7 +22,7 @@ from circuitdrift.circuits.memory import (
 )
 from circuitdrift.circuits.prompts import PromptPairs, pair_batches
 from circuitdrift.config.circuits import Attribution
-from circuitdrift.models.anatomy import Anatomy, anatomy_of
+from circuitdrift.decoder.anatomy import Anatomy, anatomy_of
 
 N_PAIRS, VOCABULARY = 8, 4000
 SIZES = [PairSize(n_shared=18, n_run=3, n_answer=1), PairSize(n_shared=4, n_run=20, n_answer=3)]

@@ -22,7 +22,7 @@ from circuitdrift.circuits.metrics import (
 from circuitdrift.circuits.prompts import PromptPairs
 from circuitdrift.circuits.selection import edge_table, top_circuit
 from circuitdrift.config.circuits import Attribution, Faithfulness, Selection
-from circuitdrift.models.anatomy import anatomy_of
+from circuitdrift.decoder.anatomy import anatomy_of
 
 
 def pairs(n: int) -> PromptPairs:

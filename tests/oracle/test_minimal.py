@@ -12,7 +12,7 @@ from circuitdrift.circuits.minimal import METRIC, minimal_circuit
 from circuitdrift.circuits.prompts import PromptPairs
 from circuitdrift.circuits.selection import prune, strongest_edges
 from circuitdrift.config.circuits import Attribution, Faithfulness
-from circuitdrift.models.anatomy import Anatomy, anatomy_of
+from circuitdrift.decoder.anatomy import Anatomy, anatomy_of
 
 MEASURE = Faithfulness(batch_size=8)
 

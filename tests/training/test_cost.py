@@ -17,8 +17,9 @@ from circuitdrift.config.methods import (
     MethodConfig,
     Training,
 )
+from circuitdrift.decoder.linears import block_linears
 from circuitdrift.training.adalora import rank_schedule
-from circuitdrift.training.adapters import block_linears, causal_lm
+from circuitdrift.training.adapters import causal_lm
 from circuitdrift.training.cost import count_step_cost
 from circuitdrift.training.evaluation import Score
 from circuitdrift.training.examples import Examples

@@ -13,6 +13,7 @@ import draw_random_layers
 import finetune
 from circuitdrift.allocation.ranks import rank_patterns, ranks_by_layer
 from circuitdrift.config.methods import CircuitLoraMethod, FullMethod, LoraMethod, RandomLoraMethod, Training
+from circuitdrift.decoder.linears import block_linears
 from circuitdrift.models.loading import load_model
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table
@@ -20,7 +21,6 @@ from circuitdrift.training.adapters import (
     AdapterError,
     AdapterSize,
     attach_adapters,
-    block_linears,
     found_adapters,
     lora_config,
     verify_adapters,

@@ -22,6 +22,7 @@ from circuitdrift.config.methods import (
     RsLoraMethod,
     Training,
 )
+from circuitdrift.decoder.linears import block_linears, shape_of_config
 from circuitdrift.models.loading import load_model
 from circuitdrift.training import resume
 from circuitdrift.training.adalora import rank_schedule
@@ -30,9 +31,7 @@ from circuitdrift.training.adapters import (
     AdapterSize,
     ScaledSide,
     attach_adapters,
-    block_linears,
     parameter_counts,
-    shape_of_config,
     verify_adapters,
     wanted_adapters,
 )

@@ -13,7 +13,7 @@ from test_loop import plan
 from test_resume import run, stop_after
 
 from circuitdrift.config.methods import GrpoMethod, LoraMethod, Training
-from circuitdrift.config_reading import ConfigError, load_study
+from circuitdrift.config.reading import ConfigError, load_study
 from circuitdrift.training import resume
 from circuitdrift.training.evaluation import evaluate
 from circuitdrift.training.examples import Examples

@@ -14,7 +14,7 @@ from small_models import examples, neox, random_model, save
 from test_resume import delete_declared_outputs, outputs, run, start, states
 
 from circuitdrift.config.methods import AdaLoraMethod, DoraMethod, FullMethod, GrpoMethod, LoraMethod, Training
-from circuitdrift.config_reading import ConfigError, load_study
+from circuitdrift.config.reading import ConfigError, load_study
 from circuitdrift.training import launching, loop, resume
 from circuitdrift.training.examples import Examples, answer_loss
 from circuitdrift.training.launching import ProcessError, resolve_processes

@@ -14,9 +14,7 @@ from transformers import GPT2Config, GPTNeoXConfig, LlamaConfig
 from circuitdrift.allocation.policies import critical_layers, draw_layers, layer_weights
 from circuitdrift.allocation.ranks import (
     AllocationError,
-    BlockLinear,
     adapter_parameters,
-    group_by_layer,
     matched_uniform_rank,
     pattern_of_module,
     rank_patterns,
@@ -25,7 +23,8 @@ from circuitdrift.allocation.ranks import (
     trainable_share,
 )
 from circuitdrift.config.methods import CircuitLoraMethod, RandomLoraMethod
-from circuitdrift.training.adapters import block_linears, config_as_json, lora_config, shape_of_config
+from circuitdrift.decoder.linears import BlockLinear, block_linears, group_by_layer, shape_of_config
+from circuitdrift.training.adapters import config_as_json, lora_config
 
 PYTHIA_1_4B = GPTNeoXConfig(
     hidden_size=2048,

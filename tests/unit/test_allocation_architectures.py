@@ -21,7 +21,8 @@ from transformers import (
 from circuitdrift.allocation.architectures import base_architecture, shape_of_architecture
 from circuitdrift.allocation.ranks import AllocationError, rank_patterns, ranks_by_layer
 from circuitdrift.config.imports import ImportedCircuits
-from circuitdrift.training.adapters import block_linears, config_as_json, lora_config, shape_of_config
+from circuitdrift.decoder.linears import block_linears, shape_of_config
+from circuitdrift.training.adapters import config_as_json, lora_config
 
 GATED = {"hidden_size": 24, "num_attention_heads": 6, "num_key_value_heads": 2, "intermediate_size": 40}
 OTHER_SIZES = {

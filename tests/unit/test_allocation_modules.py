@@ -18,15 +18,15 @@ from transformers import BertConfig
 
 import allocate_ranks
 import credit_modules
-from circuitdrift.allocation.modules import ModuleGroup, group_by_module, module_weights
+from circuitdrift.allocation.modules import module_weights
 from circuitdrift.allocation.ranks import AllocationError, adapter_parameters, ranks_by_layer, ranks_under_budget
 from circuitdrift.config.methods import CircuitLoraMethod, Training
-from circuitdrift.drift.modules import MODULES, tabulate_module_changes
+from circuitdrift.decoder.architectures import ARCHITECTURES
+from circuitdrift.decoder.linears import MODULES, ModuleGroup, block_linears, group_by_module, shape_of_config
+from circuitdrift.drift.modules import tabulate_module_changes
 from circuitdrift.drift.series import DriftError
-from circuitdrift.models.architectures import ARCHITECTURES
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
-from circuitdrift.training.adapters import block_linears, shape_of_config
 
 ORIGIN = Provenance.detached(model="tiny")
 ORIGINS = ("before", "after")

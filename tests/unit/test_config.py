@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from circuitdrift.config.circuits import Circuit
+from circuitdrift.config.reading import ConfigError, load_study
 from circuitdrift.config.study import StudyConfig
-from circuitdrift.config_reading import ConfigError, load_study
 from circuitdrift.study import Study, read_study
 
 ROOT = Path(__file__).resolve().parents[2]

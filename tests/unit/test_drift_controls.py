@@ -12,9 +12,9 @@ import torch
 import compare_circuits
 import measure_controls
 import rank_layers
-from circuitdrift.circuits.graph import Graph
 from circuitdrift.circuits.selection import edge_count, edge_table, node_table, strongest_edges, top_circuit
 from circuitdrift.config.methods import CircuitLoraMethod
+from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift.controls import circuit_membership, compare_pair, random_scores
 from circuitdrift.drift.series import DriftError, merge_inputs
 from circuitdrift.provenance import Provenance

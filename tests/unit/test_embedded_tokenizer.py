@@ -8,7 +8,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from circuitdrift.config.models import ScratchModel
 from circuitdrift.models.embedded_model import build_model
 from circuitdrift.models.embedded_tokenizer import END_OF_TEXT, UNKNOWN, build_tokenizer, vocabulary
-from circuitdrift.models.tokenization import encode_answer, encode_prompt
+from circuitdrift.tasks.tokenization import encode_answer, encode_prompt
 
 INSTRUCTION = "Calculate the result of the following arithmetic expression and provide only the final answer:"
 PROMPTS = {

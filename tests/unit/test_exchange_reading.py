@@ -11,7 +11,7 @@ from exchange_files import content, edges_of, nodes_of, write
 
 from circuitdrift.circuits.exchange.eap_json import ExchangeError, graph_of_table
 from circuitdrift.circuits.exchange.reading import read_circuits
-from circuitdrift.circuits.graph import Graph
+from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift.series import stack_circuits, structural_circuit
 
 APART = {"input->a0.h1<q>": 0.5, "input->a0.h1<v>": -2.0, "a0.h1->m1": 1e-9, "m1->logits": 3.0}

@@ -19,8 +19,8 @@ from circuitdrift.circuits.exchange.eap_json import ExchangeError, is_merged, me
 from circuitdrift.circuits.exchange.graphml import graphml, write_graphml
 from circuitdrift.circuits.exchange.reading import read_circuits
 from circuitdrift.circuits.exchange.writing import eap_json, write_eap_json
-from circuitdrift.circuits.graph import Graph
 from circuitdrift.circuits.selection import edge_table, node_table, top_circuit
+from circuitdrift.decoder.graph import Graph
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
 

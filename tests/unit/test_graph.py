@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from circuitdrift.circuits.graph import Graph
 from circuitdrift.circuits.selection import edge_count
+from circuitdrift.decoder.graph import Graph
 
 COUNTS = {
     "pythia-1.4b": (Graph(24, 16, parallel=True), 410, 231_493, 11_574),

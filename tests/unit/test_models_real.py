@@ -20,13 +20,13 @@ from circuitdrift.circuits.objectives import kl_divergence
 from circuitdrift.circuits.prompts import PromptPairs
 from circuitdrift.config.circuits import Attribution
 from circuitdrift.config.models import PackageModel
+from circuitdrift.decoder.anatomy import anatomy_of
+from circuitdrift.decoder.tracing import check_anatomy
 from circuitdrift.models import package
-from circuitdrift.models.anatomy import anatomy_of
 from circuitdrift.models.loading import load_model, load_tokenizer
 from circuitdrift.models.manifest import ManifestError, read_manifest
-from circuitdrift.models.tokenization import encode_answer, encode_prompt
-from circuitdrift.models.tracing import check_anatomy
 from circuitdrift.provenance import Provenance
+from circuitdrift.tasks.tokenization import encode_answer, encode_prompt
 
 pytestmark = pytest.mark.real_model
 

@@ -26,8 +26,8 @@ from circuitdrift.config.models import HubModel, LocalModel, PackageModel
 from circuitdrift.models import hub, package
 from circuitdrift.models.loading import load_model, load_tokenizer, model_folder
 from circuitdrift.models.manifest import ManifestError, read_manifest, write_manifest
-from circuitdrift.models.tokenization import encode_prompt
 from circuitdrift.provenance import Provenance
+from circuitdrift.tasks.tokenization import encode_prompt
 
 CPU = torch.device("cpu")
 

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from circuitdrift.circuits.graph import Graph
 from circuitdrift.circuits.selection import (
     edge_count,
     edge_table,
@@ -22,6 +21,7 @@ from circuitdrift.circuits.selection import (
     tensors_of_table,
     top_circuit,
 )
+from circuitdrift.decoder.graph import Graph
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
 

@@ -15,9 +15,9 @@ import yaml
 
 from circuitdrift.config.methods import CircuitLoraMethod, RandomLoraMethod
 from circuitdrift.config.models import ScratchModel
+from circuitdrift.config.reading import ConfigError, check_imported_files, load_study
 from circuitdrift.config.study import StudyConfig
 from circuitdrift.config.tasks import FileTask, SubTask
-from circuitdrift.config_reading import ConfigError, check_imported_files, load_study
 
 
 @dataclass(frozen=True)

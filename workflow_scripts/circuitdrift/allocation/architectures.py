@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoConfig
 
 from circuitdrift.allocation.ranks import AllocationError
-from circuitdrift.training.adapters import shape_of_config
+from circuitdrift.decoder.linears import shape_of_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

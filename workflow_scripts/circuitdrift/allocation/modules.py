@@ -2,65 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from circuitdrift.allocation.ranks import AllocationError, BlockLinear
-from circuitdrift.drift.modules import MODULES
-from circuitdrift.models.architectures import ARCHITECTURES, Architecture, Fused
+from circuitdrift.allocation.ranks import AllocationError
+from circuitdrift.decoder.linears import ModuleGroup
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
-
-
-@dataclass(frozen=True)
-class ModuleGroup:
-    """Linears of one layer that get one rank: which of :data:`~circuitdrift.drift.modules.MODULES` they are.
-
-    One linear for queries, keys and values is a group of these three; a gated MLP's two input linears are one group.
-    """
-
-    layer: int
-    modules: tuple[str, ...]
-
-
-def group_by_module(model: PreTrainedModel, linears: Sequence[BlockLinear]) -> dict[ModuleGroup, list[BlockLinear]]:
-    """The linears of each group, by layer and in the order in which a block computes them.
-
-    Args:
-        model: the base model; on the meta device is enough.
-        linears: its block linears.
-
-    Raises:
-        AllocationError: nobody has described where this architecture keeps its projections.
-    """
-    architecture = ARCHITECTURES.get(type(model).__name__)
-    if architecture is None:
-        raise AllocationError(
-            f"allocation: 'per_module' does not know the modules of {type(model).__name__}; use one of "
-            f"{', '.join(ARCHITECTURES)}, or another allocation"
-        )
-    modules = _modules_by_path(architecture)
-    groups: dict[ModuleGroup, list[BlockLinear]] = {}
-    for linear in linears:
-        path = linear.name.removeprefix(f"{architecture.backbone}.{architecture.blocks}.{linear.layer}.")
-        groups.setdefault(ModuleGroup(linear.layer, modules.get(path, ("mlp_input",))), []).append(linear)
-    return dict(sorted(groups.items(), key=lambda item: (item[0].layer, MODULES.index(item[0].modules[0]))))
-
-
-def _modules_by_path(architecture: Architecture) -> dict[str, tuple[str, ...]]:
-    """What each linear of a block is, by its path in the block; all others are an MLP's input linears."""
-    attention, projections = architecture.attention, architecture.projections
-    inputs = (
-        {f"{attention}.{projections.path}": ("q", "k", "v")}
-        if isinstance(projections, Fused)
-        else {f"{attention}.{path}": (which,) for path, which in zip(projections, "qkv", strict=True)}
-    )
-    return {**inputs, f"{attention}.{architecture.output}": ("output",), architecture.mlp_output: ("mlp_output",)}
+    pass
 
 
 def module_weights(changes: pd.DataFrame, policy: str, groups: Iterable[ModuleGroup]) -> dict[ModuleGroup, float]:

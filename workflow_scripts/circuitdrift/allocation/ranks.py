@@ -11,28 +11,16 @@ import re
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from circuitdrift.decoder.linears import BlockLinear
 
 Group = TypeVar("Group", bound=Hashable)
 
 
 class AllocationError(ValueError):
     """Ranks that cannot be allocated; the message names what does not fit, and the fix."""
-
-
-@dataclass(frozen=True)
-class BlockLinear:
-    """A linear of a decoder block: its full module name, its block's index, and its shape."""
-
-    name: str
-    layer: int
-    in_features: int
-    out_features: int
-
-    @property
-    def parameters_per_rank(self) -> int:
-        """Parameters that one unit of rank adds to this linear."""
-        return self.in_features + self.out_features
 
 
 @dataclass(frozen=True)
@@ -60,14 +48,6 @@ def ranks_by_layer(
             "rank the layers of the same model again"
         )
     return {linear.name: critical_rank if linear.layer in critical_layers else rank for linear in linears}
-
-
-def group_by_layer(linears: Sequence[BlockLinear]) -> dict[int, list[BlockLinear]]:
-    """The linears of each layer, in ascending order of the layers."""
-    return {
-        layer: [linear for linear in linears if linear.layer == layer]
-        for layer in sorted({linear.layer for linear in linears})
-    }
 
 
 def ranks_under_budget(

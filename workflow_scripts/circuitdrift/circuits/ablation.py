@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from circuitdrift.circuits.pair_runs import TracedPair, trace_pair
 from circuitdrift.circuits.prompts import PairBatch
-from circuitdrift.models.anatomy import Anatomy, Block, Projection
-from circuitdrift.models.tracing import (
+from circuitdrift.decoder.anatomy import Anatomy, Block, Projection
+from circuitdrift.decoder.tracing import (
     AfterHook,
     BeforeHook,
     Trace,

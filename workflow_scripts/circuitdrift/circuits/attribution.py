@@ -39,14 +39,14 @@ from torch import Tensor
 
 from circuitdrift.circuits.ablation import circuit_logits
 from circuitdrift.circuits.gradients import Intervention, RunGradients, reader_gradients, run_gradients
-from circuitdrift.circuits.graph import Graph
 from circuitdrift.circuits.objectives import Objective
 from circuitdrift.circuits.pair_runs import TracedPair, trace_pair, writer_differences
 from circuitdrift.circuits.prompts import PairBatch, PromptPairs, pair_batches
 from circuitdrift.compute import progress
 from circuitdrift.config.circuits import Attribution, Quadrature
-from circuitdrift.models.anatomy import Anatomy
-from circuitdrift.models.tracing import AfterHook, BeforeHook, one_key_per_query_head, without_parameter_gradients
+from circuitdrift.decoder.anatomy import Anatomy
+from circuitdrift.decoder.graph import Graph
+from circuitdrift.decoder.tracing import AfterHook, BeforeHook, one_key_per_query_head, without_parameter_gradients
 
 Sums = Float[Tensor, "half writers readers"]
 """Scores summed over a batch's even and over its odd examples."""

@@ -9,7 +9,7 @@ import torch
 
 from circuitdrift.compute import precision_of_weights
 from circuitdrift.config.circuits import Precision
-from circuitdrift.models.anatomy import Anatomy, anatomy_of
+from circuitdrift.decoder.anatomy import Anatomy, anatomy_of
 from circuitdrift.provenance import BASE_CHECKPOINT
 from circuitdrift.training.checkpoints import load_checkpoint
 

@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from circuitdrift.models.anatomy import Anatomy, Norm
-from circuitdrift.models.tracing import AfterHook, BeforeHook, Prefix, hooked, last_logits
+from circuitdrift.decoder.anatomy import Anatomy, Norm
+from circuitdrift.decoder.tracing import AfterHook, BeforeHook, Prefix, hooked, last_logits
 
 Loss = Callable[[Float[Tensor, "run batch answer vocabulary"]], Float[Tensor, "run batch"]]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from circuitdrift.circuits.prompts import PromptPairs, pair_batches
 from circuitdrift.compute import free_memory
 from circuitdrift.config.circuits import Attribution, BatchSize
-from circuitdrift.models.anatomy import Anatomy
+from circuitdrift.decoder.anatomy import Anatomy
 
 logger = logging.getLogger(__name__)
 

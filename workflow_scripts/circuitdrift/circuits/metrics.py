@@ -40,15 +40,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuitdrift.circuits.ablation import AblatedLogits, ablated_activations, batches_for, run_circuits
-from circuitdrift.circuits.graph import Graph
 from circuitdrift.circuits.memory import bytes_to_run_a_circuit, circuits_at_once, examples_at_once, largest_pair
 from circuitdrift.circuits.objectives import kl_divergence, logit_difference
 from circuitdrift.circuits.prompts import PairBatch, PromptPairs, pair_batches
 from circuitdrift.circuits.selection import circuit_of_size, tensors_of_table
 from circuitdrift.compute import progress
 from circuitdrift.config.circuits import Faithfulness, Selection
+from circuitdrift.decoder.anatomy import Anatomy
+from circuitdrift.decoder.graph import Graph
 from circuitdrift.intervals import CONFIDENCE
-from circuitdrift.models.anatomy import Anatomy
 
 METRICS = ("kl_model_circuit", "kl_from_corrupted", "accuracy", "logit_difference")
 

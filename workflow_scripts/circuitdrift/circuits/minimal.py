@@ -13,7 +13,7 @@ from circuitdrift.circuits.metrics import faithfulness, measure_circuits
 from circuitdrift.circuits.prompts import PromptPairs
 from circuitdrift.circuits.selection import prune, strongest_edges
 from circuitdrift.config.circuits import Faithfulness
-from circuitdrift.models.anatomy import Anatomy
+from circuitdrift.decoder.anatomy import Anatomy
 
 logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitdrift.circuits.prompts import PairBatch
-from circuitdrift.models.anatomy import Anatomy
-from circuitdrift.models.tracing import Prefix, Trace, run_prefix, trace, written_by_heads
+from circuitdrift.decoder.anatomy import Anatomy
+from circuitdrift.decoder.tracing import Prefix, Trace, run_prefix, trace, written_by_heads
 
 
 @dataclass(frozen=True)

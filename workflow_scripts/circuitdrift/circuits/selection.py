@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuitdrift.circuits.graph import INPUTS_OF_A_HEAD, Graph
 from circuitdrift.config.circuits import Selection
+from circuitdrift.decoder.graph import INPUTS_OF_A_HEAD, Graph
 
 
 def edge_count(graph: Graph, fraction: float) -> int:

@@ -28,8 +28,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitdrift.circuits.graph import Graph
 from circuitdrift.circuits.selection import nodes_in, top_circuit
+from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift.changes import count_change
 
 BASE_SEED = -1

@@ -14,11 +14,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from circuitdrift.decoder.linears import MODULES
 from circuitdrift.drift.layers import Scores, score_changes, unit_mass
 from circuitdrift.drift.series import EDGE_KEY, DriftError, check_kept_edges
-
-MODULES = ("q", "k", "v", "output", "mlp_input", "mlp_output")
-"""Kinds of modules that read from or write to the residual stream, in the order in which a block computes them."""
 
 _WRITES = {"a": "output", "m": "mlp_output"}
 _COLUMNS = ["layer", "module", *EDGE_KEY, "score_before", "score_after", "score_change", "score_change_normalised"]

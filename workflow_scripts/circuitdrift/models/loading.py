@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
+from circuitdrift.decoder.linears import shape_of_config
 from circuitdrift.models import hub, package
 from circuitdrift.models.manifest import Manifest, ManifestError, read_manifest, verify_files
 
@@ -62,6 +63,11 @@ def load_config(manifest: Path) -> PretrainedConfig:
     """
     config = AutoConfig.from_pretrained(model_folder(manifest), local_files_only=True, trust_remote_code=False)
     return cast("PretrainedConfig", config)
+
+
+def load_shape(manifest: Path) -> PreTrainedModel:
+    """The model on the meta device: every module and shape, no weights."""
+    return shape_of_config(load_config(manifest))
 
 
 def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:

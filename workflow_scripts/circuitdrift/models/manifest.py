@@ -98,6 +98,18 @@ def read_manifest(path: Path) -> Manifest:
         raise ManifestError(f"{path}: not a model manifest ({faults}); delete it and run the workflow again") from None
 
 
+def base_model_name(manifest: Path) -> tuple[str, str | None]:
+    """The name and revision under which an adapter's configuration refers to its base model.
+
+    A hub model's id and commit; for the others, which nothing outside the study can find by name, the model's name in
+    the study. Never a path of this machine.
+    """
+    source = read_manifest(manifest).source
+    if source["source"] == "hub":
+        return source["id"], source["commit"]
+    return manifest.resolve().parent.name, None
+
+
 def verify_files(manifest: Manifest, folder: Path, remedy: str, full_check_bytes: int = FULL_CHECK_BYTES) -> None:
     """Check that each file of the manifest exists with its size, and small ones with their sha256 too.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from circuitdrift.models.tokenization import encode_answer, encode_prompt
+from circuitdrift.tasks.tokenization import encode_answer, encode_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -18,8 +18,8 @@ from peft.tuners.adalora import AdaLoraModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from circuitdrift.allocation.ranks import BlockLinear
 from circuitdrift.config.methods import AdaLoraMethod
+from circuitdrift.decoder.linears import BlockLinear
 from circuitdrift.training.adapters import ADAPTER, AdapterError, common_settings
 
 AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")

@@ -11,7 +11,6 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, cast
 
 import torch
@@ -19,13 +18,11 @@ from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftConfig, PeftModel, ge
 from peft.tuners.adalora import AdaLoraLayer
 from peft.tuners.ia3 import IA3Layer
 from peft.tuners.lora import LoraLayer
-from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from circuitdrift.allocation.ranks import BlockLinear, RankPatterns, pattern_of_module
-from circuitdrift.models.loading import load_config
-from circuitdrift.models.manifest import read_manifest
+from circuitdrift.allocation.ranks import RankPatterns, pattern_of_module
+from circuitdrift.decoder.linears import BlockLinear, block_linears
 
 ADAPTER = "default"
 """The name that peft gives to the only adapter of a model."""
@@ -54,71 +51,6 @@ class ScaledSide:
 
     def __str__(self) -> str:
         return f"factors on the {self.side}"
-
-
-def shape_of(manifest: Path) -> PreTrainedModel:
-    """The model on the meta device: every module and shape, no weights."""
-    return shape_of_config(load_config(manifest))
-
-
-def shape_of_config(config: PretrainedConfig) -> PreTrainedModel:
-    """The model of a Hugging Face configuration on the meta device."""
-    with torch.device("meta"):
-        return cast(PreTrainedModel, AutoModelForCausalLM.from_config(config))
-
-
-def base_model_name(manifest: Path) -> tuple[str, str | None]:
-    """The name and revision under which an adapter's configuration refers to its base model.
-
-    A hub model's id and commit; for the others, which nothing outside the study can find by name, the model's name in
-    the study. Never a path of this machine.
-    """
-    source = read_manifest(manifest).source
-    if source["source"] == "hub":
-        return source["id"], source["commit"]
-    return manifest.resolve().parent.name, None
-
-
-def decoder_blocks(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The decoder blocks by their names, in order.
-
-    They are the one module list with as many entries as the configuration has hidden layers.
-
-    Raises:
-        AdapterError: the model has no such module list, or more than one.
-    """
-    n_layers = model.config.num_hidden_layers
-    lists = [n for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == n_layers]
-    outermost = [name for name in lists if not any(name.startswith(f"{other}.") for other in lists)]
-    if len(outermost) != 1:
-        raise AdapterError(
-            f"{type(model).__name__}: expected one list of {n_layers} decoder blocks, found {outermost or 'none'}; "
-            "this architecture can neither be given adapters nor be sharded here"
-        )
-    blocks = model.get_submodule(outermost[0]).children()
-    return {f"{outermost[0]}.{layer}": block for layer, block in enumerate(blocks)}
-
-
-def block_linears(model: PreTrainedModel) -> tuple[BlockLinear, ...]:
-    """Every linear inside a decoder block, in module order; the embeddings and the output head are not among them.
-
-    Raises:
-        AdapterError: see ``decoder_blocks``.
-    """
-    head = model.get_output_embeddings()
-    linears = []
-    for layer, (prefix, block) in enumerate(decoder_blocks(model).items()):
-        for name, module in block.named_modules(prefix=prefix):
-            if isinstance(module, nn.Linear | Conv1D) and module is not head:
-                in_features, out_features = _features(module)
-                linears.append(BlockLinear(name, layer, in_features, out_features))
-    return tuple(linears)
-
-
-def _features(module: nn.Linear | Conv1D) -> tuple[int, int]:
-    if isinstance(module, nn.Linear):
-        return module.in_features, module.out_features
-    return int(module.nx), int(module.nf)
 
 
 def common_settings(

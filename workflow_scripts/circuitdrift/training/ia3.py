@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from peft import IA3Config
 from transformers import PreTrainedModel
 
-from circuitdrift.allocation.ranks import BlockLinear
+from circuitdrift.decoder.linears import BlockLinear
 from circuitdrift.training.adapters import AdapterError, common_settings
 
 ATTENTION_NAMES = frozenset({"attention", "attn", "self_attn"})

@@ -19,14 +19,9 @@ from circuitdrift.config.methods import (
     MethodConfig,
     RsLoraMethod,
 )
+from circuitdrift.decoder.linears import block_linears
 from circuitdrift.training.adalora import adalora_config
-from circuitdrift.training.adapters import (
-    AdapterError,
-    attach_adapters,
-    block_linears,
-    lora_config,
-    train_all_weights,
-)
+from circuitdrift.training.adapters import AdapterError, attach_adapters, lora_config, train_all_weights
 from circuitdrift.training.checkpoints import read_config
 from circuitdrift.training.eva import start_from_activations
 from circuitdrift.training.examples import Examples

@@ -17,7 +17,7 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import PreTrainedModel
 
-from circuitdrift.training.adapters import decoder_blocks
+from circuitdrift.decoder.linears import decoder_blocks
 from circuitdrift.training.processes import Processes
 
 

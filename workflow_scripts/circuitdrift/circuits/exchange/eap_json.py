@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from circuitdrift.circuits.graph import Graph
 from circuitdrift.circuits.selection import edge_table
+from circuitdrift.decoder.graph import Graph
 
 GRAPH_KEYS = ("n_layers", "n_heads", "parallel_attn_mlp")
 

@@ -20,8 +20,8 @@ import pandas as pd
 import torch
 
 from circuitdrift.circuits.exchange.eap_json import GRAPH_KEYS, ExchangeError, edge_names, empty_edge_table
-from circuitdrift.circuits.graph import INPUTS_OF_A_HEAD, Graph
 from circuitdrift.circuits.selection import node_table
+from circuitdrift.decoder.graph import INPUTS_OF_A_HEAD, Graph
 
 GZIP_MAGIC = b"\x1f\x8b"
 LARGEST_SCORE = float(np.finfo(np.float32).max)

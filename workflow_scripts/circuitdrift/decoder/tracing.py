@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from circuitdrift.models.anatomy import Anatomy, AnatomyError, Block, Projection
+from circuitdrift.decoder.anatomy import Anatomy, AnatomyError, Block, Projection
 
 BeforeHook = Callable[[nn.Module, tuple[Tensor, ...]], object]
 AfterHook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], object]

@@ -1,6 +1,6 @@
 """Where each supported architecture keeps its parts, by the paths of its modules, and which of its options do not fit.
 
-What is not declared is read off the model (:mod:`circuitdrift.models.anatomy`): the number of blocks, the width of a
+What is not declared is read off the model (:mod:`circuitdrift.decoder.anatomy`): the number of blocks, the width of a
 head and the groups of its keys and values from the shapes, LayerNorm or RMSNorm and the orientation of a weight from
 the modules' types.
 """

@@ -3,7 +3,7 @@
 The engine runs the unmodified Hugging Face model and hooks into it. What it must know is the embedding, and for each
 block its norms, the projections to queries, keys and values (and which of their outputs belong to which head), the
 output projection and the MLP; then the final norm and the unembedding. Where an architecture keeps them is declared in
-:mod:`circuitdrift.models.architectures`.
+:mod:`circuitdrift.decoder.architectures`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from circuitdrift.circuits.graph import Graph
-from circuitdrift.models.architectures import ARCHITECTURES, Architecture, Fused
+from circuitdrift.decoder.architectures import ARCHITECTURES, Architecture, Fused
+from circuitdrift.decoder.graph import Graph
 
 
 class AnatomyError(ValueError):
@@ -70,7 +70,7 @@ class Projection:
         rows: the rows of its weight [d_out, d_in] that make each query head's vector. With grouped-query attention,
             heads of one group have the same rows in the key and value projections.
         columns: where each head's vector stands in the output that attention is given, once keys and values are
-            repeated for each query head (:func:`circuitdrift.models.tracing.one_key_per_query_head`).
+            repeated for each query head (:func:`circuitdrift.decoder.tracing.one_key_per_query_head`).
         shared: whether several heads share rows, so that the output has to be repeated.
     """
 

@@ -1,0 +1,1 @@
+"""A decoder taken apart: its graph of nodes and edges, where each architecture keeps its parts, hooks, and linears."""
