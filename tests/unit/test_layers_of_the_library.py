@@ -19,6 +19,7 @@ LAYERS = [
     "stage",
     "compute",
     "intervals",
+    "comparisons",
     "decoder",
     "models",
     "tasks",
