@@ -23,31 +23,32 @@ def edge_count(graph: Graph, fraction: float) -> int:
     return math.floor(Fraction(str(fraction)) * graph.n_edges)
 
 
-def strongest_edges(graph: Graph, scores: Float[Tensor, "writers readers"], n: int) -> Bool[Tensor, "writers readers"]:
+def strongest_edges(
+    graph: Graph, scores: Float[Tensor, "*rows writers readers"], n: int
+) -> Bool[Tensor, "*rows writers readers"]:
     """The n edges of largest absolute score; of equal ones, those that come first in the graph's order.
 
     Raises:
         ValueError: the scores do not have the graph's shape, or an edge's score is not finite.
     """
     edges, strength = _edges_and_strengths(graph, scores)
-    order = torch.sort(strength, descending=True, stable=True).indices
-    kept = torch.zeros(graph.edge_mask.numel(), dtype=torch.bool)
-    kept[edges[order[:n]]] = True
-    return kept.view_as(graph.edge_mask)
+    order = torch.sort(strength, dim=-1, descending=True, stable=True).indices[..., :n]
+    kept = torch.zeros(scores.shape, dtype=torch.bool).flatten(-2)
+    return kept.scatter_(-1, edges[order], True).view(scores.shape)
 
 
 def edges_above(
-    graph: Graph, scores: Float[Tensor, "writers readers"], threshold: float
-) -> Bool[Tensor, "writers readers"]:
+    graph: Graph, scores: Float[Tensor, "*rows writers readers"], threshold: float
+) -> Bool[Tensor, "*rows writers readers"]:
     """The edges whose absolute score is at least a threshold.
 
     Raises:
         ValueError: as :func:`strongest_edges`.
     """
     edges, strength = _edges_and_strengths(graph, scores)
-    kept = torch.zeros(graph.edge_mask.numel(), dtype=torch.bool)
-    kept[edges[strength >= threshold]] = True
-    return kept.view_as(graph.edge_mask)
+    kept = torch.zeros(scores.shape, dtype=torch.bool).flatten(-2)
+    kept[..., edges] = strength >= threshold
+    return kept.view(scores.shape)
 
 
 def greedy_edges(graph: Graph, scores: Float[Tensor, "writers readers"], n: int) -> Bool[Tensor, "writers readers"]:
@@ -78,18 +79,19 @@ def greedy_edges(graph: Graph, scores: Float[Tensor, "writers readers"], n: int)
 
 
 def _edges_and_strengths(
-    graph: Graph, scores: Float[Tensor, "writers readers"]
-) -> tuple[Int[Tensor, " edge"], Float[Tensor, " edge"]]:
+    graph: Graph, scores: Float[Tensor, "*rows writers readers"]
+) -> tuple[Int[Tensor, " edge"], Float[Tensor, "*rows edge"]]:
     """Flat indices of the graph's edges, and their absolute scores."""
-    if scores.shape != graph.edge_mask.shape:
+    if scores.shape[-2:] != graph.edge_mask.shape:
         raise ValueError(
             f"scores of shape {tuple(scores.shape)} do not fit the graph, which has {graph.n_writers} writers and "
             f"{graph.n_readers} readers; score the edges of this model"
         )
     edges = graph.edge_mask.flatten().nonzero().squeeze(1)
-    strength = scores.detach().cpu().flatten()[edges].abs()
-    if not bool(torch.isfinite(strength).all()):
-        writer, reader = divmod(int(edges[~torch.isfinite(strength)][0]), graph.n_readers)
+    strength = scores.detach().cpu().flatten(-2)[..., edges].abs()
+    finite = torch.isfinite(strength).flatten(0, -2).all(dim=0) if strength.dim() > 1 else torch.isfinite(strength)
+    if not bool(finite.all()):
+        writer, reader = divmod(int(edges[~finite][0]), graph.n_readers)
         raise ValueError(
             f"the score of edge {graph.writers[writer]} -> {graph.readers[reader]} is not finite; "
             "the model's activations overflow: load it in float32"
@@ -97,28 +99,32 @@ def _edges_and_strengths(
     return edges, strength
 
 
-def nodes_in(graph: Graph, circuit: Bool[Tensor, "writers readers"]) -> Bool[Tensor, " nodes"]:
+def nodes_in(graph: Graph, circuit: Bool[Tensor, "*rows writers readers"]) -> Bool[Tensor, "*rows nodes"]:
     """The nodes that have an edge of the circuit at either end."""
-    touched = torch.zeros(len(graph.nodes), dtype=torch.bool)
-    touched[: graph.n_writers] = circuit.any(dim=1)
-    touched[graph.node_of_reader[circuit.any(dim=0)]] = True
+    touched = _nodes_read(graph, circuit)
+    touched[..., : graph.n_writers] |= circuit.any(dim=-1)
     return touched
 
 
-def prune(graph: Graph, circuit: Bool[Tensor, "writers readers"]) -> Bool[Tensor, "writers readers"]:
+def _nodes_read(graph: Graph, circuit: Bool[Tensor, "*rows writers readers"]) -> Bool[Tensor, "*rows nodes"]:
+    """The nodes with an edge of the circuit into any of their inputs."""
+    read = torch.zeros(*circuit.shape[:-2], len(graph.nodes), dtype=torch.int32)
+    return read.index_add_(-1, graph.node_of_reader, circuit.any(dim=-2).to(torch.int32)) > 0
+
+
+def prune(graph: Graph, circuit: Bool[Tensor, "*rows writers readers"]) -> Bool[Tensor, "*rows writers readers"]:
     """Drop every edge that lies on no path from ``input`` to ``logits`` inside the circuit.
 
     A head that keeps one of its three inputs counts as reached. Pruning a pruned circuit changes nothing.
     """
     kept = circuit & graph.edge_mask
     while True:
-        reads = torch.zeros(len(graph.nodes), dtype=torch.bool)
-        reads[graph.node_of_reader[kept.any(dim=0)]] = True
-        reads[0] = True
-        writes = torch.ones(len(graph.nodes), dtype=torch.bool)
-        writes[: graph.n_writers] = kept.any(dim=1)
+        reads = _nodes_read(graph, kept)
+        reads[..., 0] = True
+        writes = torch.ones_like(reads)
+        writes[..., : graph.n_writers] = kept.any(dim=-1)
         alive = reads & writes
-        pruned = kept & alive[: graph.n_writers, None] & alive[graph.node_of_reader][None, :]
+        pruned = kept & alive[..., : graph.n_writers, None] & alive[..., None, graph.node_of_reader]
         if torch.equal(pruned, kept):
             return kept
         kept = pruned

@@ -1,0 +1,58 @@
+"""What reliability compares: the circuits that a study would select from scores of some folds, and the scores."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy import stats
+from torch import Tensor
+
+from circuitdrift.circuits.selection import nodes_in, select_circuit
+from circuitdrift.config.circuits import Selection
+from circuitdrift.decoder.graph import Graph
+from circuitdrift.drift.reliability import Describe, Features
+
+
+def features_of_circuits(graph: Graph, choice: Selection) -> Describe:
+    """How to describe rows of scores, by level and measure.
+
+    At the level ``edge``, ``jaccard`` compares the structural edges of the selected and pruned circuits (q, k and v
+    inputs of a head merged), the other measures compare the scores of all edges: ``ruzicka`` absolute scores of unit
+    mass, ``spearman`` ranks of absolute scores, ``pearson`` signed scores. At the level ``node``, ``jaccard`` compares
+    the circuits' nodes, the others the absolute scores of a node's outgoing edges, added up.
+
+    Args:
+        graph: the model's graph, in whose order the edges of a row stand.
+        choice: the study's selection.
+    """
+
+    def describe(rows: Float[np.ndarray, "row edge"]) -> Features:
+        scores = torch.zeros(len(rows), *graph.edge_mask.shape, dtype=torch.float64)
+        scores[:, graph.edge_mask] = torch.from_numpy(rows)
+        circuits = select_circuit(graph, scores, choice)
+        strength = np.abs(rows)
+        outgoing = scores.abs().sum(dim=2).numpy()
+        return {
+            ("edge", "jaccard"): _merged(graph, circuits).flatten(1).numpy(),
+            ("edge", "ruzicka"): _unit_mass(strength),
+            ("edge", "spearman"): stats.rankdata(strength, axis=1),
+            ("edge", "pearson"): rows,
+            ("node", "jaccard"): nodes_in(graph, circuits).numpy(),
+            ("node", "ruzicka"): _unit_mass(outgoing),
+            ("node", "spearman"): stats.rankdata(outgoing, axis=1),
+            ("node", "pearson"): outgoing,
+        }
+
+    return describe
+
+
+def _merged(graph: Graph, circuits: Bool[Tensor, "row writers readers"]) -> Bool[Tensor, "row writers nodes"]:
+    """The circuits' structural edges: q, k and v inputs of a head count as one."""
+    kept = torch.zeros(*circuits.shape[:2], len(graph.nodes), dtype=torch.int32)
+    return kept.index_add_(2, graph.node_of_reader, circuits.to(torch.int32)) > 0
+
+
+def _unit_mass(masses: Float[np.ndarray, "row part"]) -> Float[np.ndarray, "row part"]:
+    total = masses.sum(axis=1, keepdims=True)
+    return masses / np.where(total > 0, total, 1)

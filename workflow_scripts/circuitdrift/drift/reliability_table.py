@@ -1,0 +1,121 @@
+"""The table ``reliability``: the transitions of a run measured against the noise of its circuits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from circuitdrift.drift.reliability import (
+    Describe,
+    FoldScores,
+    compare_halves,
+    corrected_similarity,
+    draw_halves,
+    excess_of,
+    exchange_p_values,
+    interval_of,
+    jackknife_errors,
+    prompts_needed,
+)
+from circuitdrift.drift.series import DriftError
+
+SEED = 0
+SHARES_OF_HALF = (4, 2, 1)
+"""Halves of a quarter, a half and all of the folds that one of two halves can have."""
+
+SPLITS_OF_AN_EXCHANGE = 5
+"""Half-splits behind each exchange of a test; more would raise its power a little and its cost in proportion."""
+
+SPLITS_OF_A_REPLICATE = 20
+"""Half-splits behind each jackknife replicate. Fewer widen the intervals by the scatter of the draws."""
+
+
+@dataclass(frozen=True)
+class Resampling:
+    """How often prompts are resampled.
+
+    Attributes:
+        half_splits: random half-splits that a similarity is averaged over.
+        exchanges: exchanges of before and after behind a p-value.
+    """
+
+    half_splits: int
+    exchanges: int
+
+
+def tabulate_reliability(
+    checkpoints: Mapping[str, FoldScores], describe: Describe, resampling: Resampling
+) -> pd.DataFrame:
+    """Compare the first with the last checkpoint at several numbers of prompts, and neighbours at the largest.
+
+    Args:
+        checkpoints: fold scores by name, in order, the base model's first.
+        describe: from :func:`circuitdrift.drift.fold_circuits.features_of_circuits`.
+        resampling: how often.
+
+    Returns:
+        Columns of the ``reliability`` schema; ``examples`` counts the prompts of a half. ``corrected`` is null but for
+        ``pearson``, ``prompts_for_80`` and ``prompts_for_90`` are the prompts at which the noisier of the two
+        checkpoints would reach a split-half correlation of .8 and .9 (``pearson`` alone).
+
+    Raises:
+        DriftError: fewer than two checkpoints, or folds that differ between them, or fewer than four folds.
+    """
+    names = list(checkpoints)
+    if len(names) < 2:
+        raise DriftError(f"reliability needs the scores of at least two checkpoints; given: {names}")
+    sizes = checkpoints[names[0]].sizes
+    for name, scores in checkpoints.items():
+        if not np.array_equal(scores.sizes, sizes):
+            raise DriftError(
+                f"checkpoint '{name}' was scored in folds of {scores.sizes.tolist()} prompts, '{names[0]}' in folds "
+                f"of {sizes.tolist()}; score all checkpoints on the same prompts"
+            )
+    if len(sizes) < 4:
+        raise DriftError(f"{len(sizes)} folds are too few to split in halves; set circuit.folds to 4 or more")
+    largest = len(sizes) // 2
+    halves = sorted({max(1, largest // share) for share in SHARES_OF_HALF})
+    compared = [(names[0], names[-1], folds) for folds in halves]
+    compared += [(*pair, largest) for pair in pairwise(names) if pair != (names[0], names[-1])]
+    rows = [
+        {"from_checkpoint": before, "to_checkpoint": after, **row}
+        for before, after, folds in compared
+        for row in _rows(checkpoints[before], checkpoints[after], folds, describe, resampling)
+    ]
+    return pd.DataFrame(rows)
+
+
+def _rows(
+    before: FoldScores, after: FoldScores, folds: int, describe: Describe, resampling: Resampling
+) -> Iterator[dict[str, Any]]:
+    """One row for each level and measure, from halves of so many folds."""
+    n_folds = len(before.sizes)
+    everything = np.arange(n_folds)
+    halves = draw_halves(everything, n_folds, folds, resampling.half_splits, SEED)
+    few = tuple(half[:SPLITS_OF_AN_EXCHANGE] for half in halves)
+    p_values = exchange_p_values(before, after, (few[0], few[1]), describe, resampling.exchanges, SEED)
+    errors = jackknife_errors(before, after, folds, describe, SPLITS_OF_A_REPLICATE, SEED)
+    examples = round(folds * float(before.sizes.mean()))
+    for (level, measure), found in compare_halves(before, after, halves, describe).items():
+        excess = excess_of(found)
+        lower, upper = interval_of(excess, errors[level, measure], n_folds)
+        noisier = min(found["within_before"], found["within_after"])
+        is_correlation = measure == "pearson"
+        yield {
+            "level": level,
+            "measure": measure,
+            "examples": examples,
+            **found,
+            "excess": excess,
+            "lower": lower,
+            "upper": upper,
+            "corrected": corrected_similarity(found) if is_correlation else np.nan,
+            "p_value": p_values[level, measure],
+            "prompts_for_80": prompts_needed(noisier, examples, 0.8) if is_correlation else np.nan,
+            "prompts_for_90": prompts_needed(noisier, examples, 0.9) if is_correlation else np.nan,
+        }
