@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from circuitdrift.config.section import Fraction, Name, Section
+from circuitdrift.section import Fraction, Name, Section
 
 Quadrature = Literal["right", "left", "midpoint"]
 BatchSize = Annotated[int, Field(ge=1)] | Literal["auto"]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from circuitdrift.config.section import Name, Section
+from circuitdrift.section import Name, Section
 
 
 class Figures(Section):

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from circuitdrift.config.methods import CircuitLoraMethod
-from circuitdrift.config.section import Section
 from circuitdrift.provenance import BASE_CHECKPOINT
+from circuitdrift.section import Section
 
 CheckpointLabel = Annotated[str, Field(pattern=r"^[0-9]{2}$")]
 Architecture = Literal["gpt_neox", "gpt_neo", "opt", "gpt2", "llama", "mistral", "qwen2", "qwen3"]

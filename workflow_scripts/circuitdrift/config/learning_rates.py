@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from circuitdrift.config.section import Section
+from circuitdrift.section import Section
 
 
 class LearningRateSearch(Section):

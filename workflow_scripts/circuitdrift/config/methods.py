@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from circuitdrift.config.section import Name, Section
+from circuitdrift.section import Name, Section
 
 
 class Method(Section):

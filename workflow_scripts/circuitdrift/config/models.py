@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from circuitdrift.config.section import Digest, Section
+from circuitdrift.section import Digest, Section
 
 
 class ScratchModel(Section):

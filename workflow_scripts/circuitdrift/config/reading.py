@@ -10,9 +10,9 @@ from pydantic import ValidationError
 
 from circuitdrift.config.imports import ImportedCircuits
 from circuitdrift.config.models import LocalModel
-from circuitdrift.config.section import Section
 from circuitdrift.config.study import StudyConfig
-from circuitdrift.config.tasks import FileTask
+from circuitdrift.section import Section
+from circuitdrift.tasks.from_file import FileTask
 
 TAGS = ("source", "family", "kind")
 

@@ -21,8 +21,10 @@ from circuitdrift.config.methods import (
     Training,
 )
 from circuitdrift.config.models import ModelConfig, ScratchModel
-from circuitdrift.config.section import Name, Section
-from circuitdrift.config.tasks import CompositionalTask, SubTask, TaskConfig
+from circuitdrift.section import Name, Section
+from circuitdrift.tasks.compositional import CompositionalTask
+from circuitdrift.tasks.families import TaskConfig
+from circuitdrift.tasks.sub_tasks import SubTask
 
 RESERVED_NAMES = frozenset({"base", "imported"})
 
