@@ -25,7 +25,7 @@ FEWEST_RESULTS = 3
 
 
 class LcmTask(Task):
-    """Least common multiple with one worked example; the corruption replaces the query pair."""
+    """Least common multiples after one worked example; the corruption replaces the queried pair."""
 
     family: Literal["lcm"]
     max_operand: int = Field(200, ge=4)

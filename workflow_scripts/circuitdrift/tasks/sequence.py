@@ -27,7 +27,7 @@ class SequenceTask(Task):
     """Arithmetic and geometric sequences, four terms given; the corruption changes the third or fourth term."""
 
     family: Literal["sequence"]
-    max_term: int | None = Field(None, ge=20, description="largest term; null: whatever is one token")
+    max_term: int | None = Field(None, ge=20, description="largest term; null: any term of one token")
 
     def candidates(self, random: Random, encoding: Encoding) -> Streams:
         """All arithmetic and geometric sequences of the paper's ranges, in one stream."""

@@ -22,10 +22,10 @@ log = logging.getLogger(__name__)
 
 
 class SubTask(Task):
-    """One step of a compositional task's own items: its inner sum or difference, or its outer product or quotient."""
+    """One step of each item of a compositional task: the inner sum or difference, or the outer product or quotient."""
 
     family: Literal["sub_task"]
-    of: Name = Field(description="the compositional task whose items are decomposed")
+    of: Name = Field(description="the compositional task to decompose")
     part: Literal["add_sub", "mul_div"]
 
 

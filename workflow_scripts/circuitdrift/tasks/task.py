@@ -10,7 +10,7 @@ from circuitdrift.section import Section
 
 
 class Task(Section):
-    """What every task has: how many examples each split gets, and the seed of its generator."""
+    """Base of every task: how many examples each split gets, and the seed of the generator."""
 
     train: int = Field(4000, ge=1, description="examples to fine-tune on")
     circuit: int = Field(200, ge=2, description="examples to extract circuits from")
@@ -18,5 +18,5 @@ class Task(Section):
     seed: int = 0
     answer_tokens: Literal["single", "any"] = Field(
         "single",
-        description="single: answers of one token, as in the paper; any: of one or several tokens",
+        description="single: answers of one token, as in the paper; any: answers of one or several tokens",
     )
