@@ -50,10 +50,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts")
 
 from circuitdrift.config.methods import FullMethod, LoraMethod, MethodConfig, Training
 from circuitdrift.config.models import ScratchModel
-from circuitdrift.config.tasks import AddSubTask
 from circuitdrift.models.embedded_model import build_model
 from circuitdrift.models.embedded_tokenizer import build_tokenizer
 from circuitdrift.models.loading import load_model, load_tokenizer
+from circuitdrift.tasks.add_sub import AddSubTask
 from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.generation import generate_examples
 from circuitdrift.training.evaluation import Score

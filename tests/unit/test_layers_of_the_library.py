@@ -14,6 +14,8 @@ LIBRARY = Path(circuitdrift.__file__).parent
 LAYERS = [
     "provenance",
     "storage",
+    "section",
+    "tasks",
     "config",
     "study",
     "stage",
@@ -21,7 +23,6 @@ LAYERS = [
     "intervals",
     "decoder",
     "models",
-    "tasks",
     "allocation",
     "training",
     "circuits",
