@@ -3,14 +3,14 @@
     python benchmarks/attribution.py --shapes pythia-70m pythia-160m
     python benchmarks/attribution.py --shapes --model results/STUDY/models/M/manifest.json .../circuit.parquet
 
-Shapes are those of Pythia with random weights, and prompts of the lengths that Add/Sub prompts have in its tokens: 21,
-of which the first 18 are what a pair shares and 16 what all prompts share. A model is taken from its manifest, with the
-first pairs of its own examples. Each case has a process of its own; on the CPU it has one core.
+Shapes are Pythia's, with random weights and prompts as long as Add/Sub prompts in Pythia's tokens: 21 tokens, of which
+a pair shares the first 18 and all prompts share the first 16. A model comes from its manifest, with the first pairs of
+its own examples. Each case runs in a process of its own, on one core if the device is the CPU.
 
-Bare passes are what the recipe nominally asks for: two plain forwards of whole prompts, and for each step one forward
-and one backward pass, gradients of activations only, the head on the last position. The steps take the tokens from the
-first one in which a pair differs ("bare passes"), or whole prompts ("bare passes, whole prompts"), as an implementation
-does that shares nothing.
+Bare passes are the nominal cost of the recipe: two plain forward passes over whole prompts, and for each step one
+forward and one backward pass, with gradients of activations only and the head on the last position. The steps run the
+tokens from the first difference of a pair on ("bare passes"), or whole prompts ("bare passes, whole prompts"), as an
+implementation without shared prefixes would.
 
 The second table compares bfloat16 with float32: the seconds of scoring, the rank correlation (Spearman) of all absolute
 scores, and the Jaccard index of the strongest 5 % of edges.

@@ -1,4 +1,4 @@
-"""What the benchmarks share: random shapes and prompts, seconds and memory, a process for each row, the rows' table."""
+"""Common parts of the benchmarks: random models and prompts, seconds and memory, a process for each row, tables."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHAPES = {
 
 VOCABULARY = 50304
 COMMON, SHARED, LENGTH = 16, 18, 21
-"""Add/Sub prompts in Pythia's tokens: what all share, what a pair shares, and the whole."""
+"""Add/Sub prompts in Pythia's tokens: tokens that all prompts share, tokens that a pair shares, all tokens."""
 
 GIB = 2**30
 LONG = 5.0
@@ -35,13 +35,13 @@ LONG = 5.0
 SECONDS_BETWEEN_SAMPLES = 0.005
 
 IN_THIS_PROCESS = "--in-this-process"
-"""The option with which a benchmark measures one row, and prints it as JSON, in place of starting further processes."""
+"""With this option a benchmark measures one row and prints it as JSON; it starts no further process."""
 
 Row = dict[str, object]
 
 
 def random_gpt_neox(shape: str, attention: str = "eager") -> GPTNeoXForCausalLM:
-    """A GPT-NeoX of that shape with random weights, the same each time."""
+    """A GPT-NeoX of a shape, with random weights from a fixed seed."""
     layers, heads, width = SHAPES[shape]
     torch.manual_seed(0)
     config = GPTNeoXConfig(
@@ -64,7 +64,7 @@ def add_sub_like_prompts(n: int) -> list[list[int]]:
 
 
 def seconds(work: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
-    """Median over a few repeats after one that does not count; work of over :data:`LONG` seconds is timed once."""
+    """Median over a few repeats after a warm-up; work of more than :data:`LONG` seconds is timed once."""
     first = _once(work, device)
     return first if first > LONG else statistics.median(_once(work, device) for _ in range(repeats))
 
@@ -78,7 +78,7 @@ def _once(work: Callable[[], object], device: torch.device) -> float:
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> tuple[float, float]:
-    """GiB that the process (on CUDA: its tensors) held before the work, and at most while it was done."""
+    """GiB that the process (on CUDA: its tensors) held before the work, and the peak during the work."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
@@ -107,7 +107,7 @@ def largest_resident_set() -> float:
 
 
 def row_of_own_process(script: str, options: Sequence[object]) -> Row:
-    """One row, measured by the same script in a process of its own, so that its memory is its own too."""
+    """One row, measured by the same script in a process of its own, so that its memory is measured alone."""
     command = [sys.executable, script, *map(str, options), IN_THIS_PROCESS]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     row: Row = json.loads(done.stdout.splitlines()[-1])

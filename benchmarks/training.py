@@ -2,18 +2,17 @@
 
     python benchmarks/training.py --shapes embedded pythia-160m --threads 1 2 --output benchmark.md
 
-The Trainer does what the recipe of the paper's code does: prompts with their answers padded to 32 tokens, the head and
-the cross-entropy on all positions; but labels are those of the answer alone, so that the two train on one loss and
-their curves can be compared. Both take the same examples in the same order, and the same AdamW with a linear schedule
-from its peak on (their warm-ups differ), and run attention eagerly, which on a CPU is the faster kind for both. Neither
-evaluates, saves or reports. Speed is that of the median step, from the end of one step to the end of the next, after a
-step of rate zero, which changes no weight. Every run is measured in a process of its own; its memory is the
-largest resident set. The two loops run in turn, and of each the fastest run counts, which is least disturbed by what
-else the machine does.
+The Trainer follows the recipe of the paper's code: prompts with their answers padded to 32 tokens, head and loss taken
+at all positions. Only the labels differ: they are those of the answer, so that both loops train on one loss and their
+curves can be compared. Both take the same examples in the same order and the same AdamW with a linear schedule (their
+warm-ups differ). Both run eager attention, the faster kind on a CPU. Neither evaluates, saves or reports. Speed is that
+of the median step, from the end of one step to the end of the next, after one step of rate zero. Each run has a process
+of its own; its memory is the largest resident set. The two loops alternate, and the fastest run of each counts, because
+other work on the machine disturbs it least.
 
 ``embedded`` is the embedded model before pre-training, on Add/Sub in its own tokens. ``pythia-160m`` has random weights
-and prompts of random ids, with the lengths that Add/Sub prompts have in Pythia's tokens. ``--model-manifest`` takes a
-model of a study, on Add/Sub in its tokens.
+and random prompts as long as Add/Sub prompts in Pythia's tokens. ``--model-manifest`` takes a model of a study, on
+Add/Sub in its tokens.
 """
 
 from __future__ import annotations
@@ -51,10 +50,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "workflow_scripts")
 
 from circuitdrift.config.methods import FullMethod, LoraMethod, MethodConfig, Training
 from circuitdrift.config.models import ScratchModel
-from circuitdrift.config.tasks import AddSubTask
 from circuitdrift.models.embedded_model import build_model
 from circuitdrift.models.embedded_tokenizer import build_tokenizer
 from circuitdrift.models.loading import load_model, load_tokenizer
+from circuitdrift.tasks.add_sub import AddSubTask
 from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.generation import generate_examples
 from circuitdrift.training.evaluation import Score
@@ -74,7 +73,7 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Moment:
-    """What two clocks show, in seconds: that on the wall, and that of this process's own time on all cores."""
+    """Readings of two clocks in seconds: wall time, and this process's CPU time on all cores."""
 
     wall: float
     cpu: float
@@ -93,7 +92,7 @@ class Timed:
     losses: list[float]
 
     def per_step(self) -> Moment:
-        """The median step on either clock, which other work on the machine disturbs less than it does the mean."""
+        """The median step on each clock; other work on the machine disturbs it less than the mean."""
         steps = list(pairwise(self.ends))
         return Moment(
             statistics.median(later.wall - earlier.wall for earlier, later in steps),
@@ -122,7 +121,7 @@ def add_sub_table(tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
 
 
 def plan_of(method: MethodConfig, steps: int) -> Plan:
-    """The default settings of training, without a warm-up of the rate, for so many steps."""
+    """The default training settings for a number of steps, without warm-up."""
     training = Training()
     full = isinstance(method, FullMethod)
     return Plan(
@@ -140,7 +139,7 @@ def plan_of(method: MethodConfig, steps: int) -> Plan:
 
 
 def rows_of_run(table: pd.DataFrame, plan: Plan) -> Int[np.ndarray, " rows"]:
-    """The rows of the table that a run takes, in order."""
+    """The table's rows in the order in which a run takes them."""
     return np.concatenate([rows_of_step(step, len(table), plan) for step in range(1, plan.steps + 1)])
 
 
@@ -150,7 +149,7 @@ def lengths(table: pd.DataFrame) -> Int[np.ndarray, " rows"]:
 
 
 def run_loop(model: PreTrainedModel | PeftModel, examples: Examples, plan: Plan) -> Timed:
-    """The project's loop, with a checkpoint at every step, which looks at the clock and saves and scores nothing."""
+    """The project's loop; its checkpoints, one a step, read the clock and save nothing."""
     ends = []
 
     def at_checkpoint(number: int) -> Score:
@@ -162,7 +161,7 @@ def run_loop(model: PreTrainedModel | PeftModel, examples: Examples, plan: Plan)
 
 
 def padded(prompt: Sequence[int], answer: Sequence[int], length: int) -> dict[str, Tensor]:
-    """One example as the Trainer takes it: prompt and answer padded on the right, no labels but the answer's."""
+    """One example for the Trainer: prompt and answer padded on the right, labels on the answer only."""
     tokens = [*prompt, *answer]
     filler = length - len(tokens)
     return {
@@ -173,29 +172,29 @@ def padded(prompt: Sequence[int], answer: Sequence[int], length: int) -> dict[st
 
 
 class RecordingTrainer(Trainer):
-    """The Trainer with the loss of each step kept; its own log has means alone."""
+    """The Trainer, keeping the loss of each step; its own log has only means."""
 
     losses: list[Tensor]
 
     def training_step(self, *given, **named) -> Tensor:
-        """One step, its loss kept."""
+        """Run one step and keep its loss."""
         loss = super().training_step(*given, **named)
         self.losses.append(loss)
         return loss
 
 
 class Clock(TrainerCallback):
-    """Takes the time at the end of each step, and once before the first."""
+    """Reads the clock before the first step and at the end of each step."""
 
     def __init__(self) -> None:
         self.ends: list[Moment] = []
 
     def on_train_begin(self, args, state, control, **others) -> None:
-        """All preparations are made."""
+        """Read the clock once training begins."""
         self.ends.append(Moment.now())
 
     def on_step_end(self, args, state, control, **others) -> None:
-        """The weights are updated."""
+        """Read the clock after an update."""
         self.ends.append(Moment.now())
 
 
@@ -257,7 +256,7 @@ def measure(loop: str, shape: str, method: str, threads: int, steps: int, manife
 
 
 def compared(trainer: dict[str, object], ours: dict[str, object]) -> list[dict[str, object]]:
-    """The rows of both loops as they stand in the table: with their ratio, and what sets their losses apart."""
+    """The table's rows of both loops, with their ratio and the largest difference of their losses."""
     ratio = ours["examples/s"] / trainer["examples/s"]
     difference = np.abs(np.subtract(trainer["losses"], ours["losses"])).max()
     rows = []

@@ -7,13 +7,16 @@ from pathlib import Path
 import pandas as pd
 
 from circuitdrift import stage
-from circuitdrift.config.tasks import CompositionalTask, FileTask, TaskConfig
 from circuitdrift.models.loading import load_tokenizer
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table
+from circuitdrift.tasks.compositional import CompositionalTask
 from circuitdrift.tasks.encoding import Encoding
-from circuitdrift.tasks.examples import SPLITS, Example, Split
+from circuitdrift.tasks.examples import Example
+from circuitdrift.tasks.families import TaskConfig
+from circuitdrift.tasks.from_file import FileTask
 from circuitdrift.tasks.generation import generate_examples
+from circuitdrift.tasks.splits import SPLITS, Split
 
 log = logging.getLogger(__name__)
 

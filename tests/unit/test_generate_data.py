@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 
 import generate_data
-from circuitdrift.config.tasks import AddSubTask, CompositionalTask, FileTask, SubTask, TaskConfig
 from circuitdrift.models.embedded_tokenizer import build_tokenizer
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table
+from circuitdrift.tasks.add_sub import AddSubTask
+from circuitdrift.tasks.compositional import CompositionalTask
+from circuitdrift.tasks.families import TaskConfig
+from circuitdrift.tasks.from_file import FileTask
+from circuitdrift.tasks.sub_tasks import SubTask
 
 SIZES = {"train": 60, "circuit": 10, "test": 20}
 

@@ -14,6 +14,8 @@ LIBRARY = Path(circuitdrift.__file__).parent
 LAYERS = [
     "provenance",
     "storage",
+    "section",
+    "tasks",
     "config",
     "study",
     "stage",
@@ -22,7 +24,6 @@ LAYERS = [
     "comparisons",
     "decoder",
     "models",
-    "tasks",
     "allocation",
     "training",
     "circuits",

@@ -17,11 +17,13 @@ from tokenizers.pre_tokenizers import Split as SplitPieces
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from circuitdrift.config.tasks import CompositionalTask, TaskConfig
 from circuitdrift.tasks import compositional
+from circuitdrift.tasks.compositional import CompositionalTask
 from circuitdrift.tasks.encoding import Encoding
-from circuitdrift.tasks.examples import LARGEST_ANSWER_SHARE, SPLITS, Example, Splits, TaskError, allot
+from circuitdrift.tasks.examples import LARGEST_ANSWER_SHARE, Example, TaskError
+from circuitdrift.tasks.families import TaskConfig
 from circuitdrift.tasks.generation import generate_examples
+from circuitdrift.tasks.splits import SPLITS, Splits, allot
 
 SIZES = {"train": 400, "circuit": 40, "test": 80}
 TASKS = {

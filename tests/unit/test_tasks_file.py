@@ -9,9 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from circuitdrift.config.tasks import FileTask
 from circuitdrift.tasks.encoding import Encoding
-from circuitdrift.tasks.from_file import examples_from_file
+from circuitdrift.tasks.from_file import FileTask, examples_from_file
 from circuitdrift.tasks.prompt_file import PromptFileError, check_prompt_file
 
 WORDS = ["Paris", "Rome", "Oslo", "Bern"]
@@ -61,7 +60,7 @@ def test_answers_of_several_tokens_are_taken_where_the_task_allows_them(tmp_path
     assert lengths[" New York"] == 9
     assert lengths[" Paris"] == 1
     table.loc[4, "answer"] = " Nowhere"
-    with pytest.raises(PromptFileError, match="' Nowhere' is not in the model's vocabulary"):
+    with pytest.raises(PromptFileError, match="' Nowhere' is outside the model's vocabulary"):
         examples_from_file(task(csv(tmp_path, table)), several)
 
 
@@ -126,7 +125,7 @@ def of_row(table: pd.DataFrame, row: int, source: int, *columns: str) -> pd.Data
         (frame().rename(columns={"corrupted_answer": "corrupted_anser"}), "did you mean 'corrupted_answer'?"),
         (frame().drop(columns="answer"), "has no column 'answer' (or 'label')"),
         (frame().assign(label=" Paris"), "has both columns 'answer' and 'label'"),
-        (frame(3), "has 3 rows; at least 4 are needed"),
+        (frame(3), "has 3 rows; train, circuit and test need at least 4"),
         (changed(2, "clean", ""), "row 3: 'clean' is empty"),
         (changed(2, "answer", " "), "row 3: 'answer' is empty"),
         (changed(2, "corrupted", "Country number 2 has the capital"), "row 3: clean and corrupted prompt are the same"),
@@ -136,7 +135,7 @@ def of_row(table: pd.DataFrame, row: int, source: int, *columns: str) -> pd.Data
         (frame().assign(split="train"), "no row belongs to split 'circuit'"),
         (of_row(changed(0, "split", "train"), 19, 2, "clean"), "row 20: the clean prompt"),
         (of_row(frame(), 8, 4, "clean", "corrupted"), "row 9: repeats the prompts of row 5"),
-        (of_row(frame(), 9, 4, "clean"), "a prompt has one answer"),
+        (of_row(frame(), 9, 4, "clean"), "give both rows the same answer"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -179,15 +178,15 @@ def test_a_missing_file_and_numbers_for_answers_are_explained(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("column", "text", "expected"),
     [
-        ("corrupted", "Country has the capital", "row 3: the clean prompt has 6 tokens, the corrupted one 4"),
+        ("corrupted", "Country has the capital", "row 3: the clean prompt has 6 tokens, the corrupted prompt 4"),
         (
             "answer",
             "Oslo",
-            "row 3: answer 'Oslo' is 4 tokens; it would be one token with a leading space: write ' O",
+            "row 3: answer 'Oslo' is 4 tokens; with a leading space it is one token: write ' O",
         ),
         ("answer", " New York", "row 3: answer ' New York' is 9 tokens; choose an answer of one token"),
         ("corrupted_answer", "Rome", "row 3: corrupted_answer 'Rome' is 4 tokens"),
-        ("answer", " Nowhere", "row 3: answer ' Nowhere' is not in the model's vocabulary"),
+        ("answer", " Nowhere", "row 3: answer ' Nowhere' is outside the model's vocabulary"),
     ],
 )
 def test_rows_that_do_not_fit_the_tokenizer_are_errors(tmp_path: Path, column: str, text: str, expected: str) -> None:

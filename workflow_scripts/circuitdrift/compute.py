@@ -26,7 +26,7 @@ def resolve_device(wanted: str) -> torch.device:
     """The device named by ``execution.device``; ``auto`` takes CUDA, then MPS, then the CPU.
 
     Raises:
-        ValueError: the device asked for is not there.
+        ValueError: this machine does not have the device.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
@@ -45,14 +45,14 @@ def resolve_precision(wanted: str, device: torch.device) -> torch.dtype:
 
 
 def precision_of_weights(wanted: str, weights: torch.dtype, device: torch.device) -> torch.dtype:
-    """The dtype to run a loaded model in: ``auto`` keeps its own, but for bfloat16 where the device is slow at it."""
+    """The dtype of a loaded model's passes: ``auto`` keeps the model's own, except bfloat16 where it is slow."""
     if wanted == "auto" and weights == torch.bfloat16:
         return resolve_precision("auto", device)
     return weights if wanted == "auto" else resolve_precision(wanted, device)
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that a job may still take on a device; on the CPU within what its control group or SLURM job is given."""
+    """Bytes that a job may still allocate; on the CPU within the limits of its control group and SLURM job."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
@@ -75,7 +75,7 @@ def _has_fast_bfloat16(device: torch.device) -> bool:
 
 
 def progress(items: Iterable[Item], what: str, total: int) -> Iterator[Item]:
-    """Pass items through, showing how far the work is: a bar on a terminal, a log line now and then elsewhere."""
+    """Pass items through and show progress: a bar on a terminal, otherwise a log line every few seconds."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 

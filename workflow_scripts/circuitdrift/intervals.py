@@ -1,4 +1,4 @@
-"""95 % confidence intervals of proportions, a thin cover over scipy; ratios have theirs in circuits/metrics.py."""
+"""95 % confidence intervals of proportions, through scipy; intervals of ratios are in circuits/metrics.py."""
 
 from __future__ import annotations
 

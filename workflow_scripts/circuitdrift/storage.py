@@ -1,7 +1,7 @@
-"""Tables, tensors and JSON on disk: schemas, atomic writes, reads that say what is wrong with a file.
+"""Tables, tensors and JSON on disk: schemas, atomic writes, and reads whose errors name the file and the fix.
 
-Tables are Parquet, tensors are safetensors. Each carries its :class:`~circuitdrift.provenance.Provenance`. A file is
-written to a temporary neighbour, flushed to the disk and renamed, so that a killed job leaves no half file.
+Tables are Parquet, tensors are safetensors. Each carries its :class:`~circuitdrift.provenance.Provenance`. A write goes
+to a temporary file in the same folder, which is flushed to disk and renamed, so a killed job leaves no half file.
 """
 
 from __future__ import annotations
@@ -194,12 +194,12 @@ class StorageError(ValueError):
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call ``write`` on a temporary neighbour of ``path``, flush it to the disk, and rename it to ``path``."""
+    """Call ``write`` on a temporary file beside ``path``, flush it to disk, and rename it to ``path``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         write(temporary)
-        temporary.chmod(0o644)  # safetensors writes files that their owner alone may read
+        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.rename(path)
@@ -208,7 +208,7 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
 
 
 def write_table(path: Path, table: pd.DataFrame | pa.Table, schema: str, provenance: Provenance) -> None:
-    """Write a table to Parquet with the columns of a schema first, its own further columns after them.
+    """Write a table to Parquet: the columns of a schema first, then the table's other columns.
 
     Raises:
         StorageError: a column is missing or cannot be cast to the schema's type.
@@ -257,10 +257,10 @@ def read_table(path: Path, schema: str) -> pd.DataFrame:
 
 
 def read_tables(paths: Iterable[Path], schema: str) -> pd.DataFrame:
-    """Concatenate tables, each row with the wildcards of the file that it comes from (model, task, method, seed ...).
+    """Concatenate tables and label each row with the wildcards of its file (model, task, method, seed ...).
 
-    The wildcards are those in the file's provenance; ``seed`` becomes an integer. A wildcard that the table already
-    has as a column is not added again.
+    The wildcards come from the file's provenance; ``seed`` becomes an integer. A wildcard that is already a column of
+    the table is not added again.
     """
     frames = []
     for path in paths:
@@ -278,11 +278,11 @@ def provenance_of(path: Path, metadata: Mapping[bytes, bytes] | None = None) -> 
     """The provenance that a Parquet file carries.
 
     Raises:
-        StorageError: it carries none.
+        StorageError: the file carries no provenance.
     """
     found = metadata if metadata is not None else pq.read_schema(path).metadata
     if not found or b"provenance" not in found:
-        raise StorageError(f"{path}: carries no provenance, so CircuitDrift did not write it; delete it and run again")
+        raise StorageError(f"{path}: has no provenance, so CircuitDrift did not write it; delete it and run again")
     return Provenance.model_validate_json(found[b"provenance"])
 
 
@@ -310,7 +310,7 @@ def _sort_metadata(path: Path) -> None:
         entries["__metadata__"] = dict(sorted(entries["__metadata__"].items()))
         header = json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode().ljust(length)
         if len(header) != length:
-            raise StorageError(f"{path}: the header takes {len(header)} bytes in place of {length}")
+            raise StorageError(f"{path}: the sorted header has {len(header)} bytes, not {length}")
         opened.seek(8)
         opened.write(header)
 
@@ -333,7 +333,7 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys, two blanks of indentation and a final line break."""
+    """Write JSON with sorted keys, indented by two spaces, ending in a newline."""
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     write_atomically(path, lambda temporary: _write_text(temporary, text))
 

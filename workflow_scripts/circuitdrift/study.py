@@ -17,7 +17,8 @@ from circuitdrift.config.methods import CircuitLoraMethod, RandomLoraMethod
 from circuitdrift.config.models import ScratchModel
 from circuitdrift.config.reading import ConfigError, check_imported_files, load_study
 from circuitdrift.config.study import StudyConfig
-from circuitdrift.config.tasks import FileTask, SubTask
+from circuitdrift.tasks.from_file import FileTask
+from circuitdrift.tasks.sub_tasks import SubTask
 
 
 @dataclass(frozen=True)

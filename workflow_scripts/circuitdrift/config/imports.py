@@ -1,4 +1,4 @@
-"""Section ``imports``: circuits made elsewhere, by checkpoint."""
+"""Section ``imports``: circuits from other tools, by checkpoint."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator
 
 from circuitdrift.config.methods import CircuitLoraMethod
-from circuitdrift.config.section import Section
 from circuitdrift.provenance import BASE_CHECKPOINT
+from circuitdrift.section import Section
 
 CheckpointLabel = Annotated[str, Field(pattern=r"^[0-9]{2}$")]
 Architecture = Literal["gpt_neox", "gpt_neo", "opt", "gpt2", "llama", "mistral", "qwen2", "qwen3"]
 
 
 class ImportedCircuits(Section):
-    """Circuits of one fine-tuning, made by another tool; they stand where a CircuitLoRA's ``phase_1`` stands."""
+    """Circuits of one fine-tuning, made by another tool; they take the place of a CircuitLoRA's ``phase_1``."""
 
-    format: Literal["eap-json"] = Field(description="eap-json: what EAP-IG's Graph.to_json writes, gzipped or not")
+    format: Literal["eap-json"] = Field(description="eap-json: the output of EAP-IG's Graph.to_json, gzipped or not")
     checkpoints: dict[CheckpointLabel, Path] = Field(description='file of each checkpoint; "00" is the base model\'s')
     rank: int = Field(8, ge=1, description="LoRA rank of the layers that are not critical")
     critical_rank: int = Field(32, ge=1)
@@ -27,8 +27,8 @@ class ImportedCircuits(Section):
     model: str | None = Field(None, min_length=1, description="hub id of the base model, for adapter_config.json")
     architecture: Architecture | None = Field(
         None,
-        description="the base model's model_type, which names the modules in adapter_config.json; null: gpt_neox, the "
-        "only one here whose attention and MLP run in parallel, and for other circuits an error",
+        description="model_type of the base model, which determines the module names in adapter_config.json; null: "
+        "gpt_neox if attention and MLP are parallel in the circuits, otherwise an error",
     )
 
     @field_validator("checkpoints", mode="before")
@@ -37,7 +37,7 @@ class ImportedCircuits(Section):
         numbers = [label for label in value if isinstance(label, int)] if isinstance(value, dict) else []
         if numbers:
             raise ValueError(
-                f"{numbers} are numbers, as YAML reads digits without quotes; write two digits in quotes, "
+                f"{numbers} are numbers, as YAML reads unquoted digits; write two digits in quotes, "
                 'such as {"00": before.json, "01": after.json}'
             )
         return value
@@ -57,7 +57,7 @@ class ImportedCircuits(Section):
         return dict(sorted(value.items()))
 
     def as_method(self, name: str) -> CircuitLoraMethod:
-        """The CircuitLoRA that follows from these circuits, which are its phase 1 under their ``name``."""
+        """The CircuitLoRA method that uses these circuits as its phase 1, under their ``name``."""
         return CircuitLoraMethod(
             kind="circuit_lora",
             rank=self.rank,

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from circuitdrift.config.section import Name, Section
+from circuitdrift.section import Name, Section
 
 
 class Method(Section):
-    """What every fine-tuning method may set for itself; null takes the value of the ``training`` section."""
+    """Keys that every fine-tuning method may set; null takes the value of the ``training`` section."""
 
     learning_rate: float | None = Field(None, gt=0)
     epochs: float | None = Field(None, gt=0)
@@ -18,72 +18,72 @@ class Method(Section):
 
 
 class FullMethod(Method):
-    """All weights are trained."""
+    """Full fine-tuning: all weights are trained."""
 
     kind: Literal["full"]
 
 
 class UniformRankMethod(Method):
-    """LoRA of one rank on every linear of every block: the four of a GPT-NeoX block, the seven of a gated one."""
+    """LoRA of one rank on every linear of every block: four in a GPT-NeoX block, seven in a gated block."""
 
     rank: int = Field(ge=1)
 
 
 class LoraMethod(UniformRankMethod):
-    """Plain LoRA; its scale is ``training.lora_alpha_per_rank``, at every rank."""
+    """Plain LoRA; its scale is ``training.lora_alpha_per_rank`` at every rank."""
 
     kind: Literal["lora"]
 
 
 class DoraMethod(UniformRankMethod):
-    """LoRA on the direction of each weight, with the weight's magnitude, row by row, trained beside it."""
+    """LoRA on the direction of each weight; the magnitude of each row is trained separately."""
 
     kind: Literal["dora"]
 
 
 class EvaLoraMethod(UniformRankMethod):
-    """LoRA that starts from the directions in which the training data's activations vary most."""
+    """LoRA initialised with the directions of largest variance of the training data's activations."""
 
     kind: Literal["eva_lora"]
 
 
 class RsLoraMethod(UniformRankMethod):
-    """Rank-stabilised LoRA, whose scale falls with the root of the rank."""
+    """Rank-stabilised LoRA, whose scale falls with the square root of the rank."""
 
     kind: Literal["rslora"]
     alpha: float = Field(4.0, gt=0, description="the scale is alpha / sqrt(rank)")
 
 
 class GrpoMethod(UniformRankMethod):
-    """Plain LoRA trained by reinforcement (GRPO): on answers that the model samples, rewarded where they are right.
+    """Plain LoRA trained by reinforcement learning (GRPO): the model samples answers, and right answers are rewarded.
 
-    Its loss sees no true answer, only which of a prompt's ``group_size`` samples equal it.
+    The loss never sees the right answer, only which of a prompt's ``group_size`` samples equal it.
     """
 
     kind: Literal["grpo"]
     group_size: int = Field(
-        16, ge=2, description="answers sampled for each prompt; one alone would have none to be better than"
+        16, ge=2, description="answers sampled for each prompt; the advantage compares them, so at least two"
     )
     temperature: float = Field(1.0, gt=0, description="of the sampling; the policy is the model at this temperature")
     kl_coefficient: float = Field(
-        0.04, ge=0, description="weight of KL(policy || reference), the reference being the model without its adapter"
+        0.04, ge=0, description="weight of KL(policy || reference); the reference is the model without its adapter"
     )
 
 
 class AdaLoraMethod(Method):
-    """LoRA in the form of a singular value decomposition whose least important values are cut during training.
+    """LoRA as a singular value decomposition whose least important singular values are pruned during training.
 
-    The mean rank falls from ``initial_rank`` to ``target_rank`` along a cubic curve, between the first part of the
-    steps (``initial_share``) and the last (``final_share``).
+    The mean rank falls from ``initial_rank`` to ``target_rank`` along a cubic curve. It is constant in the first part
+    of the steps (``initial_share``) and in the last part (``final_share``).
     """
 
     kind: Literal["adalora"]
     learning_rate: float | None = Field(8e-3, gt=0)
     initial_rank: int = Field(32, ge=2)
     target_rank: int = Field(16, ge=1)
-    initial_share: float = Field(0.1, ge=0, lt=1, description="share of the steps before the first value is cut")
-    final_share: float = Field(0.3, ge=0, lt=1, description="share of the steps after the last value is cut")
-    allocations: int = Field(50, ge=1, description="how often ranks are allocated anew, where there are so many steps")
+    initial_share: float = Field(0.1, ge=0, lt=1, description="share of the steps before the first pruning")
+    final_share: float = Field(0.3, ge=0, lt=1, description="share of the steps after the last pruning")
+    allocations: int = Field(50, ge=1, description="number of rank reallocations, at most one per step")
     orthogonality: float = Field(0.5, ge=0, description="weight of the penalty that keeps singular vectors orthogonal")
 
     @model_validator(mode="after")
@@ -91,18 +91,18 @@ class AdaLoraMethod(Method):
         if self.target_rank >= self.initial_rank:
             raise ValueError(
                 f"target_rank: {self.target_rank} is not below initial_rank {self.initial_rank}, so nothing would be "
-                "cut; lower it, or use kind: lora"
+                "pruned; lower it, or use kind: lora"
             )
         if self.initial_share + self.final_share >= 1:
             raise ValueError(
-                f"initial_share + final_share: {self.initial_share:g} + {self.final_share:g} leave no steps in which "
-                "ranks are cut; lower one of them"
+                f"initial_share + final_share: {self.initial_share:g} + {self.final_share:g} leave no steps to prune "
+                "ranks in; lower either share"
             )
         return self
 
 
 class Ia3Method(Method):
-    """Trained factors on the outputs of the attention's linears and on the inputs of the MLP's, and nothing else."""
+    """Trained scaling factors on the outputs of the attention's linears and the inputs of the MLP's, nothing else."""
 
     kind: Literal["ia3"]
     learning_rate: float | None = Field(8e-3, gt=0)
@@ -112,7 +112,7 @@ class CircuitLoraMethod(Method):
     """LoRA with more rank in the layers, or the modules, whose circuit drifted most in ``phase_1``.
 
     ``rank``, ``critical_rank`` and ``critical_layers`` set the parameter budget: ``critical_rank`` in that many layers
-    and ``rank`` elsewhere. Every ``allocation`` spends this budget, as nearly as whole ranks allow, and none more.
+    and ``rank`` in the others. Every ``allocation`` spends this budget as nearly as whole ranks allow, never more.
     """
 
     kind: Literal["circuit_lora"]
@@ -123,23 +123,24 @@ class CircuitLoraMethod(Method):
     policy: Literal["score_change", "score_change_normalised"] = "score_change"
     allocation: Literal["top", "threshold", "proportional", "per_module", "inverted"] = Field(
         "top",
-        description="who gets the rank above the common one: the first critical_layers layers, those above the mean "
-        "by a standard deviation, all by their drift, the single modules (q, k, v, output, MLP) by the changes of the "
-        "edges that touch them, or (a control) the last critical_layers layers",
+        description="where the additional rank goes. top: the critical_layers layers of largest drift; threshold: "
+        "layers more than one standard deviation above the mean drift; proportional: all layers, by drift; "
+        "per_module: single modules (q, k, v, output, MLP), by the changes of the edges that touch them; "
+        "inverted (a control): the critical_layers layers of smallest drift",
     )
 
     @model_validator(mode="after")
     def _budget_has_something_to_spend(self) -> CircuitLoraMethod:
         if self.allocation != "top" and self.critical_rank <= self.rank:
             raise ValueError(
-                f"critical_rank: {self.critical_rank} is not above rank {self.rank}, so that allocation "
+                f"critical_rank: {self.critical_rank} is not above rank {self.rank}, so allocation "
                 f"'{self.allocation}' has nothing to spend; raise it"
             )
         return self
 
 
 class RandomLoraMethod(Method):
-    """CircuitLoRA's control: the layers that get ``critical_rank`` are drawn at random, anew for each seed.
+    """CircuitLoRA's control: the layers that get ``critical_rank`` are drawn at random, separately for each seed.
 
     ``include_layers: [0]`` draws with layer 0, ``exclude_layers: [0]`` without it, and ``include_layers: [0]`` with
     ``critical_layers: 1`` is the control that spends everything on layer 0.
@@ -149,18 +150,18 @@ class RandomLoraMethod(Method):
     rank: int = Field(ge=1)
     critical_rank: int = Field(ge=1)
     critical_layers: int = Field(5, ge=1)
-    draw: int = Field(0, ge=0, description="number of the draw; give several methods different draws")
+    draw: int = Field(0, ge=0, description="number of the draw; use another number for each random method")
     include_layers: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="layers that are always critical")
-    exclude_layers: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="layers that never are")
+    exclude_layers: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="layers that are never critical")
 
     @model_validator(mode="after")
     def _layers_can_be_drawn(self) -> RandomLoraMethod:
         if both := sorted(set(self.include_layers) & set(self.exclude_layers)):
-            raise ValueError(f"exclude_layers: {both} are in include_layers too; take them out of one of the lists")
+            raise ValueError(f"exclude_layers: {both} are also in include_layers; remove them from either list")
         if len(set(self.include_layers)) > self.critical_layers:
             raise ValueError(
-                f"include_layers: {len(set(self.include_layers))} layers are more than critical_layers "
-                f"{self.critical_layers}; raise that, or name fewer"
+                f"include_layers: {len(set(self.include_layers))} layers exceed critical_layers "
+                f"{self.critical_layers}; raise critical_layers, or name fewer layers"
             )
         return self
 
@@ -181,20 +182,20 @@ MethodConfig = Annotated[
 
 
 class Training(Section):
-    """Fine-tuning: AdamW, a linear schedule with warm-up, loss on the answer only (PAPER section 3)."""
+    """Fine-tuning: AdamW, a linear schedule with warm-up, loss on the answer only (docs/method.md#training)."""
 
     epochs: float = Field(4.0, gt=0)
     batch_size: int = Field(32, ge=1)
     micro_batch_size: int | None = Field(
-        None, ge=1, description="most examples of one pass, to save memory; null takes the whole batch at once"
+        None, ge=1, description="largest number of examples per pass, to save memory; null: the whole batch"
     )
     learning_rate_lora: float = Field(3e-4, gt=0)
     learning_rate_full: float = Field(8e-6, gt=0)
     warmup_fraction: float = Field(0.06, ge=0, lt=1)
     weight_decay: float = Field(0.01, ge=0)
     gradient_clip: float = Field(1.0, gt=0)
-    checkpoints: int = Field(10, ge=1, le=99, description="saved uniformly in steps, beside step 0")
-    lora_alpha_per_rank: float = Field(2.0, gt=0, description="alpha = this times the rank: the LoRA scale")
+    checkpoints: int = Field(10, ge=1, le=99, description="number saved, evenly spaced in steps, besides step 0")
+    lora_alpha_per_rank: float = Field(2.0, gt=0, description="alpha / rank, which is the LoRA scale")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="of the passes; weights stay as loaded"
+        "auto", description="precision of forward and backward passes; weights keep the dtype they are loaded in"
     )

@@ -7,13 +7,13 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from circuitdrift.config.section import Digest, Section
+from circuitdrift.section import Digest, Section
 
 
 class ScratchModel(Section):
-    """A small GPT-NeoX that the workflow pre-trains itself, on a corpus and with a tokenizer that it builds.
+    """A small GPT-NeoX that the workflow pre-trains itself, with its own corpus and tokenizer.
 
-    The architecture and recipe are described in docs/embedded_model.md; the defaults are those of the default study.
+    docs/embedded_model.md describes the architecture and recipe; the defaults are those of the default study.
     """
 
     source: Literal["scratch"]
@@ -24,7 +24,7 @@ class ScratchModel(Section):
     largest_number: int = Field(500, ge=20, description="every integer 0..largest_number is one token")
     steps: int = Field(600, ge=1, description="optimiser steps of pre-training")
     batch_size: int = Field(64, ge=1, description="packed rows per step")
-    learning_rate: float = Field(6e-3, gt=0, description="of pre-training, after warm-up")
+    learning_rate: float = Field(6e-3, gt=0, description="peak learning rate of pre-training, after warm-up")
     seed: int = 0
     dtype: Literal["float32"] = "float32"
 
@@ -53,10 +53,10 @@ class LocalModel(Section):
 
 
 class PackageModel(Section):
-    """A GGUF file inside a Python wheel, checked by sha256 and de-quantised once to safetensors."""
+    """A GGUF file inside a Python wheel, checked by sha256 and dequantised once to safetensors."""
 
     source: Literal["package"]
-    package: str = Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+$", description="exact pin, such as name==1.0")
+    package: str = Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+$", description="exact version, such as name==1.0")
     file: str = Field(description="path of the GGUF file inside the wheel")
     sha256: Digest
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -1,4 +1,4 @@
-"""Reading a config file: validation, and refusals that name the key, what is wrong with it, and the fix."""
+"""Reading a config file: validation, and errors that name the key, the problem and the fix."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from pydantic import ValidationError
 
 from circuitdrift.config.imports import ImportedCircuits
 from circuitdrift.config.models import LocalModel
-from circuitdrift.config.section import Section
 from circuitdrift.config.study import StudyConfig
-from circuitdrift.config.tasks import FileTask
+from circuitdrift.section import Section
+from circuitdrift.tasks.from_file import FileTask
 
 TAGS = ("source", "family", "kind")
 
 
 class ConfigError(ValueError):
-    """A config file that cannot be used; the message names each key, what is wrong with it, and the fix."""
+    """An unusable config file; the message names each key, its problem and the fix."""
 
 
 SectionWithPath = TypeVar("SectionWithPath", LocalModel, FileTask)
 
 
 def load_study(raw: dict[str, Any], folder: Path, source: str) -> StudyConfig:
-    """Validate a config mapping as it was read from YAML.
+    """Validate the mapping that YAML gives for a config file.
 
     Args:
         raw: the mapping; sections may be empty (None).
-        folder: the config file's folder, against which relative paths are resolved.
+        folder: the config file's folder, which relative paths start from.
         source: the file's name, for messages.
 
     Raises:
-        ConfigError: one line for each problem: the key, what is wrong with it, and the fix.
+        ConfigError: one line for each problem: the key, the problem and the fix.
     """
     if not isinstance(raw, dict):
         raise ConfigError(f"{source} is not a mapping of sections; start it with a line such as 'study: mine'")
@@ -49,7 +49,7 @@ def check_imported_files(study: StudyConfig) -> None:
     """Check that the file of every imported circuit exists.
 
     Raises:
-        ConfigError: one line for each file that does not.
+        ConfigError: one line for each missing file.
     """
     lines = [
         f"  - imports.{name}.checkpoints.{label}: no such file {path}; correct it (relative to the config file)"
@@ -79,14 +79,14 @@ def _with_absolute_paths(study: StudyConfig, folder: Path) -> StudyConfig:
 
 
 def _explain(problem: Any, raw: dict[str, Any]) -> list[str]:
-    """Turn one pydantic error into lines that name the key, the trouble and the fix."""
+    """Turn a pydantic error into lines that name the key, the problem and the fix."""
     key = _dotted_key(problem["loc"], raw)
     kind = problem["type"]
     if kind == "extra_forbidden":
         return [f"{key}: unknown key; {_known_keys(problem['loc'])}"]
     if kind == "union_tag_not_found":
         field = problem["ctx"]["discriminator"].strip("'")
-        return [f"{key}: has no '{field}'; every entry here needs one"]
+        return [f"{key}: has no '{field}'; add it"]
     if kind == "union_tag_invalid":
         field = problem["ctx"]["discriminator"].strip("'")
         return [
@@ -103,7 +103,7 @@ def _explain(problem: Any, raw: dict[str, Any]) -> list[str]:
 
 
 def _dotted_key(location: tuple[int | str, ...], raw: Any) -> str:
-    """The path of an error in the file's own keys: pydantic's location, less what pydantic adds to it."""
+    """The path of an error in the file's own keys: pydantic's location without its additions."""
     parts = []
     node = raw
     for step in location:
@@ -116,19 +116,19 @@ def _dotted_key(location: tuple[int | str, ...], raw: Any) -> str:
 
 
 def _is_tag(step: int | str, node: Any) -> bool:
-    """Whether a step of a location is the value that chose a section's type, such as ``lora``."""
+    """Whether a step of a location is the value that selects a section's type, such as ``lora``."""
     return isinstance(node, dict) and any(node.get(tag) == step for tag in TAGS)
 
 
 def _known_keys(location: tuple[int | str, ...]) -> str:
-    """What could have been meant by an unknown key: the closest known one, or all of them."""
+    """A hint for an unknown key: the closest known key, or all known keys."""
     known = sorted(_owner(location[:-1]).model_fields)
     close = difflib.get_close_matches(str(location[-1]), known, n=1)
     return f"did you mean '{close[0]}'?" if close else f"the keys here are {known}"
 
 
 def _owner(location: tuple[int | str, ...]) -> type[Section]:
-    """The section that a key at this place belongs to."""
+    """The section whose key is at this location."""
     if not location:
         return StudyConfig
     if len(location) == 3:
@@ -141,7 +141,7 @@ def _owner(location: tuple[int | str, ...]) -> type[Section]:
 
 
 def _tag_of(section: type[Section]) -> str | None:
-    """The value of ``source``, ``family`` or ``kind`` that makes an entry this section."""
+    """The value of ``source``, ``family`` or ``kind`` that selects this section."""
     fields = [section.model_fields[tag] for tag in TAGS if tag in section.model_fields]
     return str(fields[0].annotation.__args__[0]) if fields and fields[0].annotation is not None else None
 

@@ -21,14 +21,16 @@ from circuitdrift.config.methods import (
     Training,
 )
 from circuitdrift.config.models import ModelConfig, ScratchModel
-from circuitdrift.config.section import Name, Section
-from circuitdrift.config.tasks import CompositionalTask, SubTask, TaskConfig
+from circuitdrift.section import Name, Section
+from circuitdrift.tasks.compositional import CompositionalTask
+from circuitdrift.tasks.families import TaskConfig
+from circuitdrift.tasks.sub_tasks import SubTask
 
 RESERVED_NAMES = frozenset({"base", "imported"})
 
 
 class Execution(Section):
-    """How jobs run, as far as it is not a matter of rules and profiles."""
+    """How jobs run, beyond the settings of rules and profiles."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     processes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
@@ -75,8 +77,8 @@ class StudyConfig(Section):
         search = self.learning_rate_search
         if search.rates and search.seed in self.seeds:
             problems.append(
-                f"learning_rate_search.seed: {search.seed} is a seed of the study, whose runs would repeat the tuning; "
-                f"choose one that is not in seeds {list(self.seeds)}"
+                f"learning_rate_search.seed: {search.seed} is a seed of the study, whose runs would repeat the trials; "
+                f"choose a seed outside seeds {list(self.seeds)}"
             )
         if problems:
             raise ValueError("\n".join(problems))
@@ -84,7 +86,7 @@ class StudyConfig(Section):
 
     def _reserved_names(self) -> list[str]:
         return [
-            f"{section}.{name}: the name '{name}' is taken by a folder of the results; choose another"
+            f"{section}.{name}: the name '{name}' is taken by a folder of the results; choose another name"
             for section in ("models", "methods")
             for name in getattr(self, section)
             if name in RESERVED_NAMES
@@ -111,7 +113,7 @@ class StudyConfig(Section):
                 for model_name, model in self.models.items():
                     if isinstance(model, ScratchModel) and method.critical_layers > model.layers:
                         problems.append(
-                            f"methods.{name}.critical_layers: {method.critical_layers} is more than the "
+                            f"methods.{name}.critical_layers: {method.critical_layers} exceeds the "
                             f"{model.layers} layers of model '{model_name}'; lower it to at most {model.layers}"
                         )
         return problems
@@ -132,7 +134,7 @@ class StudyConfig(Section):
             return []
         return [
             f"execution.sharding: '{name}' is of kind {method.kind}, which cannot train a sharded model; set it to "
-            "none, or take the method into a study of its own"
+            "none, or move the method to a study of its own"
             for name, method in self.methods.items()
             if isinstance(method, AdaLoraMethod | GrpoMethod)
         ]

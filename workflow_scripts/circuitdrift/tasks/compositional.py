@@ -1,4 +1,4 @@
-"""Two steps in one: ``(61 - 45) * 45 =``, and the two sub-tasks that its items decompose into (PAPER, tasks).
+"""Two steps in one: ``(61 - 45) * 45 =``, and the two sub-tasks that its items decompose into (docs/method.md#tasks).
 
 The corruption changes the last number only. The first inner operand is the larger one, as in Add/Sub, so that the
 sub-task's corruption (the operator flipped) never has a negative result.
@@ -10,14 +10,33 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Literal
 
-from circuitdrift.config.tasks import CompositionalTask
+from pydantic import Field
+
 from circuitdrift.tasks import add_sub, mul_div
+from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import Candidate, Query, Streams, rotated, shuffled
+from circuitdrift.tasks.task import Task
 
 KINDS = (("+", "*"), ("-", "*"), ("+", "/"), ("-", "/"))
-"""In this order, a kind that has used up its share of the inner pairs goes on with those of the other inner operator,
-so that few inner steps come twice."""
+"""In this order, a kind that has used up its share of the inner pairs continues with the pairs of the other inner
+operator, so that few inner steps repeat."""
+
+
+class CompositionalTask(Task):
+    """(x +/- y) */ z; the corruption changes z only."""
+
+    family: Literal["compositional"]
+    max_operand: int = Field(100, ge=4)
+
+    def candidates(self, random: Random, encoding: Encoding) -> Streams:
+        """The four pairs of operators equally often: first 2..max_operand, second 1..first, inner result at least 2.
+
+        Every inner pair is used once before any pair returns with another last number.
+        """
+        pairs = shuffled(((a, b) for a in range(2, self.max_operand + 1) for b in range(1, a + 1)), random)
+        return {f"{i}{o}": _stream(pairs, kind, i, o, self) for kind, (i, o) in enumerate(KINDS)}
 
 
 @dataclass(frozen=True)
@@ -51,7 +70,11 @@ class Steps:
 
 
 def read(prompt: str) -> Steps:
-    """The steps of a prompt that this module wrote."""
+    """The steps of a prompt that this module wrote.
+
+    Raises:
+        ValueError: the prompt has another form.
+    """
     found = re.search(r"\((\d+) ([+-]) (\d+)\) ([*/]) (\d+) =$", prompt)
     if found is None:
         raise ValueError(f"not a compositional prompt: {prompt!r}")
@@ -60,14 +83,14 @@ def read(prompt: str) -> Steps:
 
 
 def last_numbers(middle: int, outer: str, largest: int) -> list[int]:
-    """What ``middle`` may be multiplied with (2..largest) or divided by (2.., leaving a whole number of at least 2)."""
+    """Factors (2..largest) or divisors (from 2, with a whole quotient of at least 2) that may follow ``middle``."""
     if outer == "*":
         return list(range(2, largest + 1))
     return [divisor for divisor in range(2, middle // 2 + 1) if middle % divisor == 0]
 
 
 def candidate(steps: Steps, largest: int) -> Candidate:
-    """One item; everything with the same inner numbers stays in one split, so the inner steps are held out too."""
+    """One item; items with the same inner numbers stay in one split, so inner steps are held out too."""
 
     def corruptions(random: Random) -> Iterator[Query]:
         for last in shuffled(last_numbers(steps.middle, steps.outer, largest), random):
@@ -75,15 +98,6 @@ def candidate(steps: Steps, largest: int) -> Candidate:
                 yield Steps(steps.first, steps.inner, steps.second, steps.outer, last).query()
 
     return Candidate(steps.query(), corruptions, group=(steps.first, steps.second))
-
-
-def candidates(task: CompositionalTask, random: Random) -> Streams:
-    """The four pairs of operators equally often: first 2..max_operand, second 1..first, inner result at least 2.
-
-    Inner pairs are drawn evenly, each coming back, with another last number, only after all others have been.
-    """
-    pairs = shuffled(((a, b) for a in range(2, task.max_operand + 1) for b in range(1, a + 1)), random)
-    return {f"{i}{o}": _stream(pairs, kind, i, o, task) for kind, (i, o) in enumerate(KINDS)}
 
 
 def _stream(

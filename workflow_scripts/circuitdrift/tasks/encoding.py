@@ -1,4 +1,4 @@
-"""A tokenizer as the tasks see it: prompts and answers to token ids, and whether an answer is one token."""
+"""A tokenizer as tasks use it: token ids of prompts and answers, and whether a text may be an answer."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one tokenizer writes prompts and answers.
+    """How a tokenizer encodes prompts and answers.
 
     Attributes:
-        encode_prompt: text to ids, as the tokenizer itself does it (BOS only where it adds one).
-        encode_answer: the text that follows a prompt to ids, without BOS.
-        unknown_id: the id that stands for text outside the vocabulary, where the tokenizer has one.
-        answer_tokens: whether answers must be one token each, or may have several.
+        encode_prompt: prompt to ids, with BOS where the tokenizer itself adds it.
+        encode_answer: answer to ids, as it follows a prompt, without BOS.
+        unknown_id: the id of text outside the vocabulary; None if the tokenizer has none.
+        answer_tokens: whether an answer must be one token or may have several
+            (docs/method.md#answers-of-several-tokens).
     """
 
     encode_prompt: Callable[[str], list[int]]
@@ -32,10 +33,10 @@ class Encoding:
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, answer_tokens: Literal["single", "any"] = "single") -> Encoding:
-        """The encoding of a Hugging Face tokenizer, for answers of one token or of any number.
+        """The encoding of a Hugging Face tokenizer, for answers of one token or any number.
 
-        Byte-level tokenizers often name their end-of-text token as the unknown one too, without ever using it so;
-        there nothing counts as unknown.
+        Byte-level tokenizers often give their end-of-text token as the unknown token too, but never produce it for
+        unknown text; for these, no text counts as unknown.
         """
         unknown = tokenizer.unk_token_id
         reused = unknown in (tokenizer.bos_token_id, tokenizer.eos_token_id)
@@ -51,27 +52,27 @@ class Encoding:
         return tuple(self.encode_prompt(text))
 
     def answer(self, text: str) -> tuple[int, ...]:
-        """Ids of an answer; numbers recur, so they are remembered."""
+        """Ids of an answer, cached because numbers recur."""
         if text not in self._answers:
             self._answers[text] = tuple(self.encode_answer(text))
         return self._answers[text]
 
     def knows(self, ids: tuple[int, ...]) -> bool:
-        """Whether no part of the text fell outside the vocabulary."""
+        """Whether the whole text is in the vocabulary."""
         return self.unknown_id is None or self.unknown_id not in ids
 
     def known_prompt(self, text: str) -> tuple[int, ...] | None:
-        """Ids of a prompt, or None where a part of it is outside the vocabulary."""
+        """Ids of a prompt, or None if a part of it is outside the vocabulary."""
         ids = self.prompt(text)
         return ids if self.knows(ids) else None
 
     def accepts(self, text: str) -> bool:
-        """Whether a text may be an answer: all known, and one token unless several are allowed."""
+        """Whether a text may be an answer: in the vocabulary, and one token unless several are allowed."""
         if self.answer_tokens == "any":
             return self.knows(self.answer(text))
         return self.single_answer(text) is not None
 
     def single_answer(self, text: str) -> tuple[int, ...] | None:
-        """The id of an answer that is one known token, or None."""
+        """The id of an answer if it is one known token, otherwise None."""
         ids = self.answer(text)
         return ids if len(ids) == 1 and self.knows(ids) else None

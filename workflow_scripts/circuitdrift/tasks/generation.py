@@ -1,29 +1,24 @@
-"""From a task's config to its examples, whatever its family."""
+"""From a task's config section to its examples, whatever its family."""
 
 from __future__ import annotations
 
+import logging
 from random import Random
 
-from circuitdrift.config.tasks import (
-    AddSubTask,
-    CompositionalTask,
-    FileTask,
-    FunctionTask,
-    LcmTask,
-    MulDivTask,
-    SequenceTask,
-    SubTask,
-    TaskConfig,
-)
-from circuitdrift.tasks import add_sub, compositional, function, lcm, mul_div, sequence
+from circuitdrift.tasks.compositional import CompositionalTask
 from circuitdrift.tasks.encoding import Encoding
-from circuitdrift.tasks.examples import Splits, Streams, assemble
-from circuitdrift.tasks.from_file import examples_from_file
-from circuitdrift.tasks.sub_tasks import decompose
+from circuitdrift.tasks.examples import LARGEST_ANSWER_SHARE, SMALLEST_TASK, Lookup, Query, Streams, TaskError, draw
+from circuitdrift.tasks.families import TaskConfig
+from circuitdrift.tasks.from_file import FileTask, examples_from_file
+from circuitdrift.tasks.splits import Splits, allot, fill, separate
+from circuitdrift.tasks.sub_tasks import SubTask, decompose
+from circuitdrift.tasks.task import Task
+
+log = logging.getLogger(__name__)
 
 
 def generate_examples(task: TaskConfig, encoding: Encoding, parent: CompositionalTask | None = None) -> Splits:
-    """All examples of a task, the same for the same task and tokenizer.
+    """All examples of a task; the same task and tokenizer give the same examples.
 
     Args:
         task: the task's section of the config.
@@ -41,23 +36,38 @@ def generate_examples(task: TaskConfig, encoding: Encoding, parent: Compositiona
         if parent is None:
             raise ValueError(f"sub_task: the config of its compositional task '{task.of}' was not given")
         return decompose(generate_examples(parent, encoding), task, encoding)
-    return assemble(task.family, _streams(task, encoding), task, encoding)
+    streams = task.candidates(Random(f"{task.family} {task.seed}"), encoding)
+    return _assemble(task.family, streams, task, encoding)
 
 
-def _streams(
-    task: AddSubTask | MulDivTask | SequenceTask | LcmTask | FunctionTask | CompositionalTask, encoding: Encoding
-) -> Streams:
-    random = Random(f"{task.family} {task.seed}")
-    match task:
-        case AddSubTask():
-            return add_sub.candidates(task, random)
-        case MulDivTask():
-            return mul_div.candidates(task, random)
-        case SequenceTask():
-            return sequence.candidates(task, random)
-        case LcmTask():
-            return lcm.candidates(task, random, encoding.accepts)
-        case FunctionTask():
-            return function.candidates(task, random)
-        case CompositionalTask():
-            return compositional.candidates(task, random)
+def _assemble(family: str, streams: Streams, task: Task, encoding: Encoding) -> Splits:
+    """Draw a generated task's examples and split them.
+
+    Where fewer examples exist than the task asks for, test and circuit keep their sizes as long as train has at least
+    half of all examples; this is logged.
+    """
+    wanted = task.train + task.circuit + task.test
+    needed = min(SMALLEST_TASK, wanted)
+    lookup = Lookup(encoding, task.seed)
+    drawn = draw(streams, wanted, lookup)
+    if len(drawn) < needed:
+        raise TaskError(f"{family}: {_why_too_few(len(drawn), needed, lookup.refused)}")
+    sizes = allot(len(drawn), task)
+    if len(drawn) < wanted:
+        log.warning(
+            "%s: asked for %d examples, found %d that are single tokens, balanced, with no answer above %.0f %%: %s",
+            family, wanted, len(drawn), 100 * LARGEST_ANSWER_SHARE,
+            ", ".join(f"{split} {size}" for split, size in sizes.items()),
+        )  # fmt: skip
+    return separate(fill(drawn, sizes, balanced=True), lookup)
+
+
+def _why_too_few(found: int, needed: int, refused: Query | None) -> str:
+    problem = f"only {found} examples fit this model's tokenizer, at least {needed} are needed"
+    if refused is None:
+        return f"{problem}; widen the task's operand range, or choose a model whose tokenizer keeps numbers whole"
+    return (
+        f"{problem}. The first prompt refused: {refused.prompt!r} with the answer {refused.answer!r}; its text must be "
+        "in the vocabulary, and its answer one token. Choose a task with smaller numbers, or a model whose tokenizer "
+        "keeps numbers whole"
+    )

@@ -1,23 +1,49 @@
-"""Least common multiples with one worked example: ``LCM(20, 160) = 160, LCM(8, 64) =`` (PAPER, tasks).
+"""Least common multiples with one worked example: ``LCM(20, 160) = 160, LCM(8, 64) =`` (docs/method.md#tasks).
 
-The corruption replaces the queried pair. A pair is never queried in two splits, in whichever order and after
-whichever worked example, although the whole prompts would differ.
+The corruption replaces the queried pair. No pair is queried in two splits, in either order or after another worked
+example, although the whole prompts would differ.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from random import Random
+from typing import Literal
 
-from circuitdrift.config.tasks import LcmTask
+from pydantic import Field
+
+from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import Candidate, Query, Streams, shuffled
+from circuitdrift.tasks.task import Task
 
 Pair = tuple[int, int]
 INSTRUCTION = "Calculate the least common multiple (LCM) of two numbers."
 KINDS = ("multiple", "coprime", "common factor")
 FEWEST_RESULTS = 3
-"""A prompt holds two results, its corruption a third."""
+"""A prompt holds two different results, and its corruption a third."""
+
+
+class LcmTask(Task):
+    """Least common multiples after one worked example; the corruption replaces the queried pair."""
+
+    family: Literal["lcm"]
+    max_operand: int = Field(200, ge=4)
+
+    def candidates(self, random: Random, encoding: Encoding) -> Streams:
+        """Pairs of different numbers 2..max_operand, the three kinds equally often.
+
+        Every pair is queried in one order before any is queried in the other. Worked examples come from the same
+        pairs, so only pairs whose result ``encoding`` accepts as an answer are used.
+        """
+        pairs: dict[str, list[Pair]] = {kind: [] for kind in KINDS}
+        for second in range(3, self.max_operand + 1):
+            for first in range(2, second):
+                if encoding.accepts(f" {math.lcm(first, second)}"):
+                    pairs[kind_of(first, second)].append((first, second))
+        if len({math.lcm(*pair) for kind in KINDS for pair in pairs[kind]}) < FEWEST_RESULTS:
+            return dict.fromkeys(KINDS, ())
+        return {kind: _stream(shuffled(pairs[kind], random), self.seed, pairs) for kind in KINDS}
 
 
 def kind_of(first: int, second: int) -> str:
@@ -29,7 +55,7 @@ def kind_of(first: int, second: int) -> str:
 
 
 def query(example: Pair, queried: Pair) -> Query:
-    """The prompt that works one pair out and asks for another."""
+    """The prompt that works out one pair and asks for another."""
     return Query(
         f"{INSTRUCTION} LCM({example[0]}, {example[1]}) = {math.lcm(*example)}, LCM({queried[0]}, {queried[1]}) =",
         f" {math.lcm(*queried)}",
@@ -37,7 +63,7 @@ def query(example: Pair, queried: Pair) -> Query:
 
 
 def candidate(queried: Pair, seed: int, pairs: Mapping[str, Sequence[Pair]]) -> Candidate:
-    """A queried pair after a worked example of random kind and another result, the same one for each pair and seed."""
+    """A queried pair after a worked example of random kind and another result, which the pair and seed determine."""
     own = Random(f"{seed} {queried}")
     example = _with_another_result(queried, pairs, own)
 
@@ -48,22 +74,6 @@ def candidate(queried: Pair, seed: int, pairs: Mapping[str, Sequence[Pair]]) -> 
                 yield query(example, other)
 
     return Candidate(query(example, queried), corruptions, group=tuple(sorted(queried)))
-
-
-def candidates(task: LcmTask, random: Random, is_single: Callable[[str], bool]) -> Streams:
-    """Pairs of different numbers 2..max_operand, the three kinds equally often.
-
-    Every pair is queried in one order before any is queried in the other. Worked examples come from the same pairs,
-    so ``is_single`` (whether a text is one token) is asked of every result beforehand.
-    """
-    pairs: dict[str, list[Pair]] = {kind: [] for kind in KINDS}
-    for second in range(3, task.max_operand + 1):
-        for first in range(2, second):
-            if is_single(f" {math.lcm(first, second)}"):
-                pairs[kind_of(first, second)].append((first, second))
-    if len({math.lcm(*pair) for kind in KINDS for pair in pairs[kind]}) < FEWEST_RESULTS:
-        return dict.fromkeys(KINDS, ())
-    return {kind: _stream(shuffled(pairs[kind], random), task.seed, pairs) for kind in KINDS}
 
 
 def _stream(order: Sequence[Pair], seed: int, pairs: Mapping[str, Sequence[Pair]]) -> Iterator[Candidate]:

@@ -1,13 +1,17 @@
-"""Multiplication and division: ``444 / 37 =``; the corruption replaces the first operand (PAPER, tasks)."""
+"""Multiplication and division: ``444 / 37 =``; the corruption replaces the first operand (docs/method.md#tasks)."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from random import Random
+from typing import Literal
 
-from circuitdrift.config.tasks import MulDivTask
+from pydantic import Field
+
 from circuitdrift.tasks.add_sub import INSTRUCTION
+from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import Candidate, Query, Streams, shuffled
+from circuitdrift.tasks.task import Task
 
 FIRST_FACTORS = range(2, 201)
 SECOND_FACTORS = range(2, 181)
@@ -15,8 +19,25 @@ DIVISORS = range(2, 201)
 QUOTIENTS = range(2, 201)
 
 
+class MulDivTask(Task):
+    """a * b and a / b; the corruption replaces the first operand."""
+
+    family: Literal["mul_div"]
+    max_result: int | None = Field(None, ge=4, description="largest product or dividend; null: as in the paper")
+
+    def candidates(self, random: Random, encoding: Encoding) -> Streams:
+        """Products of factors 2..200 and 2..180, and quotients 2..200 of divisors 2..200, equally often."""
+        largest = self.max_result
+        factors = [(a, b) for a in FIRST_FACTORS for b in SECOND_FACTORS if largest is None or a * b <= largest]
+        divisions = [(q * d, d) for d in DIVISORS for q in QUOTIENTS if largest is None or q * d <= largest]
+        return {
+            "*": (product(a, b, largest) for a, b in shuffled(factors, random)),
+            "/": (quotient(a, b, largest) for a, b in shuffled(divisions, random)),
+        }
+
+
 def query(first: int, operator: str, second: int) -> Query:
-    """The prompt and answer of one product or (whole-number) quotient; the first operand is to be one token."""
+    """The prompt and answer of one product or whole-number quotient; the first operand must be one token."""
     answer = first * second if operator == "*" else first // second
     return Query(f"{INSTRUCTION} {first} {operator} {second} =", f" {answer}", parts=(f" {first}",))
 
@@ -33,7 +54,7 @@ def product(first: int, second: int, largest: int | None = None) -> Candidate:
 
 
 def quotient(dividend: int, divisor: int, largest: int | None = None) -> Candidate:
-    """``dividend / divisor``, corrupted to another dividend, at most ``largest``, with a quotient of at least 2."""
+    """``dividend / divisor``, corrupted to another dividend of at most ``largest``, with a quotient of at least 2."""
 
     def corruptions(random: Random) -> Iterator[Query]:
         for other in shuffled(QUOTIENTS, random):
@@ -41,14 +62,3 @@ def quotient(dividend: int, divisor: int, largest: int | None = None) -> Candida
                 yield query(other * divisor, "/", divisor)
 
     return Candidate(query(dividend, "/", divisor), corruptions, group=(dividend, "/", divisor))
-
-
-def candidates(task: MulDivTask, random: Random) -> Streams:
-    """Products of factors 2..200 and 2..180, and divisions with divisor and quotient 2..200, equally often."""
-    largest = task.max_result
-    factors = [(a, b) for a in FIRST_FACTORS for b in SECOND_FACTORS if largest is None or a * b <= largest]
-    divisions = [(q * d, d) for d in DIVISORS for q in QUOTIENTS if largest is None or q * d <= largest]
-    return {
-        "*": (product(a, b, largest) for a, b in shuffled(factors, random)),
-        "/": (quotient(a, b, largest) for a, b in shuffled(divisions, random)),
-    }

@@ -1,7 +1,6 @@
-"""Task files: prompts that a user brings as CSV or Parquet, read and checked without any tokenizer.
+"""Task files: a user's prompts as CSV or Parquet, read and checked without a tokenizer.
 
-The Snakefile runs these checks before any job starts, so nothing heavy is imported here. Rows are counted from 1,
-the header not included.
+The Snakefile runs these checks before any job starts. Rows are counted from 1, without the header.
 """
 
 from __future__ import annotations
@@ -12,20 +11,21 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from circuitdrift.tasks.splits import SPLITS
+
 REQUIRED = ("clean", "corrupted", "answer")
 OPTIONAL = ("corrupted_answer", "split")
 OTHER_NAMES = {"label": "answer"}
-SPLITS = ("train", "circuit", "test")
 FEWEST_ROWS = 4
 
 
 class PromptFileError(ValueError):
-    """A task file that cannot be used; one line for each problem: file, row, what is wrong, and the fix."""
+    """An unusable task file; one line for each problem: file, row, problem and fix."""
 
 
 @dataclass(frozen=True)
 class PromptRow:
-    """One row of a task file, verbatim; columns that the file lacks are None."""
+    """One row of a task file, verbatim; columns absent from the file are None."""
 
     number: int
     clean: str
@@ -36,7 +36,7 @@ class PromptRow:
 
 
 def check_prompt_file(path: Path) -> list[str]:
-    """Everything that is wrong with a task file as far as it can be told without a tokenizer; empty if nothing is."""
+    """All problems of a task file that show without a tokenizer."""
     try:
         rows = _parse(path)
     except PromptFileError as error:
@@ -57,8 +57,8 @@ def read_prompt_file(path: Path) -> list[PromptRow]:
 
 
 def report(problems: Sequence[str], most: int = 20) -> str:
-    """Problems as lines, cut after ``most`` of them."""
-    rest = [f"... and {len(problems) - most} problems more"] if len(problems) > most else []
+    """Problems as lines, cut after the first ``most``."""
+    rest = [f"... and {len(problems) - most} more problems"] if len(problems) > most else []
     return "\n".join([*problems[:most], *rest])
 
 
@@ -115,7 +115,7 @@ def _read_parquet(path: Path) -> dict[str, list[str | None]]:
     try:
         table = pq.read_table(path)
     except (pa.ArrowInvalid, OSError) as error:
-        raise PromptFileError(f"{path}: is not a readable Parquet file ({error}); write it anew") from None
+        raise PromptFileError(f"{path}: is not a readable Parquet file ({error}); write it again") from None
     columns: dict[str, list[str | None]] = {}
     for name in table.column_names:
         if OTHER_NAMES.get(name, name) in (*REQUIRED, *OPTIONAL):
@@ -125,7 +125,7 @@ def _read_parquet(path: Path) -> dict[str, list[str | None]]:
             if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
                 raise PromptFileError(
                     f"{path}: the column {name!r} holds {kind}, not text; write it as text, an answer with "
-                    "the space that precedes it (' 26')"
+                    "its leading space (' 26')"
                 )
         columns[name] = table[name].to_pylist()
     return columns
@@ -157,7 +157,7 @@ def _column_problems(names: Sequence[str]) -> list[str]:
 
 def _row_problems(rows: Sequence[PromptRow]) -> list[str]:
     if len(rows) < FEWEST_ROWS:
-        return [f"has {len(rows)} rows; at least {FEWEST_ROWS} are needed to fill train, circuit and test; add some"]
+        return [f"has {len(rows)} rows; train, circuit and test need at least {FEWEST_ROWS}; add some"]
     return [
         *(f"row {row.number}: {problem}" for row in rows for problem in _problems_of_one(row)),
         *_repetitions(rows),
@@ -171,7 +171,7 @@ def _problems_of_one(row: PromptRow) -> Iterable[str]:
         if value is not None and not value.strip():
             yield f"'{name}' is empty; fill it in, or remove the row"
     if row.clean.strip() and row.clean == row.corrupted:
-        yield f"clean and corrupted prompt are the same ({row.clean!r}); the corrupted one must differ"
+        yield f"clean and corrupted prompt are the same ({row.clean!r}); change the corrupted prompt"
     if row.answer.strip() and row.answer == row.corrupted_answer:
         yield f"answer and corrupted_answer are the same ({row.answer!r}); the corruption must change the answer"
     if row.split is not None and row.split.strip() and row.split not in SPLITS:
@@ -192,15 +192,15 @@ def _repetitions(rows: Sequence[PromptRow]) -> Iterable[str]:
             continue
         if earlier.split != row.split:
             yield (
-                f"row {row.number}: the clean prompt {row.clean!r} of split '{row.split}' stands also in row "
+                f"row {row.number}: the clean prompt {row.clean!r} of split '{row.split}' is also in row "
                 f"{earlier.number} of split '{earlier.split}'; keep it in one split only"
             )
         elif same != row.number:
-            yield f"row {row.number}: repeats the prompts of row {same}; remove one of them"
+            yield f"row {row.number}: repeats the prompts of row {same}; remove either row"
         elif earlier.answer != row.answer:
             yield (
                 f"row {row.number}: answers {row.clean!r} with {row.answer!r}, row {earlier.number} with "
-                f"{earlier.answer!r}; a prompt has one answer, correct it"
+                f"{earlier.answer!r}; give both rows the same answer"
             )
 
 

@@ -1,16 +1,20 @@
 """Number sequences: ``Derive the following sequence: 152, 157, 162, 167,``; the answer is the fifth term.
 
-The corruption adds 1..100 to the third or to the fourth term (PAPER, tasks). The paper does not say what should
-follow a corrupted sequence; here it is the term that repeats the step between the last two terms shown.
+The corruption adds 1..100 to the third or fourth term. The answer to a corrupted sequence repeats the step between
+the last two terms shown (docs/method.md#tasks).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from random import Random
+from typing import Literal
 
-from circuitdrift.config.tasks import SequenceTask
+from pydantic import Field
+
+from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import Candidate, Query, Streams, shuffled
+from circuitdrift.tasks.task import Task
 
 ARITHMETIC_STARTS = range(1, 501)
 STEPS = range(1, 101)
@@ -19,8 +23,25 @@ RATIOS = range(2, 11)
 SHIFTS = range(1, 101)
 
 
+class SequenceTask(Task):
+    """Arithmetic and geometric sequences, four terms given; the corruption changes the third or fourth term."""
+
+    family: Literal["sequence"]
+    max_term: int | None = Field(None, ge=20, description="largest term; null: any term of one token")
+
+    def candidates(self, random: Random, encoding: Encoding) -> Streams:
+        """All arithmetic and geometric sequences of the paper's ranges, in one stream."""
+        arithmetic = ([start + step * i for i in range(5)] for start in ARITHMETIC_STARTS for step in STEPS)
+        geometric = ([start * ratio**i for i in range(5)] for start in GEOMETRIC_STARTS for ratio in RATIOS)
+        sequences = [
+            terms for kind in (arithmetic, geometric) for terms in kind
+            if self.max_term is None or terms[4] <= self.max_term
+        ]  # fmt: skip
+        return {"sequence": (candidate(terms, self.max_term) for terms in shuffled(sequences, random))}
+
+
 def query(shown: Sequence[int], following: int) -> Query:
-    """The prompt that shows four terms, and the term that follows; every term is to be one token."""
+    """The prompt that shows four terms, and the term that follows; every term must be one token."""
     parts = tuple(f" {term}" for term in shown)
     return Query(f"Derive the following sequence:{','.join(parts)},", f" {following}", parts)
 
@@ -37,14 +58,3 @@ def candidate(terms: Sequence[int], largest: int | None) -> Candidate:
                 yield query(shown, following)
 
     return Candidate(query(terms[:4], terms[4]), corruptions, group=tuple(terms))
-
-
-def candidates(task: SequenceTask, random: Random) -> Streams:
-    """All arithmetic and geometric sequences of the paper's ranges, in one stream."""
-    arithmetic = ([start + step * i for i in range(5)] for start in ARITHMETIC_STARTS for step in STEPS)
-    geometric = ([start * ratio**i for i in range(5)] for start in GEOMETRIC_STARTS for ratio in RATIOS)
-    sequences = [
-        terms for family in (arithmetic, geometric) for terms in family
-        if task.max_term is None or terms[4] <= task.max_term
-    ]  # fmt: skip
-    return {"sequence": (candidate(terms, task.max_term) for terms in shuffled(sequences, random))}

@@ -1,36 +1,38 @@
-"""The two steps of a compositional task's items as tasks of their own.
+"""The two steps of a compositional task's items as tasks of their own (docs/method.md#tasks).
 
-Each split takes its prompts from the items of the parent's split of the same name. Different items share steps, so a
-prompt found in several splits of the parent goes to the first of test, circuit, train, and to that one only.
+Each split takes its prompts from the parent's split of the same name. Different items share steps, so a prompt found
+in several splits of the parent goes only to the first of test, circuit, train.
 """
 
 from __future__ import annotations
 
 import logging
+from typing import Literal
 
-from circuitdrift.config.tasks import SubTask
+from pydantic import Field
+
+from circuitdrift.section import Name
 from circuitdrift.tasks import compositional
 from circuitdrift.tasks.encoding import Encoding
-from circuitdrift.tasks.examples import (
-    HELD_OUT,
-    SMALLEST_TASK,
-    SPLITS,
-    Drawn,
-    Lookup,
-    Split,
-    Splits,
-    TaskError,
-    allot,
-    separate,
-)
+from circuitdrift.tasks.examples import SMALLEST_TASK, Drawn, Lookup, TaskError
+from circuitdrift.tasks.splits import HELD_OUT, SPLITS, Split, Splits, allot, separate
+from circuitdrift.tasks.task import Task
 
 log = logging.getLogger(__name__)
+
+
+class SubTask(Task):
+    """One step of each item of a compositional task: the inner sum or difference, or the outer product or quotient."""
+
+    family: Literal["sub_task"]
+    of: Name = Field(description="the compositional task to decompose")
+    part: Literal["add_sub", "mul_div"]
 
 
 def decompose(parent: Splits, task: SubTask, encoding: Encoding) -> Splits:
     """One step of each of the parent's items, without repetition.
 
-    Test and circuit keep their sizes as far as the parent's items allow it and train still gets half of all prompts.
+    Test and circuit keep their sizes where the parent has enough items and train still gets half of all prompts.
 
     Raises:
         TaskError: the parent's items hold too few different steps that fit the tokenizer.
@@ -56,8 +58,8 @@ def decompose(parent: Splits, task: SubTask, encoding: Encoding) -> Splits:
         wanted = getattr(task, split)
         if len(chosen[split]) < wanted:
             log.warning(
-                "%s steps of %s: %d examples for %s, %d were asked for; no more different prompts occur there",
-                task.part, task.of, len(chosen[split]), split, wanted,
+                "%s steps of %s: asked for %d %s examples, found %d different prompts",
+                task.part, task.of, wanted, split, len(chosen[split]),
             )  # fmt: skip
     return separate({split: chosen[split] for split in parent}, lookup)
 

@@ -1,4 +1,4 @@
-"""Text to token ids, in one way for training, evaluation and circuits."""
+"""Text to token ids, the same for training, evaluation and circuits."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ANCHOR = "="
-"""Stands for the prompt when an answer is encoded: no tokenizer joins it to the space, word or number that follows."""
+"""Stands for the prompt when an answer is encoded; no tokenizer merges it with a following space, word or number."""
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of a prompt as the model's own tokenizer makes them.
+    """Token ids of a prompt from the model's own tokenizer.
 
-    Special tokens that the tokenizer puts in front (BOS) are kept, and none is added where it puts none. Those that
-    it puts behind the text (EOS) are dropped: the answer is to follow.
+    Special tokens in front of the text (BOS) are kept where the tokenizer adds them. Special tokens after it (EOS) are
+    dropped, because the answer follows.
     """
     encoding = tokenizer(text, return_special_tokens_mask=True)
     ids: list[int] = list(encoding["input_ids"])
@@ -27,10 +27,10 @@ def encode_prompt(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def encode_answer(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of an answer as they follow a prompt: verbatim, with its leading space, without special tokens.
+    """Token ids of an answer after a prompt: verbatim, with its leading space, without special tokens.
 
-    Some tokenizers put a space of their own before any text that they see first (those made by SentencePiece). A
-    continuation has none, so the answer is encoded behind an anchor, whose ids are then cut off.
+    SentencePiece tokenizers prepend a space to the start of a text. A continuation has no such space, so the answer is
+    encoded after an anchor, whose ids are then cut off.
     """
     anchor: list[int] = list(tokenizer(ANCHOR, add_special_tokens=False)["input_ids"])
     anchored: list[int] = list(tokenizer(ANCHOR + text, add_special_tokens=False)["input_ids"])

@@ -1,4 +1,4 @@
-"""What all sections of a config file share: frozen models, closed to unknown keys, and their common types."""
+"""The base of every section of a config file, and the types that sections share."""
 
 from __future__ import annotations
 
@@ -12,6 +12,6 @@ Fraction = Annotated[float, Field(gt=0.0, le=1.0)]
 
 
 class Section(BaseModel):
-    """Base of every section: frozen, and closed to keys that it does not know."""
+    """Base of every section: frozen, and closed to unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

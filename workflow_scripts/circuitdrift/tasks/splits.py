@@ -1,0 +1,103 @@
+"""From drawn examples to the three splits, which share no clean prompt.
+
+Groups of candidates stay together. Corrupted prompts are never trained on; they avoid the clean prompts of other
+splits wherever the family offers another corruption.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Literal
+
+from circuitdrift.tasks.examples import LARGEST_ANSWER_SHARE, Drawn, Example, Lookup
+from circuitdrift.tasks.task import Task
+
+Split = Literal["train", "circuit", "test"]
+SPLITS: tuple[Split, ...] = ("train", "circuit", "test")
+HELD_OUT: tuple[Split, ...] = ("test", "circuit")
+Splits = Mapping[Split, Sequence[Example]]
+
+
+def allot(total: int, task: Task) -> dict[Split, int]:
+    """Sizes of the splits of ``total`` examples: as the task asks; if there are too few, train shrinks to half of them.
+
+    With still fewer examples, circuit and test share the other half in proportion to the sizes asked for.
+    """
+    least_train = min(task.train, (total + 1) // 2)
+    held_out = min(task.circuit + task.test, total - least_train)
+    circuit = max(1, round(held_out * task.circuit / (task.circuit + task.test)))
+    return {"train": min(task.train, total - held_out), "circuit": circuit, "test": held_out - circuit}
+
+
+def fill(drawn: Sequence[Drawn], sizes: Mapping[Split, int], balanced: bool) -> dict[Split, list[Drawn]]:
+    """Share out groups to splits of the given sizes.
+
+    Test and circuit are filled first, with whole groups where such groups fit; train gets the rest. A group that fits
+    nowhere as a whole is cut, and its remainder left out.
+
+    Args:
+        drawn: the examples, in the order to share them out.
+        sizes: how many examples each split takes.
+        balanced: fill test and circuit with groups that keep kinds equally frequent and every answer below
+            :data:`LARGEST_ANSWER_SHARE`, and use other groups only where these do not suffice.
+    """
+    groups: dict[Hashable, list[Drawn]] = {}
+    for member in drawn:
+        groups.setdefault(member.candidate.group, []).append(member)
+    kinds = len({member.kind for member in drawn})
+    filled: dict[Split, list[Drawn]] = {split: [] for split in SPLITS}
+    waiting = list(groups.values())
+    for strict in (True, False) if balanced else (False,):
+        places = [_Place(filled[split], sizes[split], kinds, strict) for split in HELD_OUT]
+        waiting = [group for group in waiting if not any(place.take(group) for place in places)]
+    for group in waiting:
+        for split in (*HELD_OUT, "train"):
+            room = sizes[split] - len(filled[split])
+            if room > 0:
+                filled[split].extend(group[:room])
+                break
+    return filled
+
+
+class _Place:
+    """A split to fill with whole groups, with limits on each kind and answer if ``strict``."""
+
+    def __init__(self, members: list[Drawn], size: int, kinds: int, strict: bool) -> None:
+        self._members = members
+        self._size = size
+        self._most_of_kind = -(-size // kinds) if strict else size
+        self._most_of_answer = max(1, int(LARGEST_ANSWER_SHARE * size)) if strict else size
+        self._kinds = Counter(member.kind for member in members)
+        self._answers = Counter(member.example.answer for member in members)
+
+    def take(self, group: Sequence[Drawn]) -> bool:
+        """Add the group if it fits as a whole; return whether it did."""
+        if len(self._members) + len(group) > self._size:
+            return False
+        kinds = self._kinds + Counter(member.kind for member in group)
+        answers = self._answers + Counter(member.example.answer for member in group)
+        if max(kinds.values()) > self._most_of_kind or max(answers.values()) > self._most_of_answer:
+            return False
+        self._members.extend(group)
+        self._kinds, self._answers = kinds, answers
+        return True
+
+
+def separate(filled: Mapping[Split, Sequence[Drawn]], lookup: Lookup) -> Splits:
+    """The examples; a corrupted prompt that is in another split is replaced where the family offers another."""
+    home: dict[str, Split] = {d.example.clean: split for split, members in filled.items() for d in members}
+    result: dict[Split, list[Example]] = {}
+    for split, members in filled.items():
+        result[split] = []
+        for member in members:
+            example = member.example
+            if home.get(example.corrupted, split) != split:
+                example = lookup.example(member.candidate, _outside_other_splits(home, split)) or example
+            home.setdefault(example.corrupted, split)
+            result[split].append(example)
+    return result
+
+
+def _outside_other_splits(home: Mapping[str, Split], split: Split) -> Callable[[str], bool]:
+    return lambda prompt: home.get(prompt, split) == split
