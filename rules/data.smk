@@ -19,6 +19,7 @@ rule generate_data:
     params:
         task=task_settings,
         parent=lambda wildcards: study.parent_of(wildcards.task),
+        folds=study.config.circuit.folds,
         provenance=code_of("generate_data"),
     script:
         "../workflow_scripts/generate_data.py"

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from random import Random
 
 import pandas as pd
 
@@ -14,6 +15,7 @@ from circuitdrift.tasks.compositional import CompositionalTask
 from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import Example
 from circuitdrift.tasks.families import TaskConfig
+from circuitdrift.tasks.folds import order_by_fold
 from circuitdrift.tasks.from_file import FileTask
 from circuitdrift.tasks.generation import generate_examples
 from circuitdrift.tasks.splits import SPLITS, Split
@@ -29,6 +31,7 @@ def main(
     test: Path,
     task: TaskConfig,
     parent: CompositionalTask | None,
+    folds: int,
     provenance: Provenance,
 ) -> None:
     """Generate the examples, or read them from the task's file, and write one table for each split.
@@ -41,6 +44,7 @@ def main(
         test: where the examples to measure accuracy on go.
         task: the task's section of the config.
         parent: the compositional task that a sub-task decomposes, else None.
+        folds: how many folds each split is ordered for: example i belongs to fold i mod ``folds``.
         provenance: of the files written.
     """
     if isinstance(task, FileTask) and prompts is not None:
@@ -48,9 +52,12 @@ def main(
     splits = generate_examples(task, Encoding.of(load_tokenizer(manifest), task.answer_tokens), parent)
     first_id = 0
     for split, path in zip(SPLITS, (train, circuit, test), strict=True):
-        write_table(path, _table(splits[split], first_id), "examples", provenance.with_seed(task.seed))
-        log.info("%s: %d examples, such as %s", split, len(splits[split]), _shown(splits[split], split))
-        first_id += len(splits[split])
+        examples = splits[split]
+        order = order_by_fold([example.kind for example in examples], folds, Random(f"{task.seed} {split}"))
+        ordered = [examples[place] for place in order]
+        write_table(path, _table(ordered, first_id), "examples", provenance.with_seed(task.seed))
+        log.info("%s: %d examples, such as %s", split, len(ordered), _shown(ordered, split))
+        first_id += len(ordered)
 
 
 def _table(examples: Sequence[Example], first_id: int) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,10 @@ from circuitdrift.tasks.add_sub import AddSubTask
 from circuitdrift.tasks.compositional import CompositionalTask
 from circuitdrift.tasks.families import TaskConfig
 from circuitdrift.tasks.from_file import FileTask
+from circuitdrift.tasks.function import FunctionTask
+from circuitdrift.tasks.lcm import LcmTask
+from circuitdrift.tasks.mul_div import MulDivTask
+from circuitdrift.tasks.sequence import SequenceTask
 from circuitdrift.tasks.sub_tasks import SubTask
 
 SIZES = {"train": 60, "circuit": 10, "test": 20}
@@ -24,9 +29,15 @@ def tokenizer_of_the_embedded_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generate_data, "load_tokenizer", lambda manifest: build_tokenizer(500))
 
 
-def write(folder: Path, task: TaskConfig, prompts: Path | None = None, parent: CompositionalTask | None = None):
+def write(
+    folder: Path,
+    task: TaskConfig,
+    prompts: Path | None = None,
+    parent: CompositionalTask | None = None,
+    folds: int = 4,
+):
     paths = [folder / f"{split}.parquet" for split in ("train", "circuit", "test")]
-    generate_data.main(Path("manifest.json"), prompts, *paths, task, parent, Provenance.detached(task="t"))
+    generate_data.main(Path("manifest.json"), prompts, *paths, task, parent, folds, Provenance.detached(task="t"))
     return [read_table(path, "examples") for path in paths]
 
 
@@ -44,6 +55,37 @@ def test_the_same_task_gives_the_same_bytes(tmp_path: Path) -> None:
         write(tmp_path / name, AddSubTask(family="add_sub", **SIZES))
     for split in ("train", "circuit", "test"):
         assert (tmp_path / "a" / f"{split}.parquet").read_bytes() == (tmp_path / "b" / f"{split}.parquet").read_bytes()
+
+
+COMPOSITIONAL = CompositionalTask(family="compositional", train=200, circuit=50, test=60)
+EVERY_FAMILY = [
+    AddSubTask(family="add_sub", **SIZES),
+    MulDivTask(family="mul_div", max_result=500, **SIZES),
+    SequenceTask(family="sequence", max_term=500, **SIZES),
+    LcmTask(family="lcm", **SIZES),
+    FunctionTask(family="function", **SIZES),
+    COMPOSITIONAL,
+    SubTask(family="sub_task", of="c", part="add_sub", **SIZES),
+    SubTask(family="sub_task", of="c", part="mul_div", **SIZES),
+]
+
+
+@pytest.mark.parametrize("task", EVERY_FAMILY, ids=lambda task: f"{task.family}-{getattr(task, 'part', '')}")
+@pytest.mark.parametrize("folds", [4, 7])
+def test_folds_of_every_family_are_alike_in_kind(tmp_path: Path, task: TaskConfig, folds: int) -> None:
+    for table in write(tmp_path, task, parent=COMPOSITIONAL, folds=folds):
+        assert table["kind"].ne("").all()
+        counts = [Counter(table["kind"][fold::folds]) for fold in range(folds)]
+        for kind in set(table["kind"]):
+            of_folds = [count[kind] for count in counts]
+            assert max(of_folds) - min(of_folds) <= 1, kind
+
+
+def test_kinds_do_not_alternate_with_the_rows(tmp_path: Path) -> None:
+    train = write(tmp_path, AddSubTask(family="add_sub", train=200, circuit=10, test=10))[0]
+    even = Counter(train["kind"][::2])
+    assert set(even) == {"+", "-"}
+    assert abs(even["+"] - even["-"]) <= 4
 
 
 def test_a_sub_task_needs_its_parent(tmp_path: Path) -> None:

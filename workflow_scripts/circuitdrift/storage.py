@@ -35,6 +35,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "corrupted_ids": _TOKEN_IDS,
             "answer_ids": _TOKEN_IDS,
             "corrupted_answer_ids": _TOKEN_IDS,
+            "kind": pa.string(),
         }
     ),
     "training_log": pa.schema(
@@ -71,6 +72,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "upper": pa.float64(),
         }
     ),
+    "predictions": pa.schema({"checkpoint": pa.string(), "example_id": pa.int32(), "correct": pa.bool_()}),
     "edges": pa.schema(
         {
             "source": pa.string(),
@@ -170,6 +172,24 @@ SCHEMAS: dict[str, pa.Schema] = {
             "value": pa.float64(),
             "rank_order": pa.int16(),
             "critical": pa.bool_(),
+        }
+    ),
+    "reliability": pa.schema(
+        {
+            "from_checkpoint": pa.string(),
+            "to_checkpoint": pa.string(),
+            "level": pa.string(),
+            "measure": pa.string(),
+            "examples": pa.int32(),
+            "within_before": pa.float64(),
+            "within_after": pa.float64(),
+            "between": pa.float64(),
+            "paired": pa.float64(),
+            "excess": pa.float64(),
+            "lower": pa.float64(),
+            "upper": pa.float64(),
+            "corrected": pa.float64(),
+            "p_value": pa.float64(),
         }
     ),
     "module_changes": pa.schema(

@@ -24,6 +24,7 @@ class Attribution(Section):
     objective: Literal["kl", "logit_difference", "answer_loss"] = "kl"
     precision: Precision = Field("auto", description="auto: that of the weights, or float32 where bfloat16 is slow")
     batch_size: BatchSize = Field("auto", description="prompt pairs per batch; auto: as many as fit into memory")
+    folds: int = Field(16, ge=4, description="disjoint groups of prompts, alike in kind, whose scores are kept apart")
     seed: int = Field(0, description="of random scores")
 
     @model_validator(mode="after")

@@ -62,7 +62,10 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Example:
-    """A clean and a corrupted prompt of equally many tokens, with the answer to each."""
+    """A clean and a corrupted prompt of equally many tokens, with the answer to each.
+
+    ``kind`` names the stream that it was drawn from, such as an operator: folds hold equal shares of each kind.
+    """
 
     clean: str
     corrupted: str
@@ -72,6 +75,7 @@ class Example:
     corrupted_ids: tuple[int, ...]
     answer_ids: tuple[int, ...]
     corrupted_answer_ids: tuple[int, ...]
+    kind: str
 
 
 Streams = Mapping[str, Iterable[Candidate]]
@@ -79,11 +83,10 @@ Streams = Mapping[str, Iterable[Candidate]]
 
 @dataclass(frozen=True)
 class Drawn:
-    """A candidate that fits the tokenizer, the example made of it, and its kind (the stream it was drawn from)."""
+    """A candidate that fits the tokenizer, and the example made of it."""
 
     candidate: Candidate
     example: Example
-    kind: str
 
 
 Item = TypeVar("Item")
@@ -118,7 +121,9 @@ class Lookup:
         self._seed = seed
         self.refused: Query | None = None
 
-    def example(self, candidate: Candidate, accept: Callable[[str], bool] = lambda prompt: True) -> Example | None:
+    def example(
+        self, candidate: Candidate, kind: str, accept: Callable[[str], bool] = lambda prompt: True
+    ) -> Example | None:
         """The candidate with its first fitting corruption whose prompt ``accept`` takes; None where none fits."""
         clean = candidate.clean
         clean_ids = self._ids(clean)
@@ -140,6 +145,7 @@ class Lookup:
                     corrupted_ids=corrupted_ids,
                     answer_ids=self._encoding.answer(clean.answer),
                     corrupted_answer_ids=self._encoding.answer(corrupted.answer),
+                    kind=kind,
                 )
         return None
 
@@ -171,10 +177,10 @@ def _draw_in_turn(streams: Streams, wanted: int, lookup: Lookup) -> list[Drawn]:
             clean = candidate.clean
             if clean.prompt in prompts or answers[clean.answer] >= limit:
                 continue
-            example = lookup.example(candidate)
+            example = lookup.example(candidate, kind)
             misfits = 0 if example is not None else misfits + 1
             if example is not None:
-                yield Drawn(candidate, example, kind)
+                yield Drawn(candidate, example)
             elif misfits > _MOST_MISFITS_IN_A_ROW:
                 return
 
@@ -199,5 +205,5 @@ def _by_kind(drawn: Sequence[Drawn]) -> Streams:
     """The drawn candidates as streams again, one for each kind."""
     streams: dict[str, list[Candidate]] = {}
     for member in drawn:
-        streams.setdefault(member.kind, []).append(member.candidate)
+        streams.setdefault(member.example.kind, []).append(member.candidate)
     return streams

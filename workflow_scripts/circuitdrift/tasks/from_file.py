@@ -88,9 +88,10 @@ def _drawn(row: PromptRow, answers: dict[str, str], encoding: Encoding) -> Drawn
         corrupted_ids=encoding.prompt(row.corrupted),
         answer_ids=encoding.answer(row.answer),
         corrupted_answer_ids=encoding.answer(corrupted_answer) if corrupted_answer else (),
+        kind="row",
     )
     query = Query(row.clean, row.answer)
-    return Drawn(Candidate(query, lambda random: (), group=row.clean), example, kind="row")
+    return Drawn(Candidate(query, lambda random: (), group=row.clean), example)
 
 
 def _given_splits(rows: Sequence[PromptRow], drawn: Sequence[Drawn], task: FileTask) -> Splits:

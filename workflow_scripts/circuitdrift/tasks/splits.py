@@ -45,7 +45,7 @@ def fill(drawn: Sequence[Drawn], sizes: Mapping[Split, int], balanced: bool) -> 
     groups: dict[Hashable, list[Drawn]] = {}
     for member in drawn:
         groups.setdefault(member.candidate.group, []).append(member)
-    kinds = len({member.kind for member in drawn})
+    kinds = len({member.example.kind for member in drawn})
     filled: dict[Split, list[Drawn]] = {split: [] for split in SPLITS}
     waiting = list(groups.values())
     for strict in (True, False) if balanced else (False,):
@@ -68,14 +68,14 @@ class _Place:
         self._size = size
         self._most_of_kind = -(-size // kinds) if strict else size
         self._most_of_answer = max(1, int(LARGEST_ANSWER_SHARE * size)) if strict else size
-        self._kinds = Counter(member.kind for member in members)
+        self._kinds = Counter(member.example.kind for member in members)
         self._answers = Counter(member.example.answer for member in members)
 
     def take(self, group: Sequence[Drawn]) -> bool:
         """Add the group if it fits as a whole; return whether it did."""
         if len(self._members) + len(group) > self._size:
             return False
-        kinds = self._kinds + Counter(member.kind for member in group)
+        kinds = self._kinds + Counter(member.example.kind for member in group)
         answers = self._answers + Counter(member.example.answer for member in group)
         if max(kinds.values()) > self._most_of_kind or max(answers.values()) > self._most_of_answer:
             return False
@@ -93,7 +93,8 @@ def separate(filled: Mapping[Split, Sequence[Drawn]], lookup: Lookup) -> Splits:
         for member in members:
             example = member.example
             if home.get(example.corrupted, split) != split:
-                example = lookup.example(member.candidate, _outside_other_splits(home, split)) or example
+                outside = _outside_other_splits(home, split)
+                example = lookup.example(member.candidate, example.kind, outside) or example
             home.setdefault(example.corrupted, split)
             result[split].append(example)
     return result

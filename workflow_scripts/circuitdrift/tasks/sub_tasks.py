@@ -71,8 +71,7 @@ def _distinct_steps(parent: Splits, split: Split, task: SubTask, lookup: Lookup)
         steps = compositional.read(item.clean)
         candidate = steps.add_sub() if task.part == "add_sub" else steps.mul_div()
         if candidate.clean.prompt not in found:
-            example = lookup.example(candidate)
+            example = lookup.example(candidate, steps.inner if task.part == "add_sub" else steps.outer)
             if example is not None:
-                kind = steps.inner if task.part == "add_sub" else steps.outer
-                found[candidate.clean.prompt] = Drawn(candidate, example, kind)
+                found[candidate.clean.prompt] = Drawn(candidate, example)
     return found
