@@ -101,4 +101,6 @@ class Drift(Section):
     methods: tuple[Name, ...] | Literal["all"] = Field(
         "all", description="methods whose circuits are extracted at every checkpoint; those of a phase_1 always are"
     )
+    half_splits: int = Field(100, ge=20, description="random half-splits of the prompts behind a similarity")
+    exchanges: int = Field(199, ge=19, description="exchanges of before and after behind a p-value")
     random_circuits: int = Field(20, ge=1, description="size-matched random circuits for the control")
