@@ -30,7 +30,7 @@ from circuitdrift.decoder.tracing import (
     BeforeHook,
     Trace,
     hooked,
-    last_logits,
+    logits_after,
     one_key_per_query_head,
     written_by_heads,
 )
@@ -150,7 +150,7 @@ def circuit_logits(
     run = _CircuitRun(anatomy, pair, base, circuits)
     rows = pair.clean_embeddings.repeat(len(circuits), 1, 1)
     with hooked(*run.hooks()):
-        logits = last_logits(anatomy, rows, pair.prefix, pair.clean.logits.shape[1])
+        logits = logits_after(anatomy, pair.prefix, rows, pair.clean.logits.shape[1])
     return logits.unflatten(0, (len(circuits), -1))
 
 

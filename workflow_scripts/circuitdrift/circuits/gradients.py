@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from circuitdrift.decoder.anatomy import Anatomy, Norm
-from circuitdrift.decoder.tracing import AfterHook, BeforeHook, Prefix, hooked, last_logits
+from circuitdrift.decoder.tracing import AfterHook, BeforeHook, Prefix, hooked, logits_after
 
 Loss = Callable[[Float[Tensor, "run batch answer vocabulary"]], Float[Tensor, "run batch"]]
 
@@ -87,7 +87,7 @@ def run_gradients(
             after=[(module, lambda module, args, output: watched.update({module: output})) for module in outputs],
         ),
     ):
-        logits = last_logits(anatomy, embeddings.flatten(0, 1).detach().requires_grad_(True), prefix, n_answer)
+        logits = logits_after(anatomy, prefix, embeddings.flatten(0, 1).detach().requires_grad_(True), n_answer)
         objective = loss(logits.unflatten(0, shape[:2])).sum()
         found = torch.autograd.grad(objective, list(watched.values()), materialize_grads=True)
         gradients = dict(zip(watched, found, strict=True))
