@@ -50,9 +50,9 @@ from circuitdrift.circuits.checkpoints import checkpoint_anatomies
 from circuitdrift.circuits.memory import bytes_to_score, largest_pair
 from circuitdrift.circuits.pair_runs import trace_pair
 from circuitdrift.circuits.prompts import PromptPairs, pair_batches, prompt_pairs
-from circuitdrift.circuits.selection import edge_count, strongest_edges, top_circuit
+from circuitdrift.circuits.selection import edge_count, select_circuit, strongest_edges
 from circuitdrift.compute import resolve_device
-from circuitdrift.config.circuits import Attribution
+from circuitdrift.config.circuits import Attribution, Selection
 from circuitdrift.decoder.anatomy import Anatomy, anatomy_of
 from circuitdrift.decoder.logits import kl_divergence, log_probabilities
 from circuitdrift.decoder.tracing import logits_after, one_key_per_query_head, run_prefix, without_parameter_gradients
@@ -119,7 +119,7 @@ def plain_forward_seconds(case: Case) -> float:
 def circuit_run_seconds(case: Case, scores: torch.Tensor) -> float:
     """A run of the strongest 5 % of edges on all pairs, clean and corrupted activations being at hand."""
     anatomy = case.anatomy
-    circuit = top_circuit(anatomy.graph, scores, FRACTION)[None]
+    circuit = select_circuit(anatomy.graph, scores, Selection(fraction=FRACTION))[None]
     with one_key_per_query_head(anatomy):
         traced = [trace_pair(anatomy, batch) for batch in pair_batches(case.pairs, case.batch_size, anatomy.device)]
 

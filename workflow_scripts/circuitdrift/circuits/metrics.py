@@ -43,7 +43,7 @@ from circuitdrift.circuits.ablation import AblatedLogits, ablated_activations, b
 from circuitdrift.circuits.memory import bytes_to_run_a_circuit, circuits_at_once, examples_at_once, largest_pair
 from circuitdrift.circuits.objectives import logit_difference
 from circuitdrift.circuits.prompts import PairBatch, PromptPairs, pair_batches
-from circuitdrift.circuits.selection import circuit_of_size, tensors_of_table
+from circuitdrift.circuits.selection import resized, select_circuit, size_of_own_circuit, tensors_of_table
 from circuitdrift.compute import progress
 from circuitdrift.config.circuits import Faithfulness, Selection
 from circuitdrift.decoder.anatomy import Anatomy
@@ -86,13 +86,14 @@ def sized_circuits(
         graph: the model's graph.
         edges: the table of all edges, with their scores and the study's own circuit.
         size_fractions: shares of all edges.
-        choice: how the study selects. Its own circuit counts as the share that was asked for, or where none was
-            (``threshold``, ``minimal``) as the share of edges that it has.
+        choice: how the study selects its own circuit.
     """
     scores, own = tensors_of_table(graph, edges)
-    own_size = choice.fraction if choice.selection in {"top", "greedy"} else int(own.sum()) / graph.n_edges
+    own_size = size_of_own_circuit(graph, own, choice)
     others = [size for size in {*size_fractions} if size != own_size]
-    circuits = [SizedCircuit(size, circuit_of_size(graph, scores, choice, size), is_own=False) for size in others]
+    circuits = [
+        SizedCircuit(size, select_circuit(graph, scores, resized(choice, size)), is_own=False) for size in others
+    ]
     return sorted([*circuits, SizedCircuit(own_size, own, is_own=True)], key=lambda circuit: circuit.size_fraction)
 
 
