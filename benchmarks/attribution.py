@@ -48,9 +48,9 @@ from circuitdrift.circuits.ablation import circuit_logits
 from circuitdrift.circuits.attribution import score_edges
 from circuitdrift.circuits.checkpoints import checkpoint_anatomies
 from circuitdrift.circuits.memory import bytes_to_score, largest_pair
-from circuitdrift.circuits.pair_runs import trace_pair
 from circuitdrift.circuits.prompts import PromptPairs, pair_batches, prompt_pairs
 from circuitdrift.circuits.selection import edge_count, select_circuit, strongest_edges
+from circuitdrift.circuits.traced_pairs import trace_pair
 from circuitdrift.compute import resolve_device
 from circuitdrift.config.circuits import Attribution, Selection
 from circuitdrift.decoder.anatomy import Anatomy, anatomy_of
