@@ -22,15 +22,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from circuitdrift.circuits.pair_runs import TracedPair, trace_pair
 from circuitdrift.circuits.prompts import PairBatch
+from circuitdrift.circuits.traced_pairs import TracedPair, trace_pair
 from circuitdrift.decoder.anatomy import Anatomy, Block, Projection
 from circuitdrift.decoder.tracing import (
     AfterHook,
     BeforeHook,
     Trace,
     hooked,
-    last_logits,
+    logits_after,
     one_key_per_query_head,
     written_by_heads,
 )
@@ -150,7 +150,7 @@ def circuit_logits(
     run = _CircuitRun(anatomy, pair, base, circuits)
     rows = pair.clean_embeddings.repeat(len(circuits), 1, 1)
     with hooked(*run.hooks()):
-        logits = last_logits(anatomy, rows, pair.prefix, pair.clean.logits.shape[1])
+        logits = logits_after(anatomy, pair.prefix, rows, pair.clean.logits.shape[1])
     return logits.unflatten(0, (len(circuits), -1))
 
 
@@ -183,11 +183,11 @@ class _CircuitRun:
         return before, after
 
     def patched(
-        self, base: Float[Tensor, "batch position d_model"], readers: slice, n_sources: int
+        self, base: Float[Tensor, "batch position d_model"], readers: slice, n_writers: int
     ) -> Float[Tensor, "circuit reader batch position d_model"]:
         """The inputs of some readers in this run, from what they all read in the run with no edges."""
-        kept = self.circuits[:, :n_sources, readers].transpose(1, 2)
-        change = torch.bmm(kept, self.differences[:, :n_sources].flatten(2))
+        kept = self.circuits[:, :n_writers, readers].transpose(1, 2)
+        change = torch.bmm(kept, self.differences[:, :n_writers].flatten(2))
         return change.unflatten(2, self.shape).add_(base).to(base.dtype)
 
     def by_circuit(self, stream: Float[Tensor, "*rows d"]) -> Float[Tensor, "circuit batch position d"]:
@@ -200,8 +200,8 @@ class _CircuitRun:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
             replaced = torch.empty_like(output)
             for which, projection in parts.items():
-                readers, n_sources = graph.head_readers(layer, which), graph.n_sources_of_heads(layer)
-                read = block.attention_norm.module(self.patched(self.base.attention_inputs[layer], readers, n_sources))
+                readers, n_writers = graph.head_readers(layer, which), graph.n_writers_before_heads(layer)
+                read = block.attention_norm.module(self.patched(self.base.attention_inputs[layer], readers, n_writers))
                 vectors = torch.einsum("chbpd,hed->cbphe", read, projection.weight()).flatten(0, 1)
                 bias = projection.bias()
                 replaced[..., projection.columns] = vectors if bias is None else vectors + bias
@@ -222,7 +222,7 @@ class _CircuitRun:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
             reader, graph = self.anatomy.graph.mlp_reader(layer), self.anatomy.graph
             patched = self.patched(
-                self.base.mlp_inputs[layer], slice(reader, reader + 1), graph.n_sources_of_mlp(layer)
+                self.base.mlp_inputs[layer], slice(reader, reader + 1), graph.n_writers_before_mlp(layer)
             )
             return (patched.reshape(args[0].shape),)
 

@@ -41,13 +41,14 @@ from torch import Tensor
 
 from circuitdrift.circuits.ablation import AblatedLogits, ablated_activations, batches_for, run_circuits
 from circuitdrift.circuits.memory import bytes_to_run_a_circuit, circuits_at_once, examples_at_once, largest_pair
-from circuitdrift.circuits.objectives import kl_divergence, logit_difference
+from circuitdrift.circuits.objectives import logit_difference
 from circuitdrift.circuits.prompts import PairBatch, PromptPairs, pair_batches
-from circuitdrift.circuits.selection import circuit_of_size, tensors_of_table
+from circuitdrift.circuits.selection import resized, select_circuit, size_of_own_circuit, tensors_of_table
 from circuitdrift.compute import progress
 from circuitdrift.config.circuits import Faithfulness, Selection
 from circuitdrift.decoder.anatomy import Anatomy
 from circuitdrift.decoder.graph import Graph
+from circuitdrift.decoder.logits import kl_divergence, log_probabilities
 from circuitdrift.intervals import CONFIDENCE
 
 METRICS = ("kl_model_circuit", "kl_from_corrupted", "accuracy", "logit_difference")
@@ -85,13 +86,14 @@ def sized_circuits(
         graph: the model's graph.
         edges: the table of all edges, with their scores and the study's own circuit.
         size_fractions: shares of all edges.
-        choice: how the study selects. Its own circuit counts as the share that was asked for, or where none was
-            (``threshold``, ``minimal``) as the share of edges that it has.
+        choice: how the study selects its own circuit.
     """
     scores, own = tensors_of_table(graph, edges)
-    own_size = choice.fraction if choice.selection in {"top", "greedy"} else int(own.sum()) / graph.n_edges
+    own_size = size_of_own_circuit(graph, own, choice)
     others = [size for size in {*size_fractions} if size != own_size]
-    circuits = [SizedCircuit(size, circuit_of_size(graph, scores, choice, size), is_own=False) for size in others]
+    circuits = [
+        SizedCircuit(size, select_circuit(graph, scores, resized(choice, size)), is_own=False) for size in others
+    ]
     return sorted([*circuits, SizedCircuit(own_size, own, is_own=True)], key=lambda circuit: circuit.size_fraction)
 
 
@@ -191,9 +193,10 @@ def _of_examples(
     runs: AblatedLogits, circuit: Float[Tensor, "batch answer vocabulary"], batch: PairBatch
 ) -> dict[str, Runs]:
     three = (runs.clean, circuit, runs.ablated)
+    clean, _, ablated = found = [log_probabilities(logits) for logits in three]
     columns = {
-        "kl_model_circuit": [kl_divergence(runs.clean, logits).sum(dim=1) for logits in three],
-        "kl_from_corrupted": [kl_divergence(runs.ablated, logits).sum(dim=1) for logits in three],
+        "kl_model_circuit": [kl_divergence(clean, each).sum(dim=1) for each in found],
+        "kl_from_corrupted": [kl_divergence(ablated, each).sum(dim=1) for each in found],
         "accuracy": [(logits.argmax(dim=-1) == batch.answers).all(dim=1) for logits in three],
         "logit_difference": [
             logit_difference(logits, batch.answers, batch.corrupted_answers).sum(dim=1) for logits in three

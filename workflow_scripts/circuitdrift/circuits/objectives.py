@@ -19,9 +19,9 @@ from typing import Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
 from circuitdrift.circuits.prompts import PairBatch
+from circuitdrift.decoder.logits import kl_divergence, log_probabilities
 
 ObjectiveName = Literal["kl", "logit_difference", "answer_loss"]
 
@@ -50,14 +50,6 @@ class Objective:
         return self.name == "kl"
 
 
-def kl_divergence(
-    reference: Float[Tensor, "*rows vocabulary"], logits: Float[Tensor, "*rows vocabulary"]
-) -> Float[Tensor, "*rows"]:
-    """KL(reference || run) in nats, from the logits of both, in float32 or the logits' wider dtype."""
-    expected, found = _log_probabilities(reference), _log_probabilities(logits)
-    return (expected.exp() * (expected - found)).sum(dim=-1)
-
-
 def logit_difference(
     logits: Float[Tensor, "*rows vocabulary"], tokens: Int[Tensor, "*rows"], others: Int[Tensor, "*rows"]
 ) -> Float[Tensor, "*rows"]:
@@ -66,16 +58,12 @@ def logit_difference(
     return _of_tokens(logits, tokens).to(dtype) - _of_tokens(logits, others).to(dtype)
 
 
-def _log_probabilities(logits: Tensor) -> Tensor:
-    return functional.log_softmax(logits.to(torch.promote_types(logits.dtype, torch.float32)), dim=-1)
-
-
 def _of_tokens(values: Tensor, tokens: Tensor) -> Tensor:
     return values.gather(-1, tokens.expand(values.shape[:-1])[..., None])[..., 0]
 
 
 def _kl(objective: Objective, logits: Tensor) -> Tensor:
-    return kl_divergence(objective.clean_logits, logits)
+    return kl_divergence(log_probabilities(objective.clean_logits), log_probabilities(logits))
 
 
 def _logit_difference(objective: Objective, logits: Tensor) -> Tensor:
@@ -83,7 +71,7 @@ def _logit_difference(objective: Objective, logits: Tensor) -> Tensor:
 
 
 def _answer_loss(objective: Objective, logits: Tensor) -> Tensor:
-    return -_of_tokens(_log_probabilities(logits), objective.batch.answers)
+    return -_of_tokens(log_probabilities(logits), objective.batch.answers)
 
 
 _LOSSES: dict[ObjectiveName, Callable[[Objective, Tensor], Tensor]] = {

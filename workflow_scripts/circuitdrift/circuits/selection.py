@@ -130,33 +130,39 @@ def prune(graph: Graph, circuit: Bool[Tensor, "*rows writers readers"]) -> Bool[
         kept = pruned
 
 
-def top_circuit(
-    graph: Graph, scores: Float[Tensor, "writers readers"], fraction: float
-) -> Bool[Tensor, "writers readers"]:
-    """The circuit of the paper: the strongest share of all edges by absolute score, pruned (PAPER section 4.2)."""
-    return prune(graph, strongest_edges(graph, scores, edge_count(graph, fraction)))
-
-
-def circuit_of_size(
-    graph: Graph, scores: Float[Tensor, "writers readers"], choice: Selection, fraction: float
-) -> Bool[Tensor, "writers readers"]:
-    """The circuit that keeps a share of all edges, pruned: grown greedily if the study does so, the top ones else."""
-    if choice.selection == "greedy":
-        return prune(graph, greedy_edges(graph, scores, edge_count(graph, fraction)))
-    return top_circuit(graph, scores, fraction)
-
-
 def select_circuit(
     graph: Graph, scores: Float[Tensor, "writers readers"], choice: Selection
 ) -> Bool[Tensor, "writers readers"]:
-    """The circuit that a selection takes from scores alone, pruned.
+    """The circuit that a study takes from scores, pruned (docs/method.md#selection).
 
-    A ``minimal`` circuit needs the model as well (:func:`circuitdrift.circuits.minimal.minimal_circuit`); here it is
-    taken as the top circuit of the configured share.
+    Raises:
+        ValueError: the selection is ``minimal``, which scores do not determine; or as :func:`strongest_edges`.
     """
-    if choice.selection == "threshold" and choice.threshold is not None:
-        return prune(graph, edges_above(graph, scores, choice.threshold))
-    return circuit_of_size(graph, scores, choice, choice.fraction)
+    if choice.selection == "minimal":
+        raise ValueError(
+            "circuit.selection minimal: scores alone do not determine the circuit; "
+            "find it with circuitdrift.circuits.minimal.minimal_circuit, which runs the model"
+        )
+    if choice.threshold is not None:
+        edges = edges_above(graph, scores, choice.threshold)
+    elif choice.selection == "greedy":
+        edges = greedy_edges(graph, scores, edge_count(graph, choice.fraction))
+    else:
+        edges = strongest_edges(graph, scores, edge_count(graph, choice.fraction))
+    return prune(graph, edges)
+
+
+def resized(choice: Selection, fraction: float) -> Selection:
+    """The selection of a share of all edges: grown greedily if the study does so, otherwise by absolute score."""
+    return Selection(selection="greedy" if choice.selection == "greedy" else "top", fraction=fraction)
+
+
+def size_of_own_circuit(graph: Graph, own: Bool[Tensor, "writers readers"], choice: Selection) -> float:
+    """The share of all edges that the study's own circuit counts as.
+
+    The share that was asked for, or where none was (``threshold``, ``minimal``) the share of edges that it has.
+    """
+    return choice.fraction if choice.selection in {"top", "greedy"} else int(own.sum()) / graph.n_edges
 
 
 def edge_table(

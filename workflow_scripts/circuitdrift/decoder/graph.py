@@ -88,12 +88,12 @@ class Graph:
         """Reader index of a layer's MLP."""
         return self.head_readers(layer).stop
 
-    def n_sources_of_heads(self, layer: int) -> int:
-        """How many writers a layer's heads read: the first so many."""
+    def n_writers_before_heads(self, layer: int) -> int:
+        """Number of writers that a layer's heads read: the first ones in order."""
         return self.heads(layer).start
 
-    def n_sources_of_mlp(self, layer: int) -> int:
-        """How many writers a layer's MLP reads: the first so many."""
+    def n_writers_before_mlp(self, layer: int) -> int:
+        """Number of writers that a layer's MLP reads: the first ones in order."""
         return self.heads(layer).start if self.parallel else self.heads(layer).stop
 
     @cached_property
@@ -101,16 +101,16 @@ class Graph:
         """True where the graph has an edge."""
         mask = torch.zeros(self.n_writers, self.n_readers, dtype=torch.bool)
         for layer in range(self.n_layers):
-            mask[: self.n_sources_of_heads(layer), self.head_readers(layer)] = True
-            mask[: self.n_sources_of_mlp(layer), self.mlp_reader(layer)] = True
+            mask[: self.n_writers_before_heads(layer), self.head_readers(layer)] = True
+            mask[: self.n_writers_before_mlp(layer), self.mlp_reader(layer)] = True
         mask[:, -1] = True
         return mask
 
     @property
     def n_edges(self) -> int:
         """Number of edges."""
-        heads = sum(3 * self.n_heads * self.n_sources_of_heads(layer) for layer in range(self.n_layers))
-        mlps = sum(self.n_sources_of_mlp(layer) for layer in range(self.n_layers))
+        heads = sum(3 * self.n_heads * self.n_writers_before_heads(layer) for layer in range(self.n_layers))
+        mlps = sum(self.n_writers_before_mlp(layer) for layer in range(self.n_layers))
         return heads + mlps + self.n_writers
 
     @cached_property

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from circuitdrift.decoder.anatomy import Anatomy, AnatomyError, Block, Projection
+from circuitdrift.decoder.logits import cache_of_common_tokens, last_logits
 
 BeforeHook = Callable[[nn.Module, tuple[Tensor, ...]], object]
 AfterHook = Callable[[nn.Module, tuple[Tensor, ...], Tensor], object]
@@ -100,29 +101,22 @@ def run_prefix(anatomy: Anatomy, token_ids: Int[Tensor, "batch prefix"]) -> Pref
         return Prefix(())
     differing = (token_ids != token_ids[0]).any(dim=0).nonzero()
     n_common = int(differing[0]) if len(differing) else length
-    cache = DynamicCache()
-    if n_common:
-        anatomy.backbone(input_ids=token_ids[:1, :n_common], past_key_values=cache, use_cache=True)
-        cache.batch_repeat_interleave(batch)
+    common = token_ids[:1, :n_common]
+    cache = cache_of_common_tokens(anatomy.model, common, batch) if n_common else DynamicCache()
     if n_common < length:
         anatomy.backbone(input_ids=token_ids[:, n_common:], past_key_values=cache, use_cache=True)
     return Prefix(tuple((layer.keys, layer.values) for layer in cache.layers))
 
 
-def last_logits(
-    anatomy: Anatomy, embeddings: Float[Tensor, "rows position d_model"], prefix: Prefix, n_answer: int
+def logits_after(
+    anatomy: Anatomy, prefix: Prefix, embeddings: Float[Tensor, "rows position d_model"], n_answer: int
 ) -> Float[Tensor, "rows answer vocabulary"]:
-    """Run the model on embeddings after a prefix; logits at the last positions, where alone the head is applied.
+    """Run the model on embeddings after a prefix; logits at the last positions, which predict the answer.
 
-    ``rows`` is a multiple of the prefix's batch: one run of the batch after the other.
+    ``rows`` is a multiple of the prefix's batch: one pass over the batch after the other.
     """
     copies = len(embeddings) // len(prefix.keys_and_values[0][0]) if prefix.keys_and_values else 1
-    cache = prefix.cache(copies)
-    output = anatomy.backbone(inputs_embeds=embeddings, past_key_values=cache, use_cache=cache is not None)
-    # As one matrix: of a slice with gaps torch would multiply each row by itself, reading all of the head for it.
-    last = output.last_hidden_state[:, -n_answer:].flatten(0, 1)
-    logits: Tensor = anatomy.unembedding(last)
-    return logits.unflatten(0, (len(embeddings), n_answer))
+    return last_logits(anatomy.model, embeddings, prefix.cache(copies), n_answer)
 
 
 @dataclass(frozen=True)
@@ -180,7 +174,7 @@ def trace(
         before=[(module, lambda module, args: inputs.update({module: args[0]})) for module in read],
         after=[(module, lambda module, args, output: outputs.update({module: output})) for module in wrote],
     ):
-        logits = last_logits(anatomy, embeddings, prefix, n_answer)
+        logits = logits_after(anatomy, prefix, embeddings, n_answer)
 
     def stream(tensor: Tensor) -> Tensor:
         # OPT's MLP and its norm have batch and positions in one dimension.
