@@ -1,38 +1,42 @@
-# make run     set up at need, run the default study, write its report       (CONFIG=configs/smoke.yaml: another study)
-# make test    set up at need, run the tests and the checks of style and types
-# make test-slurm    the smoke study through a real one-machine SLURM (Debian, as root)
-# make setup   the virtual environment alone
 CONFIG ?= config.yaml
 CORES ?= all
 PYTHON ?= python3
 BIN := .venv/bin
 STUDY = $(shell $(BIN)/python -c 'import sys, yaml; print((yaml.safe_load(open(sys.argv[1])) or {}).get("study", "embedded"))' $(CONFIG))
 
-.PHONY: setup run test test-slurm check schema
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-fast test-slurm check schema
 
-setup: .venv/installed
+help: ## print these targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand --tabs=12
+
+setup: .venv/installed ## make the virtual environment .venv; every other target does so at need
 
 .venv/installed: requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	touch $@
 
-run: setup
+run: setup ## run the default study and write its report (CONFIG=configs/smoke.yaml: another study)
 	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
 	$(BIN)/snakemake --configfile $(CONFIG) --report results/$(STUDY)/report.html
 	@echo "figures: results/$(STUDY)/figures   tables: results/$(STUDY)/tables   report: results/$(STUDY)/report.html"
 
-test: setup check
+test: setup check ## run the checks and all tests but those of SLURM
 	$(BIN)/python -m pytest
 
-check: setup
-	$(BIN)/ruff check
-	$(BIN)/ruff format --check
-	$(BIN)/snakefmt --check Snakefile rules
-	$(BIN)/mypy
+test-fast: setup ## run the unit and oracle tests, under three minutes on two cores
+	$(BIN)/python -m pytest -m '(unit or oracle) and not gpu and not real_model'
 
-test-slurm: setup
+test-slurm: setup ## run the smoke study through a real one-machine SLURM (Debian or Ubuntu, as root)
 	timeout --kill-after=60 1800 bash tests/slurm/one_node_slurm.sh $(BIN)/python -m pytest tests/slurm -m slurm
 
-schema: setup
+check: setup ## check style, types and spelling
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/snakefmt --check Snakefile workflow/Snakefile rules
+	$(BIN)/mypy
+	$(BIN)/codespell
+
+schema: setup ## write configs/study.schema.json anew
 	cd workflow_scripts && ../$(BIN)/python -c 'import json; from circuitdrift.config.study import StudyConfig; print(json.dumps(StudyConfig.model_json_schema(), indent=2))' > ../configs/study.schema.json

@@ -21,7 +21,7 @@ rule benchmark_attribution:
         mem_mb=13000,
         runtime=240,
     params:
-        benchmark=Path(workflow.basedir) / "benchmarks" / "attribution.py",
+        benchmark=ROOT / "benchmarks" / "attribution.py",
         models=lambda wildcards, input: [
             word for paths in zip(input.manifests, input.examples) for word in ("--model", *paths)
         ],
@@ -43,7 +43,7 @@ rule benchmark_training:
         mem_mb=6000,
         runtime=60,
     params:
-        benchmark=Path(workflow.basedir) / "benchmarks" / "training.py",
+        benchmark=ROOT / "benchmarks" / "training.py",
         models=lambda wildcards, input: [word for path in input.manifests for word in ("--model-manifest", path)],
     shell:
         "python {params.benchmark:q} {params.models:q} --threads 1 {threads} --output {output.table:q} > {log:q} 2>&1"

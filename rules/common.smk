@@ -8,7 +8,8 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.enums import RerunTrigger
 
-SCRIPTS = Path(workflow.basedir) / "workflow_scripts"
+ROOT = Path(str(workflow.current_basedir)).parent  # not workflow.basedir, which is workflow/ for workflow/Snakefile
+SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from circuitdrift.config.reading import ConfigError
@@ -21,7 +22,7 @@ from circuitdrift.tasks import prompt_file
 # profile, for those who call snakemake without ours.
 type(workflow).rerun_triggers = property(lambda self: self.dag_settings.rerun_triggers - {RerunTrigger.CODE})
 
-CONFIG_FILES = workflow.overwrite_configfiles or [Path(workflow.basedir) / "config.yaml"]
+CONFIG_FILES = workflow.overwrite_configfiles or [ROOT / "config.yaml"]
 if workflow.config_settings.config:
     raise WorkflowError("--config KEY=VALUE is not supported: write a config file and give it with --configfile")
 if len(CONFIG_FILES) > 1:
