@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from circuitdrift import stage
 from circuitdrift.circuits.score_file import ScoreFile, read_scores
 from circuitdrift.config.circuits import Selection
@@ -43,7 +45,7 @@ def main(
 
 def _fold_scores(file: ScoreFile) -> FoldScores:
     """The scores of the graph's edges by fold, in float64."""
-    return FoldScores(file.by_fold[:, file.graph.edge_mask].double().numpy(), file.fold_sizes.numpy())
+    return FoldScores(file.by_fold[:, file.graph.edge_mask].double().numpy(), np.array(file.fold_sizes))
 
 
 if __name__ == "__main__":

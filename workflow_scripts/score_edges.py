@@ -41,8 +41,8 @@ def main(
         batch_size = examples_at_once(anatomy, recipe.batch_size, needed)
         found = score_edges(anatomy, pairs, recipe, batch_size, draw=f"{provenance.wildcards} {name}")
         origin = provenance.for_checkpoint(name).on(on, anatomy.dtype)
-        file = ScoreFile(path, anatomy.graph, origin, found.scores, found.half_a, found.half_b)
-        write_scores(file, recipe, len(pairs))
+        file = ScoreFile(path, anatomy.graph, origin, found.scores, found.by_fold, found.fold_sizes)
+        write_scores(file, recipe)
         seconds = time.monotonic() - started
         logger.info("checkpoint %s: %d edges scored in %.1f s", name, anatomy.graph.n_edges, seconds)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pandas as pd
@@ -74,8 +75,9 @@ def test_stages_follow_each_other(study: tuple[Path, Path, Path], tmp_path: Path
         )
         graph = anatomy_of(load_model(manifest, torch.device("cpu"))).graph
         tensors, metadata = read_tensors(scores[0])
-        halves = (tensors["scores_half_a"] + tensors["scores_half_b"]) / 2
-        torch.testing.assert_close(halves, tensors["scores"])
+        sizes = torch.tensor(json.loads(metadata["fold_sizes"]))
+        mean = (tensors["scores_by_fold"] * sizes[:, None, None]).sum(dim=0) / sizes.sum()
+        torch.testing.assert_close(mean, tensors["scores"])
         assert '"a0.h1<q>"' in metadata["readers"]
         table = read_table(edges[0], "edges")
         assert table["in_circuit"].sum() == select_circuit(graph, tensors["scores"], Selection(fraction=0.2)).sum()

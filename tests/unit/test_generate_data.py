@@ -74,7 +74,7 @@ EVERY_FAMILY = [
 @pytest.mark.parametrize("folds", [4, 7])
 def test_folds_of_every_family_are_alike_in_kind(tmp_path: Path, task: TaskConfig, folds: int) -> None:
     for table in write(tmp_path, task, parent=COMPOSITIONAL, folds=folds):
-        assert table["kind"].ne("").all()
+        assert (table["kind"] != "").all()
         counts = [Counter(table["kind"][fold::folds]) for fold in range(folds)]
         for kind in set(table["kind"]):
             of_folds = [count[kind] for count in counts]

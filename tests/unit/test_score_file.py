@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -18,22 +19,25 @@ GRAPH = Graph(n_layers=2, n_heads=2, parallel=True)
 
 def test_what_is_written_is_read(tmp_path) -> None:
     tensors = torch.randn(3, *GRAPH.edge_mask.shape, generator=torch.Generator().manual_seed(0))
-    written = ScoreFile(tmp_path / "scores.safetensors", GRAPH, Provenance.detached(checkpoint="03"), *tensors)
-    write_scores(written, Attribution(steps=3), 8)
+    written = ScoreFile(
+        tmp_path / "scores.safetensors", GRAPH, Provenance.detached(checkpoint="03"), tensors[0], tensors[1:], (3, 2)
+    )
+    write_scores(written, Attribution(steps=3))
     read = read_scores(written.path)
-    for name in ("scores", "half_a", "half_b"):
+    for name in ("scores", "by_fold"):
         assert torch.equal(getattr(read, name), getattr(written, name))
-    same = replace(read, scores=written.scores, half_a=written.half_a, half_b=written.half_b)
+    same = replace(read, scores=written.scores, by_fold=written.by_fold)
     assert same == written
     assert read.checkpoint == "03"
     metadata = read_tensors(written.path)[1]
+    assert json.loads(metadata["fold_sizes"]) == [3, 2]
     assert metadata["graph"] == '{"n_layers": 2, "n_heads": 2, "parallel": true}'
-    assert metadata["examples"] == "8"
+    assert metadata["examples"] == "5"
     assert Attribution.model_validate_json(metadata["recipe"]).steps == 3
 
 
 def test_a_file_without_scores_is_refused(tmp_path) -> None:
     path = tmp_path / "other.safetensors"
     write_tensors(path, {"scores": torch.zeros(2)}, {}, Provenance.detached())
-    with pytest.raises(StorageError, match=r"other\.safetensors.*'scores_half_a', 'scores_half_b', 'graph'"):
+    with pytest.raises(StorageError, match=r"other\.safetensors.*'scores_by_fold', 'graph', 'fold_sizes'"):
         read_scores(path)

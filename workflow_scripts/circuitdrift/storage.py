@@ -35,7 +35,6 @@ SCHEMAS: dict[str, pa.Schema] = {
             "corrupted_ids": _TOKEN_IDS,
             "answer_ids": _TOKEN_IDS,
             "corrupted_answer_ids": _TOKEN_IDS,
-            "kind": pa.string(),
         }
     ),
     "training_log": pa.schema(

@@ -11,8 +11,8 @@ where G_v is the mean of dL/d(input of v) over some forward passes, and L an obj
 2. Run the clean and the corrupted prompts on from there, and keep what each writer wrote.
 3. Run all passes of the method as one batch, and take the gradients of L at every reader's input, summed over the
    passes.
-4. Multiply each writer's difference, corrupted less clean, with the gradient of every later reader, and sum over
-   positions and over the batch's even and odd examples.
+4. Multiply each writer's difference, corrupted less clean, with the gradient of every later reader, example by
+   example, and sum over positions and over the examples of each fold.
 
 ====================  ===============================================================================================
 eap-ig-inputs         passes on the embeddings x_corrupted + a_k (x_clean - x_corrupted); quadrature ``right`` has
@@ -38,7 +38,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitdrift.circuits.ablation import circuit_logits
@@ -52,21 +52,24 @@ from circuitdrift.decoder.anatomy import Anatomy
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.decoder.tracing import AfterHook, BeforeHook, one_key_per_query_head, without_parameter_gradients
 
-Sums = Float[Tensor, "half writers readers"]
-"""Scores summed over a batch's even and over its odd examples."""
+Sums = Float[Tensor, "fold writers readers"]
+"""Scores summed over a batch's examples of each fold."""
 
 
 @dataclass(frozen=True)
 class EdgeScores:
-    """Signed scores [writers, readers] in nats or logits, float32: over all examples, and over two disjoint halves.
+    """Signed scores in nats or logits, float32.
 
-    ``half_a`` is the mean over the examples 0, 2, 4 ..., ``half_b`` over 1, 3, 5 ...: the difference between the two
-    is the noise floor of a data split.
+    Attributes:
+        scores: mean over all examples.
+        by_fold: mean over the examples of each fold; of n folds, example i belongs to fold i mod n, and n is
+            ``recipe.folds``, or the number of examples if that is smaller.
+        fold_sizes: examples of each fold.
     """
 
     scores: Float[Tensor, "writers readers"]
-    half_a: Float[Tensor, "writers readers"]
-    half_b: Float[Tensor, "writers readers"]
+    by_fold: Float[Tensor, "fold writers readers"]
+    fold_sizes: tuple[int, ...]
 
 
 def score_edges(
@@ -76,35 +79,31 @@ def score_edges(
 
     Args:
         anatomy: the model.
-        pairs: the examples, at least two.
-        recipe: method, objective, number of steps, quadrature.
+        pairs: the examples.
+        recipe: method, objective, number of steps, quadrature, number of folds.
         batch_size: examples in one batch.
         draw: name of the draw of random scores; draws of two names are independent.
 
     Raises:
-        ValueError: there are fewer than two examples, or one lacks the corrupted answer that the objective needs.
+        ValueError: an example lacks the corrupted answer that the objective needs.
     """
     _check_examples(pairs, recipe)
+    n_folds = min(recipe.folds, len(pairs))
+    sizes = torch.bincount(torch.arange(len(pairs)) % n_folds)
     if recipe.attribution == "random":
-        return _random_scores(anatomy.graph, f"{recipe.seed} {draw}")
+        return _random_scores(anatomy.graph, sizes, f"{recipe.seed} {draw}")
     method = _METHODS[recipe.attribution]
     batches = pair_batches(pairs, batch_size, anatomy.device)
     # Sums over batches are kept on the CPU, because not every device has float64.
-    sums = torch.zeros(2, anatomy.graph.n_writers, anatomy.graph.n_readers, dtype=torch.float64)
+    sums = torch.zeros(n_folds, anatomy.graph.n_writers, anatomy.graph.n_readers, dtype=torch.float64)
     with one_key_per_query_head(anatomy), without_parameter_gradients(anatomy):
         for batch in progress(batches, "scoring edges, batches", len(batches)):
-            sums += method(anatomy, batch, recipe).to("cpu", torch.float64)
-    n_odd = len(pairs) // 2
-    return EdgeScores(
-        scores=(sums.sum(dim=0) / len(pairs)).float(),
-        half_a=(sums[0] / (len(pairs) - n_odd)).float(),
-        half_b=(sums[1] / n_odd).float(),
-    )
+            sums += method(anatomy, batch, recipe, n_folds).to("cpu", torch.float64)
+    scores, by_fold = sums.sum(dim=0) / len(pairs), sums / sizes[:, None, None]
+    return EdgeScores(scores.float(), by_fold.float(), tuple(sizes.tolist()))
 
 
 def _check_examples(pairs: PromptPairs, recipe: Attribution) -> None:
-    if len(pairs) < 2:
-        raise ValueError(f"{len(pairs)} example(s) to score, but each of the two halves needs one; give at least 2")
     if recipe.objective == "logit_difference" and not all(map(len, pairs.corrupted_answers)):
         lacking = next(i for i, answer in enumerate(pairs.corrupted_answers) if not len(answer))
         raise ValueError(
@@ -116,16 +115,16 @@ def _check_examples(pairs: PromptPairs, recipe: Attribution) -> None:
 # --------------------------------------------------------------------------------------------- gradient methods
 
 
-def _along_inputs(anatomy: Anatomy, batch: PairBatch, recipe: Attribution) -> Sums:
-    return _between_inputs(anatomy, batch, recipe, clean_weights(recipe.steps, recipe.quadrature))
+def _along_inputs(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, n_folds: int) -> Sums:
+    return _between_inputs(anatomy, batch, recipe, n_folds, clean_weights(recipe.steps, recipe.quadrature))
 
 
-def _at_clean(anatomy: Anatomy, batch: PairBatch, recipe: Attribution) -> Sums:
-    return _between_inputs(anatomy, batch, recipe, [1.0])
+def _at_clean(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, n_folds: int) -> Sums:
+    return _between_inputs(anatomy, batch, recipe, n_folds, [1.0])
 
 
-def _at_both_ends(anatomy: Anatomy, batch: PairBatch, recipe: Attribution) -> Sums:
-    return _between_inputs(anatomy, batch, recipe, [0.0, 1.0])
+def _at_both_ends(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, n_folds: int) -> Sums:
+    return _between_inputs(anatomy, batch, recipe, n_folds, [0.0, 1.0])
 
 
 def clean_weights(steps: int, quadrature: Quadrature) -> list[float]:
@@ -134,7 +133,9 @@ def clean_weights(steps: int, quadrature: Quadrature) -> list[float]:
     return [(k + offset) / steps for k in range(steps)]
 
 
-def _between_inputs(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, weights: Sequence[float]) -> Sums:
+def _between_inputs(
+    anatomy: Anatomy, batch: PairBatch, recipe: Attribution, n_folds: int, weights: Sequence[float]
+) -> Sums:
     """Gradients at embeddings between the corrupted (weight 0) and the clean embeddings (weight 1)."""
     pair = trace_pair(anatomy, batch)
     objective = Objective(recipe.objective, pair.clean.logits, batch)
@@ -142,24 +143,24 @@ def _between_inputs(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, wei
     embeddings = torch.stack(
         [torch.lerp(pair.corrupted_embeddings, pair.clean_embeddings, weight) for weight in with_gradient]
     )
-    differences, prefix = _differences_by_half(anatomy, batch, pair), pair.prefix
+    differences, prefix = writer_differences(anatomy, pair.corrupted, pair.clean), pair.prefix
     del pair  # its traces would be the larger part of the memory held during the backward pass
     gradients = pass_gradients(anatomy, embeddings, prefix, batch.n_answer, objective, Intervention())
-    return _products(anatomy, differences, gradients, batch) / len(weights)
+    return _products(anatomy, differences, gradients, batch, n_folds) / len(weights)
 
 
-def _along_activations(anatomy: Anatomy, batch: PairBatch, recipe: Attribution) -> Sums:
+def _along_activations(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, n_folds: int) -> Sums:
     """Gradients of passes in which the writers of one place interpolate, place after place."""
     graph = anatomy.graph
     pair = trace_pair(anatomy, batch)
     objective = Objective(recipe.objective, pair.clean.logits, batch)
-    differences = _differences_by_half(anatomy, batch, pair)
+    differences = writer_differences(anatomy, pair.corrupted, pair.clean)
     weights = clean_weights(recipe.steps, "right")
     dtype, device = anatomy.accumulation_dtype, anatomy.device
-    sums = torch.zeros(2, graph.n_writers, graph.n_readers, dtype=dtype, device=device)
+    sums = torch.zeros(n_folds, graph.n_writers, graph.n_readers, dtype=dtype, device=device)
     for embeddings, intervention in _interpolations(anatomy, pair, weights):
         gradients = pass_gradients(anatomy, embeddings, pair.prefix, batch.n_answer, objective, intervention)
-        sums += _products(anatomy, differences, gradients, batch)
+        sums += _products(anatomy, differences, gradients, batch, n_folds)
     n_places = 1 + 2 * graph.n_layers
     return sums / (len(weights) * n_places)
 
@@ -189,36 +190,41 @@ def _writing(value: Tensor) -> AfterHook:
     return lambda module, args, output: value.view_as(output)
 
 
-def _differences_by_half(
-    anatomy: Anatomy, batch: PairBatch, pair: TracedPair
-) -> tuple[Float[Tensor, "writer half_batch position d_model"], ...]:
-    return tuple(writer_differences(anatomy, pair.corrupted.rows(half), pair.clean.rows(half)) for half in batch.halves)
-
-
 def _products(
     anatomy: Anatomy,
-    differences: tuple[Float[Tensor, "writer half_batch position d_model"], ...],
+    differences: Float[Tensor, "writer batch position d_model"],
     gradients: PassGradients,
     batch: PairBatch,
+    n_folds: int,
 ) -> Sums:
-    """Each writer's difference times each later reader's gradient, one matrix product for each layer and half."""
-    sums = differences[0].new_zeros(2, anatomy.graph.n_writers, anatomy.graph.n_readers)
+    """Each writer's difference times each later reader's gradient: for each layer one product for each example.
+
+    One example's product is as fast as its part of a product over the batch, so that folds cost nothing.
+    """
+    folds = _folds_of(batch, n_folds)
+    sums = differences.new_zeros(n_folds, anatomy.graph.n_writers, anatomy.graph.n_readers)
     for readers, n_writers, gradient in reader_gradients(anatomy, gradients):
-        for half, (members, written) in enumerate(zip(batch.halves, differences, strict=True)):
-            read = written[:n_writers, :, -gradient.shape[2] :].flatten(1)
-            sums[half, :n_writers, readers] = read @ gradient[:, members].flatten(1).T
+        written = differences[:n_writers, :, -gradient.shape[2] :].transpose(0, 1).flatten(2)
+        scores = torch.bmm(written, gradient.permute(1, 2, 3, 0).flatten(1, 2))
+        sums[:, :n_writers, readers].index_add_(0, folds, scores)
     return sums
+
+
+def _folds_of(batch: PairBatch, n_folds: int) -> Int[Tensor, " batch"]:
+    """The fold of each example."""
+    return torch.tensor(batch.indices, device=batch.clean.device) % n_folds
 
 
 # ---------------------------------------------------------------------------------------- exact and random
 
 
-def _by_patching(anatomy: Anatomy, batch: PairBatch, recipe: Attribution) -> Sums:
+def _by_patching(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, n_folds: int) -> Sums:
     """Patch every edge by itself, a few hundred rows at a time: circuits of all edges but one."""
     pair = trace_pair(anatomy, batch)
     objective = Objective(recipe.objective, pair.clean.logits, batch)
     mask = anatomy.graph.edge_mask
-    sums = torch.zeros(2, *mask.shape, dtype=anatomy.accumulation_dtype, device=anatomy.device)
+    folds = _folds_of(batch, n_folds)
+    sums = torch.zeros(n_folds, *mask.shape, dtype=anatomy.accumulation_dtype, device=anatomy.device)
     with torch.no_grad():
         unpatched = objective(pair.clean.logits[None])
     for edges in mask.nonzero().split(max(1, _ROWS_AT_A_TIME // len(batch.indices))):
@@ -226,22 +232,25 @@ def _by_patching(anatomy: Anatomy, batch: PairBatch, recipe: Attribution) -> Sum
         circuits[torch.arange(len(edges)), edges[:, 0], edges[:, 1]] = False
         with torch.no_grad():
             changes = objective(circuit_logits(anatomy, pair, pair.corrupted, circuits)) - unpatched
-        for half, members in enumerate(batch.halves):
-            sums[half, edges[:, 0], edges[:, 1]] = changes[:, members].sum(dim=1).to(sums.dtype)
+        by_fold = changes.new_zeros(n_folds, len(edges)).index_add_(0, folds, changes.T)
+        sums[:, edges[:, 0], edges[:, 1]] = by_fold.to(sums.dtype)
     return sums
 
 
 _ROWS_AT_A_TIME = 256
 
 
-def _random_scores(graph: Graph, draw: str) -> EdgeScores:
-    """Standard normal scores, independent in the two halves; ``scores`` is their mean."""
+def _random_scores(graph: Graph, fold_sizes: Int[Tensor, " fold"], draw: str) -> EdgeScores:
+    """Independent scores for each fold, normal with the variance of a mean over its examples."""
     seed = int.from_bytes(hashlib.sha256(draw.encode()).digest()[:7])
-    halves = torch.randn(2, *graph.edge_mask.shape, generator=torch.Generator().manual_seed(seed)) * graph.edge_mask
-    return EdgeScores(halves.mean(dim=0), halves[0], halves[1])
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(len(fold_sizes), *graph.edge_mask.shape, generator=generator) * graph.edge_mask
+    by_fold = drawn / fold_sizes[:, None, None].sqrt()
+    scores = (by_fold * fold_sizes[:, None, None]).sum(dim=0) / fold_sizes.sum()
+    return EdgeScores(scores, by_fold, tuple(fold_sizes.tolist()))
 
 
-_METHODS: dict[str, Callable[[Anatomy, PairBatch, Attribution], Sums]] = {
+_METHODS: dict[str, Callable[[Anatomy, PairBatch, Attribution, int], Sums]] = {
     "eap-ig-inputs": _along_inputs,
     "eap": _at_clean,
     "clean-corrupted": _at_both_ends,

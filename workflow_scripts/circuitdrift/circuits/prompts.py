@@ -72,8 +72,7 @@ class PairBatch:
     """Prompt pairs of one length, with answers of one length.
 
     Attributes:
-        indices: where the pairs stand among all examples; even numbers first, then odd ones.
-        n_even: how many of them are even.
+        indices: where the pairs stand among all examples, ascending.
         clean: tokens of the clean prompts, and of the answers but for their last token.
         corrupted: tokens of the corrupted prompts, and of the clean answers but for their last token.
         n_shared: how many leading tokens clean and corrupted input have in common in every pair of the batch,
@@ -84,7 +83,6 @@ class PairBatch:
     """
 
     indices: tuple[int, ...]
-    n_even: int
     clean: Int[Tensor, "batch position"]
     corrupted: Int[Tensor, "batch position"]
     n_shared: int
@@ -95,11 +93,6 @@ class PairBatch:
     def n_answer(self) -> int:
         """How many tokens an answer has: so many last positions predict it."""
         return self.answers.shape[1]
-
-    @property
-    def halves(self) -> tuple[slice, slice]:
-        """Rows of the even and of the odd examples."""
-        return slice(0, self.n_even), slice(self.n_even, None)
 
 
 def pair_batches(pairs: PromptPairs, batch_size: int, device: torch.device) -> list[PairBatch]:
@@ -118,7 +111,7 @@ def pair_batches(pairs: PromptPairs, batch_size: int, device: torch.device) -> l
     for _, same_shape in groupby(order, key=lambda i: shapes[i]):
         members = list(same_shape)
         for start in range(0, len(members), batch_size):
-            indices = sorted(members[start : start + batch_size], key=lambda i: (i % 2, i))
+            indices = sorted(members[start : start + batch_size])
             answers = [list(pairs.answers[i]) for i in indices]
             others = [
                 [*pairs.corrupted_answers[i], *answer[len(pairs.corrupted_answers[i]) :]][: len(answer)]
@@ -127,7 +120,6 @@ def pair_batches(pairs: PromptPairs, batch_size: int, device: torch.device) -> l
             batches.append(
                 PairBatch(
                     indices=tuple(indices),
-                    n_even=sum(i % 2 == 0 for i in indices),
                     clean=torch.tensor([inputs[i][0] for i in indices], device=device),
                     corrupted=torch.tensor([inputs[i][1] for i in indices], device=device),
                     n_shared=min(shared[i] for i in indices),

@@ -1,7 +1,8 @@
 """The file of edge scores: ``scores.safetensors``, one for each checkpoint.
 
-Three tensors [writers, readers] hold the scores from all examples and from each half of them. The header names writers
-and readers, and holds the graph's shape, the recipe of the scoring, the number of examples, and the provenance.
+``scores`` [writers, readers] holds the means over all examples, ``scores_by_fold`` [fold, writers, readers] those over
+each fold's examples. The header names writers and readers, and holds the graph's shape, the recipe of the scoring, the
+number of examples, the sizes of the folds, and the provenance.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from circuitdrift.decoder.graph import Graph
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import StorageError, read_tensors, write_tensors
 
-TENSORS = ("scores", "scores_half_a", "scores_half_b")
+TENSORS = ("scores", "scores_by_fold")
 
 
 @dataclass(frozen=True)
@@ -30,16 +31,16 @@ class ScoreFile:
         graph: the graph whose edges are scored.
         origin: the file's provenance, which names the checkpoint.
         scores: signed scores from all examples.
-        half_a: scores from the even examples.
-        half_b: scores from the odd examples.
+        by_fold: scores from the examples of each fold.
+        fold_sizes: examples of each fold.
     """
 
     path: Path
     graph: Graph
     origin: Provenance
     scores: Float[Tensor, "writers readers"]
-    half_a: Float[Tensor, "writers readers"]
-    half_b: Float[Tensor, "writers readers"]
+    by_fold: Float[Tensor, "fold writers readers"]
+    fold_sizes: tuple[int, ...]
 
     @property
     def checkpoint(self) -> str:
@@ -47,22 +48,22 @@ class ScoreFile:
         return self.origin.wildcards["checkpoint"]
 
 
-def write_scores(file: ScoreFile, recipe: Attribution, n_examples: int) -> None:
+def write_scores(file: ScoreFile, recipe: Attribution) -> None:
     """Write a score file.
 
     Args:
         file: the scores, and where they go.
         recipe: how they were computed.
-        n_examples: from how many examples.
     """
     metadata = {
         "writers": json.dumps(file.graph.writers),
         "readers": json.dumps(file.graph.readers),
         "graph": json.dumps(asdict(file.graph)),
         "recipe": recipe.model_dump_json(),
-        "examples": str(n_examples),
+        "examples": str(sum(file.fold_sizes)),
+        "fold_sizes": json.dumps(file.fold_sizes),
     }
-    tensors = dict(zip(TENSORS, (file.scores, file.half_a, file.half_b), strict=True))
+    tensors = dict(zip(TENSORS, (file.scores, file.by_fold), strict=True))
     write_tensors(file.path, tensors, metadata, file.origin)
 
 
@@ -70,16 +71,18 @@ def read_scores(path: Path) -> ScoreFile:
     """Read a score file.
 
     Raises:
-        StorageError: the file is missing or damaged, or holds no edge scores, or none from halves of the examples.
+        StorageError: the file is missing or damaged, or holds no edge scores, or none by fold.
     """
     tensors, metadata = read_tensors(path)
     missing = [name for name in TENSORS if name not in tensors]
-    missing += [name for name in ("graph", "provenance") if name not in metadata]
+    missing += [name for name in ("graph", "fold_sizes", "provenance") if name not in metadata]
     if missing:
         raise StorageError(f"{path}: not a whole file of edge scores (missing: {missing}); delete it and run again")
     return ScoreFile(
-        path,
-        Graph(**json.loads(metadata["graph"])),
-        Provenance.model_validate_json(metadata["provenance"]),
-        *(tensors[name] for name in TENSORS),
+        path=path,
+        graph=Graph(**json.loads(metadata["graph"])),
+        origin=Provenance.model_validate_json(metadata["provenance"]),
+        scores=tensors["scores"],
+        by_fold=tensors["scores_by_fold"],
+        fold_sizes=tuple(json.loads(metadata["fold_sizes"])),
     )
