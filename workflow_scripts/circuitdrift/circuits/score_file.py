@@ -1,7 +1,7 @@
 """The file of edge scores: ``scores.safetensors``, one for each checkpoint.
 
-Three tensors [writers, readers] hold the scores from all examples and from each half of them. The header names writers
-and readers, and holds the graph's shape, the recipe of the scoring, the number of examples, and the provenance.
+Three tensors [writers, readers] hold the scores from all examples and from each half of them. The header holds the
+names of writers and readers, the graph's shape, the recipe of the scoring, the number of examples, and the provenance.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ def write_scores(file: ScoreFile, recipe: Attribution, n_examples: int) -> None:
     """Write a score file.
 
     Args:
-        file: the scores, and where they go.
-        recipe: how they were computed.
-        n_examples: from how many examples.
+        file: the scores and their path.
+        recipe: the recipe of the scoring.
+        n_examples: number of examples that were scored.
     """
     metadata = {
         "writers": json.dumps(file.graph.writers),
@@ -70,7 +70,7 @@ def read_scores(path: Path) -> ScoreFile:
     """Read a score file.
 
     Raises:
-        StorageError: the file is missing or damaged, or holds no edge scores, or none from halves of the examples.
+        StorageError: the file is missing or damaged, or lacks scores from all examples or from a half of them.
     """
     tensors, metadata = read_tensors(path)
     missing = [name for name in TENSORS if name not in tensors]
