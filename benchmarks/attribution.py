@@ -48,14 +48,14 @@ from circuitdrift.circuits.ablation import circuit_logits
 from circuitdrift.circuits.attribution import score_edges
 from circuitdrift.circuits.checkpoints import checkpoint_anatomies
 from circuitdrift.circuits.memory import bytes_to_score, largest_pair
-from circuitdrift.circuits.objectives import kl_divergence
-from circuitdrift.circuits.pair_runs import trace_pair
 from circuitdrift.circuits.prompts import PromptPairs, pair_batches, prompt_pairs
-from circuitdrift.circuits.selection import edge_count, strongest_edges, top_circuit
+from circuitdrift.circuits.selection import edge_count, select_circuit, strongest_edges
+from circuitdrift.circuits.traced_pairs import trace_pair
 from circuitdrift.compute import resolve_device
-from circuitdrift.config.circuits import Attribution
+from circuitdrift.config.circuits import Attribution, Selection
 from circuitdrift.decoder.anatomy import Anatomy, anatomy_of
-from circuitdrift.decoder.tracing import last_logits, one_key_per_query_head, run_prefix, without_parameter_gradients
+from circuitdrift.decoder.logits import kl_divergence, log_probabilities
+from circuitdrift.decoder.tracing import logits_after, one_key_per_query_head, run_prefix, without_parameter_gradients
 from circuitdrift.storage import read_table
 
 FRACTION = 0.05
@@ -91,13 +91,13 @@ def bare_step_seconds(case: Case, share_prefixes: bool) -> float:
         for batch in pair_batches(case.pairs, case.batch_size, anatomy.device)
     ]
     work = [(clean[:, n_shared:], run_prefix(anatomy, clean[:, :n_shared])) for clean, n_shared in batches]
-    reference = torch.randn(anatomy.embedding.num_embeddings, device=anatomy.device)
+    reference = log_probabilities(torch.randn(anatomy.embedding.num_embeddings, device=anatomy.device))
 
     def step() -> None:
         for tokens, prefix in work:
             x = anatomy.embedding(tokens).detach().requires_grad_(True)
-            logits = last_logits(anatomy, x, prefix, 1)
-            torch.autograd.grad(kl_divergence(reference.expand_as(logits), logits).sum(), x)
+            logits = logits_after(anatomy, prefix, x, 1)
+            torch.autograd.grad(kl_divergence(reference.expand_as(logits), log_probabilities(logits)).sum(), x)
 
     with without_parameter_gradients(anatomy):
         return seconds(step, anatomy.device)
@@ -119,7 +119,7 @@ def plain_forward_seconds(case: Case) -> float:
 def circuit_run_seconds(case: Case, scores: torch.Tensor) -> float:
     """A run of the strongest 5 % of edges on all pairs, clean and corrupted activations being at hand."""
     anatomy = case.anatomy
-    circuit = top_circuit(anatomy.graph, scores, FRACTION)[None]
+    circuit = select_circuit(anatomy.graph, scores, Selection(fraction=FRACTION))[None]
     with one_key_per_query_head(anatomy):
         traced = [trace_pair(anatomy, batch) for batch in pair_batches(case.pairs, case.batch_size, anatomy.device)]
 

@@ -7,11 +7,12 @@ from circuitdrift import stage
 from circuitdrift.circuits.checkpoints import checkpoint_anatomies
 from circuitdrift.circuits.minimal import minimal_circuit
 from circuitdrift.circuits.prompts import prompt_pairs
+from circuitdrift.circuits.score_file import read_scores
 from circuitdrift.circuits.selection import edge_table, node_table
 from circuitdrift.compute import resolve_device
 from circuitdrift.config.circuits import Faithfulness
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import read_table, read_tensors, write_table
+from circuitdrift.storage import read_table, write_table
 
 logger = logging.getLogger(__name__)
 
@@ -33,10 +34,10 @@ def main(
     on = resolve_device(device)
     models = checkpoint_anatomies(manifest, checkpoints, measure.precision, on)
     for (name, anatomy), source, edge_path, node_path in zip(models, scores, edges, nodes, strict=True):
-        tensor = read_tensors(source)[0]["scores"]
-        circuit = minimal_circuit(anatomy, pairs, tensor, wanted, measure)
+        scored = read_scores(source).scores
+        circuit = minimal_circuit(anatomy, pairs, scored, wanted, measure)
         origin = provenance.for_checkpoint(name).on(on, anatomy.dtype)
-        write_table(edge_path, edge_table(anatomy.graph, tensor, circuit), "edges", origin)
+        write_table(edge_path, edge_table(anatomy.graph, scored, circuit), "edges", origin)
         write_table(node_path, node_table(anatomy.graph, circuit), "nodes", origin)
         logger.info("checkpoint %s: %d of %d edges kept", name, int(circuit.sum()), anatomy.graph.n_edges)
 

@@ -12,7 +12,7 @@ from random_models import random_pairs, randomised, small_llama
 import measure_faithfulness
 import score_edges
 import select_circuits
-from circuitdrift.circuits.selection import top_circuit
+from circuitdrift.circuits.selection import select_circuit
 from circuitdrift.config.circuits import Attribution, Faithfulness, Selection
 from circuitdrift.decoder.anatomy import anatomy_of
 from circuitdrift.models.loading import load_model
@@ -78,7 +78,7 @@ def test_stages_follow_each_other(study: tuple[Path, Path, Path], tmp_path: Path
         torch.testing.assert_close(halves, tensors["scores"])
         assert '"a0.h1<q>"' in metadata["readers"]
         table = read_table(edges[0], "edges")
-        assert table["in_circuit"].sum() == top_circuit(graph, tensors["scores"], 0.2).sum()
+        assert table["in_circuit"].sum() == select_circuit(graph, tensors["scores"], Selection(fraction=0.2)).sum()
         assert read_table(nodes[0], "nodes")["in_circuit"].sum() > 2
         curve = read_table(faithfulness[0], "faithfulness")
         assert curve["size_fraction"].unique().tolist() == [0.2, 0.5]

@@ -20,7 +20,7 @@ from circuitdrift.circuits.metrics import (
     summarise,
 )
 from circuitdrift.circuits.prompts import PromptPairs
-from circuitdrift.circuits.selection import edge_table, top_circuit
+from circuitdrift.circuits.selection import edge_table, select_circuit
 from circuitdrift.config.circuits import Attribution, Faithfulness, Selection
 from circuitdrift.decoder.anatomy import anatomy_of
 
@@ -73,7 +73,7 @@ def test_curve(name: str) -> None:
     anatomy = anatomy_of(model)
     scores = score_edges(anatomy, data, Attribution(), 8).scores
     measure = Faithfulness(size_fractions=(1.0, 0.3), batch_size=5, bootstrap=200)
-    table = edge_table(anatomy.graph, scores, top_circuit(anatomy.graph, scores, 0.1))
+    table = edge_table(anatomy.graph, scores, select_circuit(anatomy.graph, scores, Selection(fraction=0.1)))
     circuits = sized_circuits(anatomy.graph, table, measure.size_fractions, Selection(fraction=0.1))
     outcomes = measure_circuits(anatomy, data, torch.stack([circuit.edges for circuit in circuits]), measure)
     curve = faithfulness_curve(circuits, outcomes, measure.bootstrap)
@@ -81,7 +81,9 @@ def test_curve(name: str) -> None:
     assert curve["size_fraction"].unique().tolist() == [0.1, 0.3, 1.0]
     assert curve["metric"].tolist() == list(METRICS) * 3
     for size, rows in curve.groupby("size_fraction"):
-        assert rows["n_edges"].unique().tolist() == [int(top_circuit(anatomy.graph, scores, size).sum())]
+        assert rows["n_edges"].unique().tolist() == [
+            int(select_circuit(anatomy.graph, scores, Selection(fraction=size)).sum())
+        ]
     whole = curve[curve["size_fraction"] == 1.0].set_index("metric")
     assert whole["n_edges"].eq(anatomy.graph.n_edges).all()
     defined = whole["faithfulness"].dropna()

@@ -149,7 +149,7 @@ def test_circuit_lora_from_critical_layers_to_verified_ranks(tmp_path):
     method = CircuitLoraMethod(kind="circuit_lora", rank=2, critical_rank=8, critical_layers=2, phase_1="lora_r2")
     allocate_ranks.main(
         manifest=manifest, critical_layers=tmp_path / "critical_layers.parquet", module_changes=None, method=method,
-        training=TRAINING, adapter_config=tmp_path / "allocation" / "adapter_config.json", provenance=ORIGIN,
+        training=TRAINING, adapter_config=tmp_path / "allocation" / "adapter_config.json",
     )  # fmt: skip
     checkpoints = run(
         manifest, tmp_path / "run", method, adapter_config=tmp_path / "allocation" / "adapter_config.json"
@@ -178,7 +178,7 @@ def test_every_allocation_keeps_to_the_budget_of_the_top_layers(tmp_path, alloca
     config = tmp_path / "allocation" / "adapter_config.json"
     allocate_ranks.main(
         manifest=manifest, critical_layers=tmp_path / "critical_layers.parquet", module_changes=None, method=method,
-        training=TRAINING, adapter_config=config, provenance=ORIGIN,
+        training=TRAINING, adapter_config=config,
     )  # fmt: skip
     adapted = attach_adapters(neox(layers=6), LoraConfig.from_pretrained(str(config.parent)), seed=0)
     sizes = found_adapters(adapted)
@@ -204,7 +204,7 @@ def test_random_lora_goes_through_the_same_stages(tmp_path):
     config = tmp_path / "allocation" / "adapter_config.json"
     allocate_ranks.main(
         manifest=manifest, critical_layers=table, module_changes=None, adapter_config=config, method=method,
-        training=TRAINING, provenance=ORIGIN,
+        training=TRAINING,
     )  # fmt: skip
     assert run(manifest, tmp_path / "run", method, adapter_config=config).is_dir()
 

@@ -1,6 +1,7 @@
 """Every method, from its configuration through training to a checkpoint that loads and merges."""
 
 import json
+from typing import get_args
 
 import pandas as pd
 import pytest
@@ -15,10 +16,14 @@ from transformers import GPTNeoXConfig
 
 from circuitdrift.config.methods import (
     AdaLoraMethod,
+    CircuitLoraMethod,
     DoraMethod,
     EvaLoraMethod,
+    FullMethod,
     Ia3Method,
     LoraMethod,
+    MethodConfig,
+    RandomLoraMethod,
     RsLoraMethod,
     Training,
 )
@@ -39,7 +44,7 @@ from circuitdrift.training.checkpoints import load_checkpoint
 from circuitdrift.training.eva import start_from_activations
 from circuitdrift.training.examples import Examples
 from circuitdrift.training.loop import _optimizer, fine_tune, plan_run
-from circuitdrift.training.preparation import adapter_config_of, prepare_model
+from circuitdrift.training.preparation import BUILDERS, adapter_config_of, prepare_model
 
 CPU = torch.device("cpu")
 BASE = ("tiny", None)
@@ -59,6 +64,12 @@ METHODS = {
 @pytest.fixture(autouse=True)
 def a_state_after_every_step(monkeypatch):
     monkeypatch.setattr(resume, "SECONDS_BETWEEN_STATES", 0.0)
+
+
+def test_every_kind_of_method_has_a_builder_or_needs_none():
+    without = {FullMethod, CircuitLoraMethod, RandomLoraMethod}
+    assert set(get_args(get_args(MethodConfig)[0])) == {*BUILDERS, *without}
+    assert not without & set(BUILDERS)
 
 
 def logits(model):

@@ -14,6 +14,7 @@ from test_resume import run, stop_after
 
 from circuitdrift.config.methods import GrpoMethod, LoraMethod, Training
 from circuitdrift.config.reading import ConfigError, load_study
+from circuitdrift.decoder.logits import kl_divergence
 from circuitdrift.training import resume
 from circuitdrift.training.evaluation import evaluate
 from circuitdrift.training.examples import Examples
@@ -23,7 +24,6 @@ from circuitdrift.training.policy_gradient import (
     accumulate_policy_gradients,
     exact_match,
     group_advantages,
-    kl_divergence,
 )
 from circuitdrift.training.preparation import prepare_model
 

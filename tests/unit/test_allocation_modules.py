@@ -22,7 +22,14 @@ from circuitdrift.allocation.modules import module_weights
 from circuitdrift.allocation.ranks import AllocationError, adapter_parameters, ranks_by_layer, ranks_under_budget
 from circuitdrift.config.methods import CircuitLoraMethod, Training
 from circuitdrift.decoder.architectures import ARCHITECTURES
-from circuitdrift.decoder.linears import MODULES, ModuleGroup, block_linears, group_by_module, shape_of_config
+from circuitdrift.decoder.linears import (
+    MODULES,
+    LinearsError,
+    ModuleGroup,
+    block_linears,
+    group_by_module,
+    shape_of_config,
+)
 from circuitdrift.drift.modules import tabulate_module_changes
 from circuitdrift.drift.series import DriftError
 from circuitdrift.provenance import Provenance
@@ -140,7 +147,7 @@ def test_an_architecture_that_nobody_described_is_refused():
     model = shape_of_config(
         BertConfig(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=8, is_decoder=True)
     )
-    with pytest.raises(AllocationError, match="does not know the modules of BertLMHeadModel; use one of GPT2LMHead"):
+    with pytest.raises(LinearsError, match="does not know the modules of BertLMHeadModel; use one of GPT2LMHead"):
         group_by_module(model, block_linears(model))
 
 
@@ -227,7 +234,7 @@ def test_from_two_circuits_to_an_adapter_that_peft_reads(tmp_path, monkeypatch):
     }  # fmt: skip
 
     model = shape_of_config(OTHER_SIZES["llama"])
-    monkeypatch.setattr(allocate_ranks, "shape_of", lambda manifest: model)
+    monkeypatch.setattr(allocate_ranks, "load_shape", lambda manifest: model)
     monkeypatch.setattr(allocate_ranks, "base_model_name", lambda manifest: ("tiny", None))
     critical = pd.DataFrame({"layer": range(3), "policy": "score_change", "value": [3.0, 2.0, 1.0]})
     critical = critical.assign(rank_order=[1, 2, 3], critical=critical["layer"] == 0)
@@ -237,7 +244,7 @@ def test_from_two_circuits_to_an_adapter_that_peft_reads(tmp_path, monkeypatch):
     )
     stage = {
         "manifest": tmp_path, "critical_layers": tmp_path / "critical.parquet", "method": method,
-        "training": Training(), "adapter_config": tmp_path / "adapter_config.json", "provenance": ORIGIN,
+        "training": Training(), "adapter_config": tmp_path / "adapter_config.json",
     }  # fmt: skip
     allocate_ranks.main(**stage, module_changes=made)
     linears = block_linears(model)

@@ -12,7 +12,8 @@ import torch
 import compare_circuits
 import measure_controls
 import rank_layers
-from circuitdrift.circuits.selection import edge_count, edge_table, node_table, strongest_edges, top_circuit
+from circuitdrift.circuits.selection import edge_count, edge_table, node_table, select_circuit, strongest_edges
+from circuitdrift.config.circuits import Selection
 from circuitdrift.config.methods import CircuitLoraMethod
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift.controls import circuit_membership, compare_pair, random_scores
@@ -34,7 +35,7 @@ def noisy_scores(seed: int, noise: float = 0.3) -> torch.Tensor:
 @pytest.mark.parametrize("draw", range(5))
 def test_membership_is_that_of_the_study_s_tables(draw):
     scores = noisy_scores(draw)
-    circuit = top_circuit(GRAPH, scores, FRACTION)
+    circuit = select_circuit(GRAPH, scores, Selection(fraction=FRACTION))
     merged = set(merge_inputs(edge_table(GRAPH, scores, circuit)).index)
     held = node_table(GRAPH, circuit).query("in_circuit")["node"]
     membership = circuit_membership(GRAPH, scores, FRACTION)
@@ -140,7 +141,7 @@ def test_measure_controls_refuses_what_it_cannot_compare(tmp_path):
 
 def write_circuit(folder: Path, seed: int, checkpoint: str, graph: Graph = GRAPH) -> tuple[Path, Path]:
     scores = random_scores(graph, seed)
-    circuit = top_circuit(graph, scores, FRACTION)
+    circuit = select_circuit(graph, scores, Selection(fraction=FRACTION))
     edges, nodes = folder / checkpoint / "edges.parquet", folder / checkpoint / "nodes.parquet"
     provenance = Provenance.detached(checkpoint=checkpoint)
     write_table(edges, edge_table(graph, scores, circuit), "edges", provenance)

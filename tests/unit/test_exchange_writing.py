@@ -19,7 +19,8 @@ from circuitdrift.circuits.exchange.eap_json import ExchangeError, is_merged, me
 from circuitdrift.circuits.exchange.graphml import graphml, write_graphml
 from circuitdrift.circuits.exchange.reading import read_circuits
 from circuitdrift.circuits.exchange.writing import eap_json, write_eap_json
-from circuitdrift.circuits.selection import edge_table, node_table, top_circuit
+from circuitdrift.circuits.selection import edge_table, node_table, select_circuit
+from circuitdrift.config.circuits import Selection
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
@@ -30,7 +31,7 @@ GRAPHS = [Graph(2, 3, True), Graph(3, 2, False), Graph(1, 1, True), Graph(11, 2,
 
 
 def tables(graph: Graph, scores: torch.Tensor) -> tuple[pd.DataFrame, pd.DataFrame]:
-    circuit = top_circuit(graph, scores, FRACTION)
+    circuit = select_circuit(graph, scores, Selection(fraction=FRACTION))
     return edge_table(graph, scores, circuit), node_table(graph, circuit)
 
 
@@ -104,7 +105,7 @@ def test_eap_ig_finds_what_it_demands_and_gets_every_score(tmp_path, graph):
     read = StrictReader(path)
     assert read.d_model == 48
     assert np.array_equal(read.scores, scores.numpy())
-    assert np.array_equal(read.in_graph, top_circuit(graph, scores, FRACTION).numpy())
+    assert np.array_equal(read.in_graph, select_circuit(graph, scores, Selection(fraction=FRACTION)).numpy())
     assert read.nodes == set(nodes.loc[nodes["in_circuit"], "node"])
 
 

@@ -16,11 +16,11 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 import fetch_model
 from circuitdrift.circuits.attribution import score_edges
-from circuitdrift.circuits.objectives import kl_divergence
 from circuitdrift.circuits.prompts import PromptPairs
 from circuitdrift.config.circuits import Attribution
 from circuitdrift.config.models import PackageModel
 from circuitdrift.decoder.anatomy import anatomy_of
+from circuitdrift.decoder.logits import kl_divergence, log_probabilities
 from circuitdrift.decoder.tracing import check_anatomy
 from circuitdrift.models import package
 from circuitdrift.models.loading import load_model, load_tokenizer
@@ -156,6 +156,6 @@ def test_scores_of_edges_out_of_the_input_sum_to_the_change_of_the_output(
     scores = score_edges(anatomy_of(model), PromptPairs(clean, corrupted, answers, others), recipe, batch_size=2).scores
     with torch.no_grad():
         before, after = (model(torch.tensor(ids), logits_to_keep=1).logits[:, -1] for ids in (clean, corrupted))
-    change = float(kl_divergence(before, after).mean())
+    change = float(kl_divergence(log_probabilities(before), log_probabilities(after)).mean())
     assert float(scores[0].sum()) == pytest.approx(change, rel=0.01)
     assert bool(torch.isfinite(scores).all())

@@ -17,10 +17,12 @@ from circuitdrift.circuits.selection import (
     node_table,
     nodes_in,
     prune,
+    resized,
+    select_circuit,
     strongest_edges,
     tensors_of_table,
-    top_circuit,
 )
+from circuitdrift.config.circuits import Selection
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
@@ -106,7 +108,7 @@ def test_pruning_keeps_exactly_what_lies_on_a_path(graph: Graph, seed: int, shar
 
 def test_tables_survive_the_disk_and_give_the_scores_back(tmp_path) -> None:
     scores = random_scores(GRAPH)
-    circuit = top_circuit(GRAPH, scores, 0.3)
+    circuit = select_circuit(GRAPH, scores, Selection(fraction=0.3))
     edges, nodes = edge_table(GRAPH, scores, circuit), node_table(GRAPH, circuit)
     write_table(tmp_path / "edges.parquet", edges, "edges", Provenance.detached())
     write_table(tmp_path / "nodes.parquet", nodes, "nodes", Provenance.detached())
@@ -157,6 +159,23 @@ def test_greedy_growth_is_that_of_its_definition(graph: Graph, seed: int, share:
         expected[u, v] = True
         reached.add(u)
     assert torch.equal(greedy_edges(graph, scores, n), expected)
+
+
+def test_a_minimal_circuit_is_refused_because_it_needs_the_model() -> None:
+    with pytest.raises(ValueError, match=r"scores alone .*minimal_circuit"):
+        select_circuit(GRAPH, random_scores(GRAPH), Selection(selection="minimal", wanted_faithfulness=0.8))
+
+
+def test_each_selection_is_pruned_and_other_sizes_are_selected_alike() -> None:
+    scores, n = random_scores(GRAPH), edge_count(GRAPH, 0.3)
+    choices = {"top": strongest_edges(GRAPH, scores, n), "greedy": greedy_edges(GRAPH, scores, n)}
+    for selection, edges in choices.items():
+        choice = Selection(selection=selection, fraction=0.3)
+        assert torch.equal(select_circuit(GRAPH, scores, choice), prune(GRAPH, edges))
+        assert resized(Selection(selection=selection, fraction=0.1), 0.3) == choice
+    threshold = Selection(selection="threshold", threshold=0.5)
+    assert torch.equal(select_circuit(GRAPH, scores, threshold), prune(GRAPH, edges_above(GRAPH, scores, 0.5)))
+    assert resized(threshold, 0.3) == Selection(fraction=0.3)
 
 
 def test_threshold_keeps_what_reaches_it() -> None:

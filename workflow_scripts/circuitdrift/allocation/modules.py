@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from circuitdrift.allocation.ranks import AllocationError
 from circuitdrift.decoder.linears import ModuleGroup
-
-if TYPE_CHECKING:
-    pass
 
 
 def module_weights(changes: pd.DataFrame, policy: str, groups: Iterable[ModuleGroup]) -> dict[ModuleGroup, float]:
@@ -35,9 +31,9 @@ def module_weights(changes: pd.DataFrame, policy: str, groups: Iterable[ModuleGr
         )
     credited = list(zip(changes["layer"].tolist(), changes["module"].tolist(), strict=True))
     group_of = {(group.layer, module): group for group in groups for module in group.modules}
-    if strangers := sorted(set(credited) - set(group_of)):
+    if unknown := sorted(set(credited) - set(group_of)):
         raise AllocationError(
-            f"the table of module changes credits module '{strangers[0][1]}' of layer {strangers[0][0]}, which this "
+            f"the table of module changes credits module '{unknown[0][1]}' of layer {unknown[0][0]}, which this "
             "model does not have; compare the circuits of the same model again"
         )
     weights = dict.fromkeys(group_of.values(), 0.0)

@@ -1,30 +1,34 @@
-r"""Attribution scores of every edge of a model's graph (PAPER section 4.1).
+r"""Attribution scores of every edge of a model's graph (docs/method.md#attribution).
 
 For an edge from writer u to reader v the gradient methods give
 
     score(u, v) = mean over examples of  sum over positions of  (z_u corrupted - z_u clean) . G_v,
 
-where G_v is the mean of dL/d(input of v) over some runs of the model, and L an objective of
-:mod:`circuitdrift.circuits.objectives`:
+where G_v is the mean of dL/d(input of v) over some forward passes, and L an objective of
+:mod:`circuitdrift.circuits.objectives`. For each batch of prompt pairs:
+
+1. Run the tokens that all pairs share once, and keep their keys and values: all differences are zero there.
+2. Run the clean and the corrupted prompts on from there, and keep what each writer wrote.
+3. Run all passes of the method as one batch, and take the gradients of L at every reader's input, summed over the
+   passes.
+4. Multiply each writer's difference, corrupted less clean, with the gradient of every later reader, and sum over
+   positions and over the batch's even and odd examples.
 
 ====================  ===============================================================================================
-eap-ig-inputs         runs on the embeddings x_corrupted + a_k (x_clean - x_corrupted); quadrature ``right`` has
+eap-ig-inputs         passes on the embeddings x_corrupted + a_k (x_clean - x_corrupted); quadrature ``right`` has
                       a_k = k/m for k = 1..m (the paper), ``left`` k = 0..m-1, ``midpoint`` (k - 1/2)/m
-eap                   the clean run (Syed et al. 2023)
-clean-corrupted       the clean and the corrupted run (Hanna et al. 2024)
-eap-ig-activations    runs on the clean prompt in which one layer's heads, one MLP or the embedding write
+eap                   the clean pass (Syed et al. 2023)
+clean-corrupted       the clean and the corrupted pass (Hanna et al. 2024)
+eap-ig-activations    passes on the clean prompt in which one layer's heads, one MLP or the embedding write
                       z_corrupted + (k/m) (z_clean - z_corrupted), for each of them and k = 1..m (Hanna et al. 2024)
 ====================  ===============================================================================================
 
-``exact`` gives what they approximate: L of the clean run with the edge alone carrying its corrupted activation, less L
-of the clean run. ``random`` draws from the normal distribution.
+``exact`` gives what these methods approximate: L of the clean pass with the edge alone carrying its corrupted
+activation, less L of the clean pass. ``random`` draws from the normal distribution.
 
 Sign: to first order the score is the change of L when the edge alone carries the corrupted in place of the clean
-activation. Positive: corrupting it drives the output away from the clean one, so the edge supports the model's
-behaviour. Negative: corrupting it brings the output closer, so the edge works against it.
-
-All runs of a batch are made as one. Before the first token in which a pair differs all differences are zero, so those
-tokens are run once for their keys and values, and the rest alone is taken further.
+activation. Positive: corrupting the edge drives the output away from the clean output, so the edge supports the
+model's behaviour. Negative: corrupting the edge brings the output closer, so the edge works against it.
 """
 
 from __future__ import annotations
@@ -38,10 +42,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitdrift.circuits.ablation import circuit_logits
-from circuitdrift.circuits.gradients import Intervention, RunGradients, reader_gradients, run_gradients
+from circuitdrift.circuits.gradients import Intervention, PassGradients, pass_gradients, reader_gradients
 from circuitdrift.circuits.objectives import Objective
-from circuitdrift.circuits.pair_runs import TracedPair, trace_pair, writer_differences
 from circuitdrift.circuits.prompts import PairBatch, PromptPairs, pair_batches
+from circuitdrift.circuits.traced_pairs import TracedPair, trace_pair, writer_differences
 from circuitdrift.compute import progress
 from circuitdrift.config.circuits import Attribution, Quadrature
 from circuitdrift.decoder.anatomy import Anatomy
@@ -56,8 +60,8 @@ Sums = Float[Tensor, "half writers readers"]
 class EdgeScores:
     """Signed scores [writers, readers] in nats or logits, float32: over all examples, and over two disjoint halves.
 
-    ``half_a`` is the mean over the examples 0, 2, 4 ..., ``half_b`` over 1, 3, 5 ...: how far the two differ is the
-    noise floor of a data split.
+    ``half_a`` is the mean over the examples 0, 2, 4 ..., ``half_b`` over 1, 3, 5 ...: the difference between the two
+    is the noise floor of a data split.
     """
 
     scores: Float[Tensor, "writers readers"]
@@ -68,24 +72,24 @@ class EdgeScores:
 def score_edges(
     anatomy: Anatomy, pairs: PromptPairs, recipe: Attribution, batch_size: int, draw: str = ""
 ) -> EdgeScores:
-    """Score every edge; definitions and sign are those at the top of this module.
+    """Score every edge; definitions and sign are at the top of this module.
 
     Args:
         anatomy: the model.
         pairs: the examples, at least two.
         recipe: method, objective, number of steps, quadrature.
-        batch_size: examples that are run as one.
-        draw: names the draw of random scores; those of two names are independent.
+        batch_size: examples in one batch.
+        draw: name of the draw of random scores; draws of two names are independent.
 
     Raises:
-        ValueError: there are fewer than two examples, or the objective needs corrupted answers that they lack.
+        ValueError: there are fewer than two examples, or one lacks the corrupted answer that the objective needs.
     """
     _check_examples(pairs, recipe)
     if recipe.attribution == "random":
         return _random_scores(anatomy.graph, f"{recipe.seed} {draw}")
     method = _METHODS[recipe.attribution]
     batches = pair_batches(pairs, batch_size, anatomy.device)
-    # Sums over batches are kept on the CPU in float64, which not every device has.
+    # Sums over batches are kept on the CPU, because not every device has float64.
     sums = torch.zeros(2, anatomy.graph.n_writers, anatomy.graph.n_readers, dtype=torch.float64)
     with one_key_per_query_head(anatomy), without_parameter_gradients(anatomy):
         for batch in progress(batches, "scoring edges, batches", len(batches)):
@@ -100,7 +104,7 @@ def score_edges(
 
 def _check_examples(pairs: PromptPairs, recipe: Attribution) -> None:
     if len(pairs) < 2:
-        raise ValueError(f"{len(pairs)} example(s) to score; at least 2 are needed, one for each half")
+        raise ValueError(f"{len(pairs)} example(s) to score, but each of the two halves needs one; give at least 2")
     if recipe.objective == "logit_difference" and not all(map(len, pairs.corrupted_answers)):
         lacking = next(i for i, answer in enumerate(pairs.corrupted_answers) if not len(answer))
         raise ValueError(
@@ -131,7 +135,7 @@ def clean_weights(steps: int, quadrature: Quadrature) -> list[float]:
 
 
 def _between_inputs(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, weights: Sequence[float]) -> Sums:
-    """Gradients at embeddings between the corrupted (weight 0) and the clean ones (weight 1)."""
+    """Gradients at embeddings between the corrupted (weight 0) and the clean embeddings (weight 1)."""
     pair = trace_pair(anatomy, batch)
     objective = Objective(recipe.objective, pair.clean.logits, batch)
     with_gradient = [weight for weight in weights if not (weight == 1.0 and objective.is_least_at_clean)]
@@ -139,31 +143,31 @@ def _between_inputs(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, wei
         [torch.lerp(pair.corrupted_embeddings, pair.clean_embeddings, weight) for weight in with_gradient]
     )
     differences, prefix = _differences_by_half(anatomy, batch, pair), pair.prefix
-    del pair  # its traces are the larger part of what would otherwise be held during the backward pass
-    gradients = run_gradients(anatomy, embeddings, prefix, batch.n_answer, objective, Intervention())
+    del pair  # its traces would be the larger part of the memory held during the backward pass
+    gradients = pass_gradients(anatomy, embeddings, prefix, batch.n_answer, objective, Intervention())
     return _products(anatomy, differences, gradients, batch) / len(weights)
 
 
 def _along_activations(anatomy: Anatomy, batch: PairBatch, recipe: Attribution) -> Sums:
-    """Gradients of runs in which the writers of one place interpolate, place after place."""
+    """Gradients of passes in which the writers of one place interpolate, place after place."""
+    graph = anatomy.graph
     pair = trace_pair(anatomy, batch)
     objective = Objective(recipe.objective, pair.clean.logits, batch)
     differences = _differences_by_half(anatomy, batch, pair)
     weights = clean_weights(recipe.steps, "right")
-    places = list(_interpolations(anatomy, pair, weights))
-    sums = torch.zeros(
-        2, anatomy.graph.n_writers, anatomy.graph.n_readers, dtype=anatomy.accumulation_dtype, device=anatomy.device
-    )
-    for embeddings, intervention in places:
-        gradients = run_gradients(anatomy, embeddings, pair.prefix, batch.n_answer, objective, intervention)
+    dtype, device = anatomy.accumulation_dtype, anatomy.device
+    sums = torch.zeros(2, graph.n_writers, graph.n_readers, dtype=dtype, device=device)
+    for embeddings, intervention in _interpolations(anatomy, pair, weights):
+        gradients = pass_gradients(anatomy, embeddings, pair.prefix, batch.n_answer, objective, intervention)
         sums += _products(anatomy, differences, gradients, batch)
-    return sums / (len(weights) * len(places))
+    n_places = 1 + 2 * graph.n_layers
+    return sums / (len(weights) * n_places)
 
 
 def _interpolations(
     anatomy: Anatomy, pair: TracedPair, weights: Sequence[float]
-) -> Iterator[tuple[Float[Tensor, "run batch position d_model"], Intervention]]:
-    """For the embedding, and for each layer's heads and its MLP: the runs' embeddings, and what is done to them."""
+) -> Iterator[tuple[Float[Tensor, "pass batch position d_model"], Intervention]]:
+    """Embeddings of the passes and the change to them: for the embedding, then for each layer's heads and its MLP."""
 
     def interpolated(corrupted: Tensor, clean: Tensor) -> Tensor:
         return torch.stack([torch.lerp(corrupted, clean, weight) for weight in weights])
@@ -174,10 +178,7 @@ def _interpolations(
         heads = interpolated(pair.corrupted.head_values[layer], pair.clean.head_values[layer]).flatten(0, 1)
         yield clean_embeddings, Intervention(before=[(block.output, _reading(heads))])
         mlp = interpolated(pair.corrupted.mlp_outputs[layer], pair.clean.mlp_outputs[layer]).flatten(0, 1)
-        yield (
-            clean_embeddings,
-            Intervention(after=[(block.mlp, _writing(mlp))]),
-        )
+        yield clean_embeddings, Intervention(after=[(block.mlp, _writing(mlp))])
 
 
 def _reading(value: Tensor) -> BeforeHook:
@@ -197,23 +198,23 @@ def _differences_by_half(
 def _products(
     anatomy: Anatomy,
     differences: tuple[Float[Tensor, "writer half_batch position d_model"], ...],
-    gradients: RunGradients,
+    gradients: PassGradients,
     batch: PairBatch,
 ) -> Sums:
     """Each writer's difference times each later reader's gradient, one matrix product for each layer and half."""
     sums = differences[0].new_zeros(2, anatomy.graph.n_writers, anatomy.graph.n_readers)
-    for readers, n_sources, gradient in reader_gradients(anatomy, gradients):
+    for readers, n_writers, gradient in reader_gradients(anatomy, gradients):
         for half, (members, written) in enumerate(zip(batch.halves, differences, strict=True)):
-            read = written[:n_sources, :, -gradient.shape[2] :].flatten(1)
-            sums[half, :n_sources, readers] = read @ gradient[:, members].flatten(1).T
+            read = written[:n_writers, :, -gradient.shape[2] :].flatten(1)
+            sums[half, :n_writers, readers] = read @ gradient[:, members].flatten(1).T
     return sums
 
 
-# ---------------------------------------------------------------------------------------- exact, and by chance
+# ---------------------------------------------------------------------------------------- exact and random
 
 
 def _by_patching(anatomy: Anatomy, batch: PairBatch, recipe: Attribution) -> Sums:
-    """Patch every edge by itself, a few hundred runs at a time: circuits of all edges but one."""
+    """Patch every edge by itself, a few hundred rows at a time: circuits of all edges but one."""
     pair = trace_pair(anatomy, batch)
     objective = Objective(recipe.objective, pair.clean.logits, batch)
     mask = anatomy.graph.edge_mask

@@ -1,9 +1,9 @@
-r"""Gradients of an objective at every reader's input, without gradients of parameters.
+r"""Gradients of an objective with respect to every reader's input, without gradients of parameters.
 
-Activations alone get gradients, at the outputs of the q, k and v projections and of the norms before MLP and head. A
-reader's input gradient follows through its rows of the projection and the norm's Jacobian, which is written out below.
-Several runs of a batch, such as the steps of an integral, are made as one; only the sum over the runs is needed, so
-it is taken before anything is spread over the readers.
+Gradients are taken only at the outputs of the q, k and v projections and of the norms before MLP and head. A reader's
+input gradient follows through its rows of the projection and the norm's Jacobian, which is written out below. Several
+passes over a batch, such as the steps of an integral, run as one. Only the sum over the passes is needed, so it is
+taken before gradients are spread over the readers. Formulas: docs/method.md#attribution.
 """
 
 from __future__ import annotations
@@ -16,59 +16,69 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from circuitdrift.decoder.anatomy import Anatomy, Norm
-from circuitdrift.decoder.tracing import AfterHook, BeforeHook, Prefix, hooked, last_logits
+from circuitdrift.decoder.tracing import AfterHook, BeforeHook, Prefix, hooked, logits_after
 
-Loss = Callable[[Float[Tensor, "run batch answer vocabulary"]], Float[Tensor, "run batch"]]
+Loss = Callable[[Float[Tensor, "pass batch answer vocabulary"]], Float[Tensor, "pass batch"]]
 
 
 @dataclass(frozen=True)
 class BlockGradients:
-    """Of one block in several runs: what its norms read, and the objective's gradients behind them.
+    """The inputs of one block's norms in several passes, and the objective's gradients behind them.
 
-    ``heads`` are the gradients at the outputs of the projections, in the order of the graph's readers: q of all
-    heads, then k, then v. ``mlp`` is the gradient at the output of the MLP norm.
+    Attributes:
+        attention_input: input of the attention norm.
+        heads: gradients at the outputs of the projections, in the order of the graph's readers: q of all heads, then
+            k, then v.
+        mlp_input: input of the MLP norm.
+        mlp: gradient at the output of the MLP norm.
     """
 
-    attention_input: Float[Tensor, "run batch position d_model"]
-    heads: Float[Tensor, "run batch position reader d_head"]
-    mlp_input: Float[Tensor, "run batch position d_model"]
-    mlp: Float[Tensor, "run batch position d_model"]
+    attention_input: Float[Tensor, "pass batch position d_model"]
+    heads: Float[Tensor, "pass batch position reader d_head"]
+    mlp_input: Float[Tensor, "pass batch position d_model"]
+    mlp: Float[Tensor, "pass batch position d_model"]
 
 
 @dataclass(frozen=True)
-class RunGradients:
-    """Gradients of several runs; those of the final norm where the head is applied, elsewhere they are zero."""
+class PassGradients:
+    """Gradients of several passes.
+
+    Attributes:
+        blocks: gradients of each block.
+        final_input: input of the final norm at the positions to which the head is applied.
+        final: gradients at its output; at all other positions they are zero.
+    """
 
     blocks: tuple[BlockGradients, ...]
-    final_input: Float[Tensor, "run batch answer d_model"]
-    final: Float[Tensor, "run batch answer d_model"]
+    final_input: Float[Tensor, "pass batch answer d_model"]
+    final: Float[Tensor, "pass batch answer d_model"]
 
 
 @dataclass(frozen=True)
 class Intervention:
-    """Hooks that change a run: on modules' inputs and on their outputs."""
+    """Hooks that change a pass, on the inputs and on the outputs of modules."""
 
     before: Sequence[tuple[nn.Module, BeforeHook]] = ()
     after: Sequence[tuple[nn.Module, AfterHook]] = ()
 
 
-def run_gradients(
+def pass_gradients(
     anatomy: Anatomy,
-    embeddings: Float[Tensor, "run batch position d_model"],
+    embeddings: Float[Tensor, "pass batch position d_model"],
     prefix: Prefix,
     n_answer: int,
     loss: Loss,
     intervention: Intervention,
-) -> RunGradients:
-    """Make all runs as one batch and take the gradients of their objectives; rows of a batch do not interact.
+) -> PassGradients:
+    """Run all passes as one batch and take the gradients of their objectives; rows of a batch do not interact.
 
     Args:
         anatomy: the model.
-        embeddings: token embeddings of the runs, after the prefix.
-        prefix: what all runs of a batch's example have in common.
-        n_answer: at how many last positions the head is applied.
-        loss: the objective of each example in each run, from the logits there.
-        intervention: what is done to the runs; no gradient flows through a value that it sets.
+        embeddings: token embeddings of the passes, after the prefix.
+        prefix: the tokens before them, which all passes share.
+        n_answer: number of last positions to which the head is applied.
+        loss: the objective of each example in each pass, from the logits at these positions.
+        intervention: changes to the passes; no gradient flows through a value that it sets.
     """
     read: dict[nn.Module, Tensor] = {}
     watched: dict[nn.Module, Tensor] = {}
@@ -87,7 +97,7 @@ def run_gradients(
             after=[(module, lambda module, args, output: watched.update({module: output})) for module in outputs],
         ),
     ):
-        logits = last_logits(anatomy, embeddings.flatten(0, 1).detach().requires_grad_(True), prefix, n_answer)
+        logits = logits_after(anatomy, prefix, embeddings.flatten(0, 1).detach().requires_grad_(True), n_answer)
         objective = loss(logits.unflatten(0, shape[:2])).sum()
         found = torch.autograd.grad(objective, list(watched.values()), materialize_grads=True)
         gradients = dict(zip(watched, found, strict=True))
@@ -108,15 +118,17 @@ def run_gradients(
         )
     final = anatomy.final_norm.module
     last = slice(-n_answer, None)
-    return RunGradients(tuple(blocks), streams(read[final])[:, :, last], streams(gradients[final])[:, :, last])
+    return PassGradients(tuple(blocks), streams(read[final])[:, :, last], streams(gradients[final])[:, :, last])
 
 
 def reader_gradients(
-    anatomy: Anatomy, gradients: RunGradients
+    anatomy: Anatomy, gradients: PassGradients
 ) -> Iterator[tuple[slice, int, Float[Tensor, "reader batch position d_model"]]]:
-    """Input gradients of all readers, summed over the runs: which readers, how many writers they read, gradients.
+    """Input gradients of all readers, summed over the passes.
 
-    ``logits`` reads the last positions only, and its gradient has no others.
+    Yields:
+        Indices of some readers, the number of writers before them, and their gradients. ``logits`` reads the last
+        positions only, and its gradient has no others.
     """
     graph, dtype = anatomy.graph, anatomy.accumulation_dtype
     for layer, (block, behind) in enumerate(zip(anatomy.blocks, gradients.blocks, strict=True)):
@@ -124,22 +136,22 @@ def reader_gradients(
         heads = through_projection_and_norm(
             block.attention_norm, weight, behind.attention_input.to(dtype), behind.heads.to(dtype)
         )
-        yield graph.head_readers(layer), graph.n_sources_of_heads(layer), heads
+        yield graph.head_readers(layer), graph.n_writers_before_heads(layer), heads
         mlp = through_norm(block.mlp_norm, behind.mlp_input.to(dtype), behind.mlp.to(dtype))
         reader = graph.mlp_reader(layer)
-        yield slice(reader, reader + 1), graph.n_sources_of_mlp(layer), mlp[None]
+        yield slice(reader, reader + 1), graph.n_writers_before_mlp(layer), mlp[None]
     logits = through_norm(anatomy.final_norm, gradients.final_input.to(dtype), gradients.final.to(dtype))
     yield slice(graph.n_readers - 1, graph.n_readers), graph.n_writers, logits[None]
 
 
 @torch.no_grad()
 def through_norm(
-    norm: Norm, x: Float[Tensor, "run batch position d_model"], gradient: Float[Tensor, "run batch position d_model"]
+    norm: Norm, x: Float[Tensor, "pass batch position d_model"], gradient: Float[Tensor, "pass batch position d_model"]
 ) -> Float[Tensor, "batch position d_model"]:
-    r"""Push a gradient at a norm's output back to its input, at each run's own input, and sum over the runs.
+    r"""Push a gradient at a norm's output back to its input, at the input of each pass, and sum over the passes.
 
     With the standardised input s = (x - mean) r (RMSNorm: no mean), output w s + b and g' = w g:
-    dL/dx = r (g' - mean(g') - s mean(s g')), the means over d_model, the first for LayerNorm only.
+    dL/dx = r (g' - mean(g') - s mean(s g')), the means over d_model, mean(g') for LayerNorm only.
     """
     standard, reciprocal = norm.standardise(x)
     scaled = gradient * norm.gain.to(gradient.dtype)
@@ -151,12 +163,12 @@ def through_norm(
 def through_projection_and_norm(
     norm: Norm,
     weight: Float[Tensor, "reader d_head d_model"],
-    x: Float[Tensor, "run batch position d_model"],
-    gradient: Float[Tensor, "run batch position reader d_head"],
+    x: Float[Tensor, "pass batch position d_model"],
+    gradient: Float[Tensor, "pass batch position reader d_head"],
 ) -> Float[Tensor, "reader batch position d_model"]:
     r"""As :func:`through_norm`, from gradients at the outputs of linear maps that read the norm's output.
 
-    A reader's g is W^T g_out. The two terms of the Jacobian are summed over the runs before they are spread over
+    A reader's g is W^T g_out. Both terms of the Jacobian are summed over the passes before they are spread over
     d_model: sum_k W^T (r_k g_k), and sum_k s_k c_k with the scalar c_k = r_k g_k . W (w s_k) / d_model.
     """
     _, batch, position, d_model = x.shape

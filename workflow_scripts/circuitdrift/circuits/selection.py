@@ -1,4 +1,4 @@
-"""From edge scores to a circuit: the strongest edges, pruned, as tables of edges and nodes."""
+"""From edge scores to a circuit, pruned, as tables of edges and nodes (docs/method.md#selection)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from circuitdrift.decoder.graph import INPUTS_OF_A_HEAD, Graph
 
 
 def edge_count(graph: Graph, fraction: float) -> int:
-    """Number of edges that a share of the graph amounts to: rounded down (PAPER section 1, column '5 %').
+    """Number of edges in a share of the graph, rounded down.
 
-    The fraction is taken as the decimal number that it is written as, so that 0.05 of 3,580 is 179 on every machine.
+    The fraction is taken as the decimal number that is written, so that 0.05 of 3,580 is 179 on every machine.
     """
     return math.floor(Fraction(str(fraction)) * graph.n_edges)
 
 
 def strongest_edges(graph: Graph, scores: Float[Tensor, "writers readers"], n: int) -> Bool[Tensor, "writers readers"]:
-    """The n edges of largest absolute score; of equal ones, those that come first in the graph's order.
+    """The n edges of largest absolute score; of equal scores, the first edge in the graph's order wins.
 
     Raises:
         ValueError: the scores do not have the graph's shape, or an edge's score is not finite.
@@ -51,10 +51,10 @@ def edges_above(
 
 
 def greedy_edges(graph: Graph, scores: Float[Tensor, "writers readers"], n: int) -> Bool[Tensor, "writers readers"]:
-    """N edges, grown from ``logits``: again and again the strongest edge into a node that is already reached.
+    """N edges, grown from ``logits``: repeatedly the strongest edge into a node that is already reached.
 
-    As EAP-IG's ``apply_greedy``, with a heap in place of repeated merges. Every kept edge has a way to ``logits``; a
-    node that nothing kept leads to may still be left for :func:`prune`.
+    As EAP-IG's ``apply_greedy``, with a heap in place of repeated merges. From every kept edge a path leads to
+    ``logits``, but not always from ``input`` to it; :func:`prune` removes the rest.
 
     Raises:
         ValueError: as :func:`strongest_edges`.
@@ -63,17 +63,17 @@ def greedy_edges(graph: Graph, scores: Float[Tensor, "writers readers"], n: int)
     targets = graph.node_of_reader[edges % graph.n_readers]
     order = torch.sort(strength, descending=True, stable=True).indices
     waiting: dict[int, list[int]] = {}
-    for rank, edge in enumerate(order.tolist()):
-        waiting.setdefault(int(targets[edge]), []).append(rank)
+    for position, edge in enumerate(order.tolist()):
+        waiting.setdefault(int(targets[edge]), []).append(position)
     logits = graph.n_writers
     heap = waiting.pop(logits)
-    ranked = edges[order].tolist()
+    ordered = edges[order].tolist()
     kept = torch.zeros(graph.edge_mask.numel(), dtype=torch.bool)
-    for _ in range(min(n, len(ranked))):
-        edge = ranked[heapq.heappop(heap)]
+    for _ in range(min(n, len(ordered))):
+        edge = ordered[heapq.heappop(heap)]
         kept[edge] = True
-        for rank in waiting.pop(edge // graph.n_readers, ()):
-            heapq.heappush(heap, rank)
+        for position in waiting.pop(edge // graph.n_readers, ()):
+            heapq.heappush(heap, position)
     return kept.view_as(graph.edge_mask)
 
 
@@ -98,7 +98,7 @@ def _edges_and_strengths(
 
 
 def nodes_in(graph: Graph, circuit: Bool[Tensor, "writers readers"]) -> Bool[Tensor, " nodes"]:
-    """The nodes that have an edge of the circuit at either end."""
+    """The nodes at either end of the circuit's edges."""
     touched = torch.zeros(len(graph.nodes), dtype=torch.bool)
     touched[: graph.n_writers] = circuit.any(dim=1)
     touched[graph.node_of_reader[circuit.any(dim=0)]] = True
@@ -108,7 +108,7 @@ def nodes_in(graph: Graph, circuit: Bool[Tensor, "writers readers"]) -> Bool[Ten
 def prune(graph: Graph, circuit: Bool[Tensor, "writers readers"]) -> Bool[Tensor, "writers readers"]:
     """Drop every edge that lies on no path from ``input`` to ``logits`` inside the circuit.
 
-    A head that keeps one of its three inputs counts as reached. Pruning a pruned circuit changes nothing.
+    A head counts as reached through any of its three inputs. Pruning a pruned circuit changes nothing.
     """
     kept = circuit & graph.edge_mask
     while True:
@@ -124,33 +124,39 @@ def prune(graph: Graph, circuit: Bool[Tensor, "writers readers"]) -> Bool[Tensor
         kept = pruned
 
 
-def top_circuit(
-    graph: Graph, scores: Float[Tensor, "writers readers"], fraction: float
-) -> Bool[Tensor, "writers readers"]:
-    """The circuit of the paper: the strongest share of all edges by absolute score, pruned (PAPER section 4.2)."""
-    return prune(graph, strongest_edges(graph, scores, edge_count(graph, fraction)))
-
-
-def circuit_of_size(
-    graph: Graph, scores: Float[Tensor, "writers readers"], choice: Selection, fraction: float
-) -> Bool[Tensor, "writers readers"]:
-    """The circuit that keeps a share of all edges, pruned: grown greedily if the study does so, the top ones else."""
-    if choice.selection == "greedy":
-        return prune(graph, greedy_edges(graph, scores, edge_count(graph, fraction)))
-    return top_circuit(graph, scores, fraction)
-
-
 def select_circuit(
     graph: Graph, scores: Float[Tensor, "writers readers"], choice: Selection
 ) -> Bool[Tensor, "writers readers"]:
-    """The circuit that a selection takes from scores alone, pruned.
+    """The circuit that a study takes from scores, pruned (docs/method.md#selection).
 
-    A ``minimal`` circuit needs the model as well (:func:`circuitdrift.circuits.minimal.minimal_circuit`); here it is
-    taken as the top circuit of the configured share.
+    Raises:
+        ValueError: the selection is ``minimal``, which scores do not determine; or as :func:`strongest_edges`.
     """
-    if choice.selection == "threshold" and choice.threshold is not None:
-        return prune(graph, edges_above(graph, scores, choice.threshold))
-    return circuit_of_size(graph, scores, choice, choice.fraction)
+    if choice.selection == "minimal":
+        raise ValueError(
+            "circuit.selection minimal: scores alone do not determine the circuit; "
+            "find it with circuitdrift.circuits.minimal.minimal_circuit, which runs the model"
+        )
+    if choice.threshold is not None:
+        edges = edges_above(graph, scores, choice.threshold)
+    elif choice.selection == "greedy":
+        edges = greedy_edges(graph, scores, edge_count(graph, choice.fraction))
+    else:
+        edges = strongest_edges(graph, scores, edge_count(graph, choice.fraction))
+    return prune(graph, edges)
+
+
+def resized(choice: Selection, fraction: float) -> Selection:
+    """The selection of a share of all edges: grown greedily if the study does so, otherwise by absolute score."""
+    return Selection(selection="greedy" if choice.selection == "greedy" else "top", fraction=fraction)
+
+
+def size_of_own_circuit(graph: Graph, own: Bool[Tensor, "writers readers"], choice: Selection) -> float:
+    """The share of all edges that the study's own circuit counts as.
+
+    The share that was asked for, or where none was (``threshold``, ``minimal``) the share of edges that it has.
+    """
+    return choice.fraction if choice.selection in {"top", "greedy"} else int(own.sum()) / graph.n_edges
 
 
 def edge_table(
@@ -180,7 +186,7 @@ def _input_of(reader: str) -> str | None:
 def tensors_of_table(
     graph: Graph, edges: pd.DataFrame
 ) -> tuple[Float[Tensor, "writers readers"], Bool[Tensor, "writers readers"]]:
-    """The scores and the circuit that an edge table was made of; zero and false where the graph has no edge.
+    """The scores and the circuit of an edges table; zero and false where the graph has no edge.
 
     Raises:
         ValueError: the table's edges are not those of the graph, in its order.
@@ -191,7 +197,7 @@ def tensors_of_table(
     ends = ["source", "target", "qkv"]
     if len(edges) != len(expected) or not (edges[ends].fillna("") == expected[ends].fillna("")).all(axis=None):
         raise ValueError(
-            f"the edge table has {len(edges)} rows that are not the {graph.n_edges} edges of this model's graph "
+            f"the {len(edges)} rows of the edges table are not the {graph.n_edges} edges of this model's graph "
             f"({graph.n_layers} layers, {graph.n_heads} heads); select the circuit from this model's own scores"
         )
     scores[graph.edge_mask] = torch.from_numpy(edges["score"].to_numpy(dtype="float32", copy=True))
@@ -200,7 +206,7 @@ def tensors_of_table(
 
 
 def node_table(graph: Graph, circuit: Bool[Tensor, "writers readers"]) -> pd.DataFrame:
-    """Every node of the graph in its order, in the columns of schema "nodes"; ``head`` is -1 where there is none."""
+    """Every node of the graph in its order, in the columns of schema "nodes"; ``head`` is -1 for other nodes."""
     kinds = ["input", *(["head"] * graph.n_heads + ["mlp"]) * graph.n_layers, "logits"]
     heads = [-1, *[*range(graph.n_heads), -1] * graph.n_layers, -1]
     return pd.DataFrame(

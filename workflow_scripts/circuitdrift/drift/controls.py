@@ -28,7 +28,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitdrift.circuits.selection import nodes_in, top_circuit
+from circuitdrift.circuits.selection import nodes_in, select_circuit
+from circuitdrift.config.circuits import Selection
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift.changes import count_change
 
@@ -44,7 +45,10 @@ class Membership:
 
 
 def circuit_membership(graph: Graph, scores: Float[Tensor, "writers readers"], fraction: float) -> Membership:
-    """Select a circuit from scores as the study does, prune it, and merge the q, k and v inputs of each head.
+    """Select the top circuit of a share of edges, and merge the q, k and v inputs of each head.
+
+    Studies of another selection are compared by their top circuits too, so that all circuits of a control keep
+    equally many edges before pruning.
 
     Args:
         graph: the model's graph.
@@ -54,7 +58,7 @@ def circuit_membership(graph: Graph, scores: Float[Tensor, "writers readers"], f
     Raises:
         ValueError: the scores do not fit the graph or are not finite.
     """
-    circuit = top_circuit(graph, scores, fraction)
+    circuit = select_circuit(graph, scores, Selection(fraction=fraction))
     inputs_kept = torch.zeros(graph.n_writers, len(graph.nodes), dtype=torch.int32)
     inputs_kept.index_add_(1, graph.node_of_reader, circuit.to(torch.int32))
     return Membership(nodes=nodes_in(graph, circuit).numpy(), edges=(inputs_kept > 0).numpy())

@@ -155,9 +155,9 @@ def _wanted_lora(config: LoraConfig, linears: Sequence[BlockLinear]) -> dict[str
     """Rank and scale of every block linear by an exact look-up of its own pattern, without regular expressions."""
     by_pattern = {pattern_of_module(linear.name): linear.name for linear in linears}
     rank_pattern, alpha_pattern = config.rank_pattern or {}, config.alpha_pattern or {}
-    if strangers := sorted({*rank_pattern, *alpha_pattern} - set(by_pattern)):
+    if unknown := sorted({*rank_pattern, *alpha_pattern} - set(by_pattern)):
         raise AdapterError(
-            f"the adapter configuration has patterns for modules that the model does not have: {strangers}; "
+            f"the adapter configuration has patterns for modules that the model does not have: {unknown}; "
             "allocate the ranks for this model again"
         )
     wanted = {}

@@ -139,7 +139,7 @@ def load_checkpoint(manifest: Path, checkpoint: Path | None, device: torch.devic
 
 def _with_merged_adapters(model: PreTrainedModel, checkpoint: Path) -> PreTrainedModel:
     tensors = _read_weights(checkpoint / ADAPTER_WEIGHTS)
-    read_config(checkpoint / ADAPTER_CONFIG)
+    check_config(checkpoint / ADAPTER_CONFIG)
     adapted = attach_adapters(model, PeftConfig.from_pretrained(str(checkpoint)), seed=0)
     _check_fit(tensors, _adapter_tensors(adapted), checkpoint / ADAPTER_WEIGHTS)
     set_peft_model_state_dict(adapted, tensors)
@@ -150,21 +150,21 @@ def _with_merged_adapters(model: PreTrainedModel, checkpoint: Path) -> PreTraine
 
 def _with_weights(model: PreTrainedModel, checkpoint: Path) -> PreTrainedModel:
     tensors = _read_weights(checkpoint / MODEL_WEIGHTS)
-    read_config(checkpoint / MODEL_CONFIG)
+    check_config(checkpoint / MODEL_CONFIG)
     expected = {name: tensor for name, tensor in model.state_dict().items() if name not in _tied(model)}
     _check_fit(tensors, expected, checkpoint / MODEL_WEIGHTS)
     model.load_state_dict(tensors, strict=False)
     return model
 
 
-def read_config(path: Path) -> dict[str, object]:
-    """Read the configuration of a checkpoint.
+def check_config(path: Path) -> None:
+    """Check that PEFT or Hugging Face, whose own messages name no file, can read a configuration.
 
     Raises:
         CheckpointError: the file is missing, truncated, or not JSON.
     """
     try:
-        return cast(dict[str, object], read_json(path))
+        read_json(path)
     except StorageError as error:
         raise CheckpointError(f"{error} (the whole checkpoint folder: {path.parent})") from error
 

@@ -18,7 +18,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
-from transformers import DynamicCache, PreTrainedModel
+from transformers import PreTrainedModel
+
+from circuitdrift.decoder.logits import cache_of_common_tokens, last_logits
 
 
 @dataclass(frozen=True)
@@ -122,13 +124,13 @@ def _count_shared(prompts: Sequence[list[int]]) -> int:
 
 def answer_logits(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "example answer_position vocabulary"]:
     """Logits in float32 at the positions that predict an answer token; the head is applied to no other position."""
-    return last_logits(model, batch.tokens, batch.n_shared, batch.answers.shape[1])
+    return sequence_logits(model, batch.tokens, batch.n_shared, batch.answers.shape[1])
 
 
-def last_logits(
+def sequence_logits(
     model: PreTrainedModel, tokens: Int[Tensor, "sequence position"], n_shared: int, n_last: int
 ) -> Float[Tensor, "sequence last_position vocabulary"]:
-    """Logits in float32 at the last positions of sequences, to which alone the head is applied.
+    """Logits in float32 at the last positions of sequences; gradients flow through the shared tokens too.
 
     Args:
         model: the model to run.
@@ -136,17 +138,8 @@ def last_logits(
         n_shared: how many first tokens all sequences have in common; fewer than come before the last positions.
         n_last: how many last positions.
     """
-    n_run = tokens.shape[1] - n_shared
-    # Positions by number are gathered without gaps. Of a slice with gaps, which a count gives, torch would multiply
-    # each row by itself, reading all of the head for it.
-    last = torch.arange(n_run - n_last, n_run, device=tokens.device)
-    logits: Tensor = model(
-        input_ids=tokens[:, n_shared:],
-        past_key_values=_run_shared(model, tokens, n_shared),
-        use_cache=n_shared > 0,
-        logits_to_keep=last,
-    ).logits
-    return logits.float()
+    cache = cache_of_common_tokens(model, tokens[:1, :n_shared], len(tokens)) if n_shared else None
+    return last_logits(model, tokens[:, n_shared:], cache, n_last).float()
 
 
 def answer_loss(model: PreTrainedModel, batch: Batch, precision: torch.dtype) -> Float[Tensor, ""]:
@@ -154,13 +147,3 @@ def answer_loss(model: PreTrainedModel, batch: Batch, precision: torch.dtype) ->
     with torch.autocast(batch.tokens.device.type, dtype=precision, enabled=precision != torch.float32):
         logits = answer_logits(model, batch)
     return functional.cross_entropy(logits.flatten(0, 1), batch.answers.flatten(), reduction="sum")
-
-
-def _run_shared(model: PreTrainedModel, tokens: Int[Tensor, "sequence position"], n_shared: int) -> DynamicCache | None:
-    """Keys and values of the shared tokens, for each of the sequences; None where there are no such tokens."""
-    if n_shared == 0:
-        return None
-    cache = DynamicCache()
-    model.base_model(input_ids=tokens[:1, :n_shared], past_key_values=cache, use_cache=True)
-    cache.batch_repeat_interleave(len(tokens))
-    return cache

@@ -18,7 +18,6 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -30,7 +29,7 @@ from transformers import PreTrainedModel
 
 from circuitdrift.compute import progress
 from circuitdrift.config.methods import FullMethod, GrpoMethod, MethodConfig, Training
-from circuitdrift.training.adalora import RankSchedule, rank_schedule
+from circuitdrift.training.adalora import rank_schedule
 from circuitdrift.training.adapters import causal_lm
 from circuitdrift.training.cost import PassCounter, StepCost, count_step_cost
 from circuitdrift.training.evaluation import Score
@@ -175,7 +174,9 @@ def fine_tune(
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     network.train()
     ranks = rank_schedule(model)
-    accumulate = _accumulation(model, examples, plan, ranks, processes)
+    counter = PassCounter()
+    if plan.grpo is None:
+        cost = count_step_cost(network, examples, plan.micro_batch_size, plan.precision, ranks)
     torch.manual_seed(plan.seed)
     state = TrainingState(network, optimizer, ranks)
     history = resume.restore(state) if resume else History()
@@ -198,7 +199,12 @@ def fine_tune(
         for group in optimizer.param_groups:
             group["lr"] = rate
         processes.seed_step(plan.seed, step)
-        result = _of_all(accumulate(step, chosen), processes)
+        if plan.grpo is None:
+            result = supervised_step(network, examples, chosen, plan, cost, processes)
+        else:
+            adapted = cast(PeftModel, model)
+            result = reinforced_step(adapted, examples, chosen, plan, plan.grpo, step, counter, processes)
+        result = _of_all(result, processes)
         processes.sum_gradients(trained)
         if ranks:
             torch.autograd.backward(ranks.penalty())
@@ -269,30 +275,35 @@ def _of_all(result: StepResult, processes: Processes) -> StepResult:
     return StepResult(loss, tokens, flops, *reward)
 
 
-def _accumulation(
-    model: PreTrainedModel | PeftModel,
+def supervised_step(
+    network: PreTrainedModel,
     examples: Examples,
+    rows: Int[np.ndarray, " batch"],
     plan: Plan,
-    ranks: RankSchedule | None,
+    cost: StepCost,
     processes: Processes,
-) -> Callable[[int, Int[np.ndarray, " batch"]], StepResult]:
-    """What adds the gradient of this process's share of a step to the gradients of a run's parameters."""
-    network, passes = causal_lm(model), (plan.micro_batch_size, plan.precision)
+) -> StepResult:
+    """Add the gradient of this process's share of a step on true answers to the parameters' gradients."""
+    loss, batches = accumulate_gradients(network, examples, rows, plan.micro_batch_size, plan.precision, processes)
+    return StepResult(loss, sum(batch.tokens.numel() for batch in batches), cost.of(batches))
 
-    def supervised(cost: StepCost, _step: int, rows: Int[np.ndarray, " batch"]) -> StepResult:
-        loss, batches = accumulate_gradients(network, examples, rows, *passes, processes)
-        return StepResult(loss, sum(batch.tokens.numel() for batch in batches), cost.of(batches))
 
-    def reinforced(method: GrpoMethod, counter: PassCounter, step: int, rows: Int[np.ndarray, " batch"]) -> StepResult:
-        adapted, seed, before = cast(PeftModel, model), (plan.seed, step), counter.flops
-        loss, tokens, reward = accumulate_policy_gradients(
-            adapted, examples, rows, method, *passes, seed, processes, counter
-        )
-        return StepResult(loss, tokens, counter.flops - before, reward)
-
-    if plan.grpo is not None:
-        return partial(reinforced, plan.grpo, PassCounter())
-    return partial(supervised, count_step_cost(network, examples, *passes, ranks))
+def reinforced_step(
+    adapted: PeftModel,
+    examples: Examples,
+    rows: Int[np.ndarray, " batch"],
+    plan: Plan,
+    method: GrpoMethod,
+    step: int,
+    counter: PassCounter,
+    processes: Processes,
+) -> StepResult:
+    """Add the gradient of this process's share of a step on sampled answers to the parameters' gradients."""
+    passes, before = (plan.micro_batch_size, plan.precision), counter.flops
+    loss, tokens, reward = accumulate_policy_gradients(
+        adapted, examples, rows, method, *passes, (plan.seed, step), processes, counter
+    )
+    return StepResult(loss, tokens, counter.flops - before, reward)
 
 
 def accumulate_gradients(

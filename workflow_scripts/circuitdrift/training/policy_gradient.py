@@ -33,9 +33,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from circuitdrift.config.methods import GrpoMethod
+from circuitdrift.decoder.logits import kl_divergence, log_probabilities
 from circuitdrift.training.adapters import causal_lm
 from circuitdrift.training.cost import PassCounter
-from circuitdrift.training.examples import Batch, Examples, last_logits
+from circuitdrift.training.examples import Batch, Examples, sequence_logits
 from circuitdrift.training.processes import ALONE, Processes
 
 LEAST_DEVIATION = 1e-4
@@ -64,13 +65,10 @@ class Policy:
     def log_probabilities(
         self, tokens: Int[Tensor, "sequence position"], n_shared: int, n_last: int
     ) -> Float[Tensor, "sequence last_position vocabulary"]:
-        """Natural logarithm of the probability of each next token at the last positions; arguments as ``last_logits``.
-
-        All in one pass.
-        """
+        """Log-probabilities of the next token at the last positions, in one pass; arguments as ``sequence_logits``."""
         with torch.autocast(tokens.device.type, dtype=self.precision, enabled=self.precision != torch.float32):
-            logits = last_logits(self.network, tokens, n_shared, n_last)
-        return torch.log_softmax(logits / self.temperature, dim=-1)
+            logits = sequence_logits(self.network, tokens, n_shared, n_last)
+        return log_probabilities(logits / self.temperature)
 
     @torch.no_grad()
     def sample(
@@ -113,13 +111,6 @@ def group_advantages(rewards: Float[Tensor, "example sample"]) -> Float[Tensor, 
     """
     deviation = rewards.std(dim=-1, correction=0, keepdim=True)
     return (rewards - rewards.mean(dim=-1, keepdim=True)) / (deviation + LEAST_DEVIATION)
-
-
-def kl_divergence(
-    policy: Float[Tensor, "*position vocabulary"], reference: Float[Tensor, "*position vocabulary"]
-) -> Float[Tensor, "*position"]:
-    """KL(policy || reference) in nats of distributions given by their log-probabilities, summed over the vocabulary."""
-    return (policy.exp() * (policy - reference)).sum(dim=-1)
 
 
 def accumulate_policy_gradients(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from peft import LoraConfig, PeftConfig, PeftModel
+from peft import AdaLoraConfig, IA3Config, LoraConfig, PeftConfig, PeftModel
 from transformers import PreTrainedModel
 
-from circuitdrift.allocation.ranks import RankPatterns, rank_patterns, ranks_by_layer
+from circuitdrift.allocation.ranks import rank_patterns, ranks_by_layer
 from circuitdrift.config.methods import (
     AdaLoraMethod,
     DoraMethod,
@@ -16,13 +20,15 @@ from circuitdrift.config.methods import (
     GrpoMethod,
     Ia3Method,
     LoraMethod,
+    Method,
     MethodConfig,
     RsLoraMethod,
+    UniformRankMethod,
 )
-from circuitdrift.decoder.linears import block_linears
+from circuitdrift.decoder.linears import BlockLinear, block_linears
 from circuitdrift.training.adalora import adalora_config
 from circuitdrift.training.adapters import AdapterError, attach_adapters, lora_config, train_all_weights
-from circuitdrift.training.checkpoints import read_config
+from circuitdrift.training.checkpoints import check_config
 from circuitdrift.training.eva import start_from_activations
 from circuitdrift.training.examples import Examples
 from circuitdrift.training.ia3 import ia3_config
@@ -58,7 +64,7 @@ def prepare_model(
     if adapter_config is None:
         config = adapter_config_of(method, base, alpha_per_rank, steps, base_model)
     else:
-        read_config(adapter_config)
+        check_config(adapter_config)
         config = LoraConfig.from_pretrained(str(adapter_config.parent))
     adapted = attach_adapters(base, config, seed)
     if isinstance(method, EvaLoraMethod):
@@ -81,22 +87,57 @@ def adapter_config_of(
     Raises:
         AdapterError: the method's ranks come from an allocation, it trains all weights, or the run is too short.
     """
-    linears = block_linears(model)
+    build = BUILDERS.get(type(method))
+    if build is None:
+        raise AdapterError(f"method of kind {method.kind} needs the adapter_config.json of its rank allocation")
+    return build(method, AdapterSetting(model, block_linears(model), alpha_per_rank, steps, base_model))
 
-    def uniform(rank: int, scale: float) -> RankPatterns:
-        return rank_patterns(ranks_by_layer(linears, rank, rank, ()), rank, scale)
 
-    match method:
-        case LoraMethod() | EvaLoraMethod() | GrpoMethod():
-            return lora_config(model, linears, uniform(method.rank, alpha_per_rank), base_model)
-        case DoraMethod():
-            return lora_config(model, linears, uniform(method.rank, alpha_per_rank), base_model, use_dora=True)
-        case RsLoraMethod():
-            patterns = uniform(method.rank, method.alpha / method.rank)
-            return lora_config(model, linears, patterns, base_model, use_rslora=True)
-        case AdaLoraMethod():
-            return adalora_config(model, linears, method, alpha_per_rank, steps, base_model)
-        case Ia3Method():
-            return ia3_config(model, linears, base_model)
-        case _:
-            raise AdapterError(f"method of kind {method.kind} needs the adapter_config.json of its rank allocation")
+@dataclass(frozen=True)
+class AdapterSetting:
+    """What adapters depend on beside their method; the attributes are the arguments of :func:`adapter_config_of`."""
+
+    model: PreTrainedModel
+    linears: tuple[BlockLinear, ...]
+    alpha_per_rank: float
+    steps: int
+    base_model: tuple[str, str | None]
+
+
+def _lora(method: UniformRankMethod, setting: AdapterSetting, **variant: Any) -> LoraConfig:
+    return _uniform_lora(method.rank, setting.alpha_per_rank, setting, **variant)
+
+
+def _rslora(method: RsLoraMethod, setting: AdapterSetting) -> LoraConfig:
+    return _uniform_lora(method.rank, method.alpha / method.rank, setting, use_rslora=True)
+
+
+def _uniform_lora(rank: int, alpha_per_rank: float, setting: AdapterSetting, **variant: Any) -> LoraConfig:
+    """LoRA of one rank in every linear; ``variant`` holds further settings of PEFT's."""
+    patterns = rank_patterns(ranks_by_layer(setting.linears, rank, rank, ()), rank, alpha_per_rank)
+    return lora_config(setting.model, setting.linears, patterns, setting.base_model, **variant)
+
+
+def _adalora(method: AdaLoraMethod, setting: AdapterSetting) -> AdaLoraConfig:
+    return adalora_config(
+        setting.model, setting.linears, method, setting.alpha_per_rank, setting.steps, setting.base_model
+    )
+
+
+def _ia3(method: Ia3Method, setting: AdapterSetting) -> IA3Config:
+    return ia3_config(setting.model, setting.linears, setting.base_model)
+
+
+BUILDERS: Mapping[type[Method], Callable[[Any, AdapterSetting], PeftConfig]] = {
+    LoraMethod: _lora,
+    EvaLoraMethod: _lora,
+    GrpoMethod: _lora,
+    DoraMethod: partial(_lora, use_dora=True),
+    RsLoraMethod: _rslora,
+    AdaLoraMethod: _adalora,
+    Ia3Method: _ia3,
+}
+"""The configuration of each method whose adapters follow from the config alone.
+
+Not here: full fine-tuning, which has no adapters, and the methods whose ranks are allocated by another stage.
+"""
