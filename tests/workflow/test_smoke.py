@@ -117,7 +117,7 @@ def test_the_same_study_twice_gives_the_same_bytes(smoke, tmp_path):
 def test_a_new_circuit_fraction_selects_again_but_does_not_score_again(smoke, edited):
     edited("configs/smoke.yaml", "fraction: 0.2", "fraction: 0.3")
     rules = smoke.rules_to_run()
-    assert rules >= SELECTION | FAITHFULNESS | {"compare_circuits", "rank_layers", "write_config"}
+    assert rules >= SELECTION | FAITHFULNESS | {"compare_circuits", "order_layers", "write_config"}
     assert not rules & (SCORING | MAKING - {"finetune"})
 
 
@@ -165,7 +165,7 @@ EDIT = "from __future__ import annotations\n\nADDED_BY_A_TEST = 1\n"
 def test_a_comment_or_a_docstring_re_runs_nothing(smoke, edited):
     module = "workflow_scripts/circuitdrift/drift/layers.py"
     edited(module, "from __future__ import annotations\n", "from __future__ import annotations\n\n# a comment\n")
-    edited("workflow_scripts/compare_circuits.py", '"""Stage', '"""Edited stage')
+    edited("workflow_scripts/compare_circuits.py", '"""Compare', '"""Edited: compare')
     assert smoke.rules_to_run() == set()
     assert smoke.rules_to_run("--workflow-profile", "none") == set()
 

@@ -1,4 +1,4 @@
-"""Stage ``rank_layers``: the layers whose circuit drifted most in a search run (PAPER section 5)."""
+"""Order a model's layers by how much the circuit drifted there in phase 1, and mark the critical layers."""
 
 from pathlib import Path
 
@@ -10,19 +10,19 @@ from circuitdrift.storage import read_table, write_table
 
 
 def main(layers: Path, critical_layers: Path, method: CircuitLoraMethod, provenance: Provenance) -> None:
-    """Rank all layers by each policy and mark as many as the method calls critical.
+    """Order all layers by each policy, and mark the first ones as critical.
 
     Args:
         layers: changes layer by layer of the method's phase 1, same seed.
         critical_layers: output, every layer once for each policy.
-        method: the method that will spend its rank by this ranking; ``critical_layers`` is how many are marked.
+        method: the method that allocates LoRA ranks by this order; ``critical_layers`` is the number of layers to mark.
         provenance: origin of the output.
 
     Raises:
-        DriftError: the table cannot be ranked, or has fewer layers than are to be marked.
+        DriftError: the table has no net changes or values that are not finite, or fewer layers than are to be marked.
     """
-    ranked = rank_layers(read_table(layers, "layers"), method.critical_layers, str(layers))
-    write_table(critical_layers, ranked, "critical_layers", provenance)
+    ordered = rank_layers(read_table(layers, "layers"), method.critical_layers, str(layers))
+    write_table(critical_layers, ordered, "critical_layers", provenance)
 
 
 if __name__ == "__main__":
