@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from argparse import ArgumentParser
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
 from snakemake.api import SnakemakeApi
-from snakemake.exceptions import WorkflowError
+from snakemake.exceptions import RuleException, WorkflowError
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
 
@@ -24,8 +25,8 @@ def job_of_command_line(script: Path, arguments: Sequence[str]) -> SimpleNamespa
     parser.add_argument("--configfile", type=Path, help="config file of the study; default: config.yaml")
     wanted = parser.parse_args(arguments)
     try:
-        job = planned_job(script.parents[1] / "Snakefile", wanted.file, wanted.configfile)
-    except WorkflowError as error:
+        job = planned_job(script.parents[1] / "Snakefile", os.path.relpath(wanted.file), wanted.configfile)
+    except (WorkflowError, RuleException, OSError) as error:
         parser.error(f"Snakemake cannot plan {wanted.file}: {error}")
     if job.script != script.stem:
         parser.error(f"{wanted.file} is made by {job.script}.py, not by {script.name}")
@@ -38,7 +39,8 @@ def planned_job(snakefile: Path, file: str, config_file: Path | None) -> SimpleN
     """The job by which Snakemake would make a file: its rule, script, input, output, params, wildcards and log.
 
     Raises:
-        WorkflowError: no rule makes the file.
+        RuleException: no rule makes the file.
+        WorkflowError: the config cannot be used.
     """
     settings = ConfigSettings(configfiles=[config_file] if config_file else [])
     with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:

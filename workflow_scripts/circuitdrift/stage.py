@@ -5,6 +5,7 @@ A script that is started by hand gets its job from :mod:`circuitdrift.planned_jo
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
 import sys
@@ -32,9 +33,9 @@ def run(main: Callable[..., None]) -> None:
     if hasattr(script, "snakemake"):
         job = script.snakemake
     else:
-        from circuitdrift.planned_job import job_of_command_line
-
-        job = job_of_command_line(Path(str(script.__file__)).resolve(), sys.argv[1:])
+        # Loaded by name, so that the digests of stages do not follow what helps to debug them.
+        planning = importlib.import_module("circuitdrift.planned_job")
+        job = planning.job_of_command_line(Path(str(script.__file__)).resolve(), sys.argv[1:])
     with _logging_to(Path(job.log[0]) if job.log else None):
         main(**arguments(main, job))
 
