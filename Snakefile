@@ -7,12 +7,13 @@
 #   snakemake --cores 2 results/embedded/figures/change_rates.svg      or any single file
 from snakemake.utils import min_version
 
-min_version("9.0")
+min_version("9.12")  # pathvars
 
 
 report: "docs/captions/workflow.rst"
 
 
+include: "rules/reruns.smk"
 include: "rules/common.smk"
 include: "rules/models.smk"
 include: "rules/data.smk"
@@ -30,7 +31,7 @@ include: "rules/benchmarks.smk"
 rule all:
     default_target: True
     input:
-        f"{study.results}/config.json",
+        layout.config,
         rules.runs.input,
         rules.circuits.input,
         rules.drift.input,

@@ -1,5 +1,8 @@
-# Benchmarks: ratios within one run on the machine at hand; see docs/benchmarks.md. A study's own pretrained models are
-# measured too, on the prompts of its first task.
+# Benchmarks: ratios of times measured on the machine at hand; see docs/benchmarks.md.
+#
+# needs     manifests of the study's pretrained models, and their circuit split of the study's first task
+# makes     benchmarks/attribution.md, benchmarks/training.md
+# steps     benchmark_attribution, benchmark_training: each only when its rule is named as the target
 benchmarked = {
     model: next(iter(study.config.tasks))
     for model in study.models_from("hub", "local", "package")
@@ -9,10 +12,10 @@ benchmarked = {
 
 rule benchmark_attribution:
     input:
-        manifests=[study.manifest.format(model=model) for model in benchmarked],
-        examples=[f"{study.data}/circuit.parquet".format(model=m, task=t) for m, t in benchmarked.items()],
+        manifests=[layout.manifest.format(model=model) for model in benchmarked],
+        examples=[layout.circuit.format(model=m, task=t) for m, t in benchmarked.items()],
     output:
-        table=f"{study.results}/benchmarks/attribution.md",
+        table=layout.attribution_benchmark,
     log:
         "<logs>/benchmark_attribution.log",
     conda:
@@ -31,9 +34,9 @@ rule benchmark_attribution:
 
 rule benchmark_training:
     input:
-        manifests=[study.manifest.format(model=model) for model in benchmarked],
+        manifests=[layout.manifest.format(model=model) for model in benchmarked],
     output:
-        table=f"{study.results}/benchmarks/training.md",
+        table=layout.training_benchmark,
     log:
         "<logs>/benchmark_training.log",
     conda:

@@ -1,16 +1,21 @@
-# CircuitLoRA: rank the layers by the drift of phase 1 (or draw them, for the control), or credit the drift to single
-# modules, and allocate ranks.
+# CircuitLoRA: where phase 1 drifts most, allocate LoRA ranks.
+#
+# needs     the manifest; of phase 1, same seed: the changes by layer, and the edges of the first and last circuit
+# makes     allocation/{model}/{task}/{name}/seed-{seed}/ critical_layers.parquet, adapter_config.json, and
+#           module_changes.parquet where ranks go to single modules
+# steps     order_layers (circuit_lora) or draw_random_layers (random_lora, its control); credit_modules (allocation
+#           per_module); allocate_ranks
 
 
-rule rank_layers:
+rule order_layers:
     input:
-        layers=lambda wildcards: f"{study.drift}/layers.parquet".format(
+        layers=lambda wildcards: layout.drift.layers.format(
             method=study.config.methods[wildcards.name].phase_1, **wildcards
         ),
     output:
-        critical_layers=f"{study.allocation}/critical_layers.parquet",
+        critical_layers=layout.allocation.critical_layers,
     log:
-        "<logs>/rank_layers/{model}/{task}/{name}/seed-{seed}.log",
+        "<logs>/order_layers/{model}/{task}/{name}/seed-{seed}.log",
     wildcard_constraints:
         name=one_of(study.methods_of("circuit_lora")),
     conda:
@@ -20,19 +25,19 @@ rule rank_layers:
         runtime=10,
     params:
         method=method_settings,
-        provenance=code_of("rank_layers"),
+        code=code_of("order_layers"),
     script:
-        "../workflow_scripts/rank_layers.py"
+        "../workflow_scripts/order_layers.py"
 
 
 rule credit_modules:
     input:
-        before=f"{study.base_circuit}/edges.parquet",
-        after=lambda wildcards: f"{study.circuits}/{study.checkpoints[-1]}/edges.parquet".format(
+        before=study.circuits[0].edges,
+        after=lambda wildcards: study.circuits[-1].edges.format(
             method=study.config.methods[wildcards.name].phase_1, **wildcards
         ),
     output:
-        module_changes=f"{study.allocation}/module_changes.parquet",
+        module_changes=layout.allocation.module_changes,
     log:
         "<logs>/credit_modules/{model}/{task}/{name}/seed-{seed}.log",
     wildcard_constraints:
@@ -43,16 +48,16 @@ rule credit_modules:
         mem_mb=memory_for(1000, 4000),
         runtime=10,
     params:
-        provenance=code_of("credit_modules"),
+        code=code_of("credit_modules"),
     script:
         "../workflow_scripts/credit_modules.py"
 
 
 rule draw_random_layers:
     input:
-        manifest=study.manifest,
+        manifest=layout.manifest,
     output:
-        critical_layers=f"{study.allocation}/critical_layers.parquet",
+        critical_layers=layout.allocation.critical_layers,
     log:
         "<logs>/draw_random_layers/{model}/{task}/{name}/seed-{seed}.log",
     wildcard_constraints:
@@ -65,18 +70,18 @@ rule draw_random_layers:
     params:
         method=method_settings,
         seed=lambda wildcards: int(wildcards.seed),
-        provenance=code_of("draw_random_layers"),
+        code=code_of("draw_random_layers"),
     script:
         "../workflow_scripts/draw_random_layers.py"
 
 
 rule allocate_ranks:
     input:
-        manifest=study.manifest,
-        critical_layers=f"{study.allocation}/critical_layers.parquet",
+        manifest=layout.manifest,
+        critical_layers=layout.allocation.critical_layers,
         module_changes=changes_by_module,
     output:
-        adapter_config=f"{study.allocation}/adapter_config.json",
+        adapter_config=layout.allocation.adapter_config,
     log:
         "<logs>/allocate_ranks/{model}/{task}/{name}/seed-{seed}.log",
     conda:
@@ -87,11 +92,11 @@ rule allocate_ranks:
     params:
         method=method_settings,
         training=settings(study.config.training),
-        provenance=code_of("allocate_ranks"),
+        code=code_of("allocate_ranks"),
     script:
         "../workflow_scripts/allocate_ranks.py"
 
 
 rule allocations:
     input:
-        study.of_runs(f"{study.allocation}/adapter_config.json", study.allocated_runs),
+        study.of_runs(layout.allocation.adapter_config, study.allocated_runs),

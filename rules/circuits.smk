@@ -1,16 +1,22 @@
-# Circuits: score every edge, select, measure faithfulness. For each stage one rule for the base model, which all
-# methods and seeds share, and one for each group of checkpoints that a job takes (execution.checkpoints_per_job).
+# Circuits of the base model, which all methods and seeds share, and of each checkpoint after it.
+#
+# needs     the manifest, the circuit split, the checkpoints of a run
+# makes     circuits/.../ scores.safetensors, edges.parquet, nodes.parquet, faithfulness.parquet,
+#           faithfulness_areas.parquet, in one folder for each circuit
+# steps     score_edges; select_circuits, or select_minimal_circuits where circuit.selection is minimal;
+#           measure_faithfulness. Each is one rule for the base model (_base), and one rule for each group of
+#           checkpoints that share a job (_01_to_10; execution.checkpoints_per_job).
 for job in study.circuit_jobs:
 
     rule:
         name:
             f"score_edges_{job.name}"
         input:
-            manifest=study.manifest,
-            examples=f"{study.data}/circuit.parquet",
+            manifest=layout.manifest,
+            examples=layout.circuit,
             checkpoints=job.checkpoints,
         output:
-            scores=job.files("scores.safetensors"),
+            scores=[circuit.scores for circuit in job.circuits],
         log:
             f"<logs>/score_edges/{job.log_name}.log",
         benchmark:
@@ -24,7 +30,7 @@ for job in study.circuit_jobs:
         params:
             recipe=settings(study.config.circuit.recipe()),
             device=study.config.execution.device,
-            provenance=code_of("score_edges"),
+            code=code_of("score_edges"),
         script:
             "../workflow_scripts/score_edges.py"
 
@@ -34,13 +40,13 @@ for job in study.circuit_jobs:
             name:
                 f"select_minimal_circuits_{job.name}"
             input:
-                manifest=study.manifest,
-                examples=f"{study.data}/circuit.parquet",
-                scores=job.files("scores.safetensors"),
+                manifest=layout.manifest,
+                examples=layout.circuit,
+                scores=[circuit.scores for circuit in job.circuits],
                 checkpoints=job.checkpoints,
             output:
-                edges=job.files("edges.parquet"),
-                nodes=job.files("nodes.parquet"),
+                edges=[circuit.edges for circuit in job.circuits],
+                nodes=[circuit.nodes for circuit in job.circuits],
             log:
                 f"<logs>/select_minimal_circuits/{job.log_name}.log",
             conda:
@@ -53,7 +59,7 @@ for job in study.circuit_jobs:
                 measure=settings(study.config.faithfulness),
                 wanted=study.config.circuit.wanted_faithfulness,
                 device=study.config.execution.device,
-                provenance=code_of("select_minimal_circuits"),
+                code=code_of("select_minimal_circuits"),
             script:
                 "../workflow_scripts/select_minimal_circuits.py"
 
@@ -63,10 +69,10 @@ for job in study.circuit_jobs:
             name:
                 f"select_circuits_{job.name}"
             input:
-                scores=job.files("scores.safetensors"),
+                scores=[circuit.scores for circuit in job.circuits],
             output:
-                edges=job.files("edges.parquet"),
-                nodes=job.files("nodes.parquet"),
+                edges=[circuit.edges for circuit in job.circuits],
+                nodes=[circuit.nodes for circuit in job.circuits],
             log:
                 f"<logs>/select_circuits/{job.log_name}.log",
             conda:
@@ -76,7 +82,7 @@ for job in study.circuit_jobs:
                 runtime=30,
             params:
                 choice=settings(study.config.circuit.choice()),
-                provenance=code_of("select_circuits"),
+                code=code_of("select_circuits"),
             script:
                 "../workflow_scripts/select_circuits.py"
 
@@ -84,13 +90,13 @@ for job in study.circuit_jobs:
         name:
             f"measure_faithfulness_{job.name}"
         input:
-            manifest=study.manifest,
-            examples=f"{study.data}/circuit.parquet",
-            edges=job.files("edges.parquet"),
+            manifest=layout.manifest,
+            examples=layout.circuit,
+            edges=[circuit.edges for circuit in job.circuits],
             checkpoints=job.checkpoints,
         output:
-            faithfulness=job.files("faithfulness.parquet"),
-            areas=job.files("faithfulness_areas.parquet"),
+            faithfulness=[circuit.faithfulness for circuit in job.circuits],
+            areas=[circuit.faithfulness_areas for circuit in job.circuits],
         log:
             f"<logs>/measure_faithfulness/{job.log_name}.log",
         conda:
@@ -103,11 +109,13 @@ for job in study.circuit_jobs:
             measure=settings(study.config.faithfulness),
             choice=settings(study.config.circuit.choice()),
             device=study.config.execution.device,
-            provenance=code_of("measure_faithfulness"),
+            code=code_of("measure_faithfulness"),
         script:
             "../workflow_scripts/measure_faithfulness.py"
+
+    del job
 
 
 rule circuits:
     input:
-        study.all_circuit_files("faithfulness.parquet"),
+        study.of_drift_runs(circuit.faithfulness for circuit in study.circuits),

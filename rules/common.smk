@@ -1,42 +1,39 @@
-# What the files beside this one share: the study, its patterns, and functions that turn its config into params.
-# Everything here runs at parsing, again in each cluster job, so it imports no torch.
+# What the files beside this one share. All of it runs at each parsing, again in each cluster job, so it imports no torch.
+#
+# needs     ROOT and CONFIG_FILE (reruns.smk), and the prompt files that its tasks name
+# makes     `study` (its contents), `layout` (its paths), the constraints of wildcards, the path variable <logs>
+# steps     read and check the study; define the functions that give rules their code digests, params, threads, memory
+#           and those inputs that depend on wildcards
 import re
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-from snakemake.settings.enums import RerunTrigger
-
-ROOT = Path(str(workflow.current_basedir)).parent  # not workflow.basedir, which is workflow/ for workflow/Snakefile
 SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from circuitdrift.config.reading import ConfigError
-from circuitdrift.provenance import digest_of_code
+from circuitdrift.layout import CircuitFiles
+from circuitdrift.provenance import BASE_CHECKPOINT, digest_of_code
 from circuitdrift.study import read_study
 from circuitdrift.tasks import prompt_file
 
-# Each rule has a digest of its code among its params, blind to comments. Snakemake's own code trigger looks at the
-# script's modification time, which a comment or a fresh checkout changes, so it is taken out: here rather than in a
-# profile, for those who call snakemake without ours.
-type(workflow).rerun_triggers = property(lambda self: self.dag_settings.rerun_triggers - {RerunTrigger.CODE})
-
-CONFIG_FILES = workflow.overwrite_configfiles or [ROOT / "config.yaml"]
-if workflow.config_settings.config:
-    raise WorkflowError("--config KEY=VALUE is not supported: write a config file and give it with --configfile")
-if len(CONFIG_FILES) > 1:
-    raise WorkflowError("give one --configfile: a config file stands alone")
-
 try:
-    study = read_study(Path(CONFIG_FILES[0]))
+    study = read_study(CONFIG_FILE)
 except ConfigError as error:
     raise WorkflowError(str(error))
+layout = study.layout
 config.update(study.config.model_dump(mode="json"))  # for the report's captions
 
-for path in study.prompt_files.values():
-    if problems := prompt_file.check_prompt_file(path):
-        raise WorkflowError(f"{path} cannot be used:\n{prompt_file.report(problems)}")
+
+def check_prompts(file):
+    """Refuse a prompt file with problems."""
+    if problems := prompt_file.check_prompt_file(file):
+        raise WorkflowError(f"{file} cannot be used:\n{prompt_file.report(problems)}")
+
+
+for prompts in study.prompt_files.values():
+    check_prompts(prompts)
+    del prompts
 
 
 pathvars:
@@ -44,7 +41,7 @@ pathvars:
 
 
 def one_of(names):
-    """Wildcard constraint: one of these names; never true where there is none."""
+    """Wildcard constraint: one of these names; matches nothing where there are no names."""
     return "|".join(map(re.escape, names)) or "(?!)"
 
 
@@ -56,9 +53,10 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-def code_of(script):
-    """Digest of a stage script and the library modules it imports."""
-    return digest_of_code(SCRIPTS / f"{script}.py")
+def code_of(script, *modules):
+    """Digest of a stage script, of library modules that it loads by name (figures.style), and of all that they import."""
+    files = (SCRIPTS.joinpath("circuitdrift", *module.split(".")).with_suffix(".py") for module in modules)
+    return digest_of_code(SCRIPTS / f"{script}.py", *files)
 
 
 def settings(section):
@@ -77,23 +75,23 @@ def task_settings(wildcards):
 
 
 def method_settings(wildcards):
-    """The config of the job's method, also where it is the name of an allocation."""
+    """The config of the job's method; an allocation has the name of its method."""
     return settings(study.config.methods[wildcards.get("method") or wildcards.name])
 
 
 def threads_for(wildcards):
-    """One core for the workflow's own small models, so that their jobs run side by side; more for others."""
+    """One core for the workflow's own small models, whose jobs share the machine; eight for other models."""
     return 1 if study.is_small(wildcards.model) else 8
 
 
 def processes_for(wildcards):
-    """The processes of a run; the workflow's own small models, whose jobs run side by side, have one unless asked."""
+    """Processes of a fine-tuning; one for the workflow's own small models unless the config gives a number."""
     wanted = study.config.execution.processes
     return 1 if wanted == "auto" and study.is_small(wildcards.model) else wanted
 
 
 def memory_for(small, large):
-    """Memory in MB by the model's size; another attempt gets more."""
+    """Memory in MB by the model's size; each further attempt gets more."""
 
     def memory(wildcards, attempt):
         return (small if study.is_small(wildcards.model) else large) * attempt
@@ -102,9 +100,9 @@ def memory_for(small, large):
 
 
 def ranks_of(model, task, method, seed):
-    """The allocation of ranks that a method trains with; none where all layers have the same."""
+    """The allocation of ranks that a method trains with; none where all layers have the same rank."""
     if method in study.methods_of("circuit_lora") + study.methods_of("random_lora"):
-        return f"{study.allocation}/adapter_config.json".format(model=model, task=task, name=method, seed=seed)
+        return layout.allocation.adapter_config.format(model=model, task=task, name=method, seed=seed)
     return []
 
 
@@ -114,48 +112,53 @@ def ranks_of_run(wildcards):
 
 
 def ranks_of_search(wildcards):
-    """The allocation of ranks that learning rates are tried with: that of the study's first seed."""
+    """The allocation of ranks that learning rates are tried with: the allocation of the study's first seed."""
     return ranks_of(**wildcards, seed=study.config.seeds[0])
 
 
 def trials_of_run(wildcards):
-    """The search that a run has its learning rate from; none where the configured rates are taken."""
-    return study.trials.format(**wildcards) if study.tuned_runs else []
+    """The search that chose a run's learning rate; none where the run takes the configured rate."""
+    return layout.trials.format(**wildcards) if study.tuned_runs else []
 
 
 def changes_by_module(wildcards):
     """The changes credited to single modules, where a method allocates its ranks by them."""
     by_module = wildcards.name in study.methods_by_module
-    return f"{study.allocation}/module_changes.parquet".format(**wildcards) if by_module else []
+    return layout.allocation.module_changes.format(**wildcards) if by_module else []
 
 
-def imported_tables(wildcards, file):
-    """A table of each circuit of an import, in the order of the checkpoints."""
-    return [pattern.format(name=wildcards.name) for pattern in study.imported_files(wildcards.name, file)]
+def imported_edges(wildcards):
+    """The edges table of each circuit of an import, in the order of the checkpoints."""
+    return [circuit.edges.format(**wildcards) for circuit in study.imported_circuits(wildcards.name)]
+
+
+def imported_nodes(wildcards):
+    """The nodes table of each circuit of an import, in the order of the checkpoints."""
+    return [circuit.nodes.format(**wildcards) for circuit in study.imported_circuits(wildcards.name)]
 
 
 def figure_files(name, category):
     """The files of a figure; the picture goes into the report."""
     picture = report(
-        f"{study.results}/figures/{name}.svg",
+        layout.figure(name, "svg"),
         caption=f"../docs/captions/{name}.rst",
         category=category,
         labels={"figure": name.replace("_", " ")},
     )
     return {
-        "pdf": f"{study.results}/figures/{name}.pdf",
+        "pdf": layout.figure(name, "pdf"),
         "svg": picture,
-        "png": f"{study.results}/figures/{name}.png",
-        "table": f"{study.results}/figures/{name}.parquet",
+        "png": layout.figure(name, "png"),
+        "table": layout.figure(name, "parquet"),
     }
 
 
 def table_files(name):
     """The files of a table; the csv goes into the report."""
     csv = report(
-        f"{study.results}/tables/{name}.csv",
+        layout.table(name, "csv"),
         caption=f"../docs/captions/table_{name}.rst",
         category="Tables",
         labels={"table": name.replace("_", " ")},
     )
-    return {"csv": csv, "md": f"{study.results}/tables/{name}.md", "tex": f"{study.results}/tables/{name}.tex"}
+    return {"csv": csv, "md": layout.table(name, "md"), "tex": layout.table(name, "tex")}

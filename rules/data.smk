@@ -1,14 +1,18 @@
-# Data: three disjoint splits of clean and corrupted prompts for each task, in the model's own tokens.
+# Data: clean and corrupted prompts of each task, in the model's own tokens.
+#
+# needs     the manifest; the prompt file of a task that has one
+# makes     data/{model}/{task}/ train.parquet, circuit.parquet, test.parquet: three disjoint splits
+# steps     generate_data
 
 
 rule generate_data:
     input:
-        manifest=study.manifest,
+        manifest=layout.manifest,
         prompts=lambda wildcards: study.prompt_files.get(wildcards.task, []),
     output:
-        train=f"{study.data}/train.parquet",
-        circuit=f"{study.data}/circuit.parquet",
-        test=f"{study.data}/test.parquet",
+        train=layout.train,
+        circuit=layout.circuit,
+        test=layout.test,
     log:
         "<logs>/generate_data/{model}/{task}.log",
     conda:
@@ -20,11 +24,11 @@ rule generate_data:
         task=task_settings,
         parent=lambda wildcards: study.parent_of(wildcards.task),
         folds=study.config.circuit.folds,
-        provenance=code_of("generate_data"),
+        code=code_of("generate_data"),
     script:
         "../workflow_scripts/generate_data.py"
 
 
 rule data:
     input:
-        study.of_runs(f"{study.data}/test.parquet", study.runs),
+        study.of_runs(layout.test, study.runs),

@@ -1,14 +1,19 @@
-# Drift: how the circuit changes from checkpoint to checkpoint, beside what noise alone would change.
+# Drift: how a run's circuit changes from checkpoint to checkpoint, beside the changes of controls.
+#
+# needs     edges and nodes of all circuits of a run; scores of the base model's circuit and of each seed's last circuit
+# makes     drift/{model}/{task}/{method}/ controls.parquet, and in seed-{seed}/ transitions.parquet, summary.parquet,
+#           layers.parquet
+# steps     compare_circuits; measure_controls
 
 
 rule compare_circuits:
     input:
-        edges=study.circuit_files("edges.parquet"),
-        nodes=study.circuit_files("nodes.parquet"),
+        edges=[circuit.edges for circuit in study.circuits],
+        nodes=[circuit.nodes for circuit in study.circuits],
     output:
-        transitions=f"{study.drift}/transitions.parquet",
-        summary=f"{study.drift}/summary.parquet",
-        layers=f"{study.drift}/layers.parquet",
+        transitions=layout.drift.transitions,
+        summary=layout.drift.summary,
+        layers=layout.drift.layers,
     log:
         "<logs>/compare_circuits/{model}/{task}/{method}/seed-{seed}.log",
     conda:
@@ -17,17 +22,17 @@ rule compare_circuits:
         mem_mb=memory_for(1500, 8000),
         runtime=30,
     params:
-        provenance=code_of("compare_circuits"),
+        code=code_of("compare_circuits"),
     script:
         "../workflow_scripts/compare_circuits.py"
 
 
 rule measure_controls:
     input:
-        base_scores=f"{study.base_circuit}/scores.safetensors",
-        scores=study.of_each_seed(f"{study.circuits}/{study.checkpoints[-1]}/scores.safetensors"),
+        base_scores=study.circuits[0].scores,
+        scores=study.of_each_seed(study.circuits[-1].scores),
     output:
-        controls=study.controls,
+        controls=layout.controls,
     log:
         "<logs>/measure_controls/{model}/{task}/{method}.log",
     conda:
@@ -38,12 +43,12 @@ rule measure_controls:
     params:
         fraction=study.config.circuit.fraction,
         random_circuits=study.config.drift.random_circuits,
-        provenance=code_of("measure_controls"),
+        code=code_of("measure_controls"),
     script:
         "../workflow_scripts/measure_controls.py"
 
 
 rule drift:
     input:
-        study.of_runs(f"{study.drift}/summary.parquet", study.drift_runs),
-        study.of_runs(study.controls, study.drift_runs),
+        study.of_runs(layout.drift.summary, study.drift_runs),
+        study.of_runs(layout.controls, study.drift_runs),

@@ -1,5 +1,10 @@
-# Exchange with other tools: circuits made elsewhere come in (imports) and go the way of a phase 1, drift and critical
-# layers and ranks; the study's own circuits go out (exports).
+# Exchange with other tools: circuits made elsewhere are treated like those of a phase 1; the study's own go out.
+#
+# needs     the files that the section `imports` names; for exports the manifest, and edges and nodes of all circuits
+# makes     circuits/imported/, drift/imported/, allocation/imported/; exchange/ beside each of the study's circuits
+# steps     imports: import_circuits, one rule for each import; compare_circuits_imported; order_layers_imported;
+#           allocate_imported_ranks
+#           exports: export_circuits, one rule for each circuit job
 for imported in study.config.imports:
 
     rule:
@@ -8,8 +13,8 @@ for imported in study.config.imports:
         input:
             files=[str(path) for path in study.config.imports[imported].checkpoints.values()],
         output:
-            edges=study.imported_files(imported, "edges.parquet"),
-            nodes=study.imported_files(imported, "nodes.parquet"),
+            edges=[circuit.edges for circuit in study.imported_circuits(imported)],
+            nodes=[circuit.nodes for circuit in study.imported_circuits(imported)],
         log:
             "<logs>/import_circuits/{name}.log",
         wildcard_constraints:
@@ -21,19 +26,21 @@ for imported in study.config.imports:
             runtime=30,
         params:
             labels=list(study.config.imports[imported].checkpoints),
-            provenance=code_of("import_circuits"),
+            code=code_of("import_circuits"),
         script:
             "../workflow_scripts/import_circuits.py"
+
+    del imported
 
 
 rule compare_circuits_imported:
     input:
-        edges=lambda wildcards: imported_tables(wildcards, "edges.parquet"),
-        nodes=lambda wildcards: imported_tables(wildcards, "nodes.parquet"),
+        edges=imported_edges,
+        nodes=imported_nodes,
     output:
-        transitions=f"{study.imported_drift}/transitions.parquet",
-        summary=f"{study.imported_drift}/summary.parquet",
-        layers=f"{study.imported_drift}/layers.parquet",
+        transitions=layout.imported_drift.transitions,
+        summary=layout.imported_drift.summary,
+        layers=layout.imported_drift.layers,
     log:
         "<logs>/compare_circuits/imported/{name}.log",
     wildcard_constraints:
@@ -44,18 +51,18 @@ rule compare_circuits_imported:
         mem_mb=8000,
         runtime=30,
     params:
-        provenance=code_of("compare_circuits"),
+        code=code_of("compare_circuits"),
     script:
         "../workflow_scripts/compare_circuits.py"
 
 
-rule rank_layers_imported:
+rule order_layers_imported:
     input:
-        layers=f"{study.imported_drift}/layers.parquet",
+        layers=layout.imported_drift.layers,
     output:
-        critical_layers=f"{study.imported_allocation}/critical_layers.parquet",
+        critical_layers=layout.imported_allocation.critical_layers,
     log:
-        "<logs>/rank_layers/imported/{name}.log",
+        "<logs>/order_layers/imported/{name}.log",
     wildcard_constraints:
         name=one_of(study.config.imports),
     conda:
@@ -65,17 +72,17 @@ rule rank_layers_imported:
         runtime=10,
     params:
         method=lambda wildcards: settings(study.config.imports[wildcards.name].as_method(wildcards.name)),
-        provenance=code_of("rank_layers"),
+        code=code_of("order_layers"),
     script:
-        "../workflow_scripts/rank_layers.py"
+        "../workflow_scripts/order_layers.py"
 
 
 rule allocate_imported_ranks:
     input:
-        edges=f"{study.imported_circuits}/00/edges.parquet",
-        critical_layers=f"{study.imported_allocation}/critical_layers.parquet",
+        edges=layout.imported_circuit(BASE_CHECKPOINT).edges,
+        critical_layers=layout.imported_allocation.critical_layers,
     output:
-        adapter_config=f"{study.imported_allocation}/adapter_config.json",
+        adapter_config=layout.imported_allocation.adapter_config,
     log:
         "<logs>/allocate_imported_ranks/{name}.log",
     wildcard_constraints:
@@ -88,7 +95,7 @@ rule allocate_imported_ranks:
     params:
         imported=lambda wildcards: settings(study.config.imports[wildcards.name]),
         training=settings(study.config.training),
-        provenance=code_of("allocate_imported_ranks"),
+        code=code_of("allocate_imported_ranks"),
     script:
         "../workflow_scripts/allocate_imported_ranks.py"
 
@@ -99,12 +106,12 @@ for job in study.circuit_jobs:
         name:
             f"export_circuits_{job.name}"
         input:
-            manifest=study.manifest,
-            edges=job.files("edges.parquet"),
-            nodes=job.files("nodes.parquet"),
+            manifest=layout.manifest,
+            edges=[circuit.edges for circuit in job.circuits],
+            nodes=[circuit.nodes for circuit in job.circuits],
         output:
-            importances=job.files("exchange/{task}_{model}/importances.json"),
-            graphml=job.files("exchange/circuit.graphml"),
+            importances=[circuit.importances for circuit in job.circuits],
+            graphml=[circuit.graphml for circuit in job.circuits],
         log:
             f"<logs>/export_circuits/{job.log_name}.log",
         conda:
@@ -113,18 +120,20 @@ for job in study.circuit_jobs:
             mem_mb=memory_for(1500, 8000),
             runtime=60,
         params:
-            provenance=code_of("export_circuits"),
+            code=code_of("export_circuits"),
         script:
             "../workflow_scripts/export_circuits.py"
+
+    del job
 
 
 rule imports:
     input:
-        study.of_imports(f"{study.imported_drift}/summary.parquet"),
-        study.of_imports(f"{study.imported_allocation}/adapter_config.json"),
+        study.of_imports(layout.imported_drift.summary),
+        study.of_imports(layout.imported_allocation.adapter_config),
 
 
 rule exports:
     input:
-        study.all_circuit_files("exchange/{task}_{model}/importances.json"),
-        study.all_circuit_files("exchange/circuit.graphml"),
+        study.of_drift_runs(circuit.importances for circuit in study.circuits),
+        study.of_drift_runs(circuit.graphml for circuit in study.circuits),

@@ -1,13 +1,11 @@
 # Figures, each with the table it is drawn from. A change of style redraws them and does nothing else.
-FIGURES = f"{study.results}/figures"
-
-accuracies = study.of_runs(f"{study.run}/accuracy.parquet", study.runs)
-transitions = study.of_runs(f"{study.drift}/transitions.parquet", study.drift_runs)
-summaries = study.of_runs(f"{study.drift}/summary.parquet", study.drift_runs)
-layers = study.of_runs(f"{study.drift}/layers.parquet", study.drift_runs)
-controls = study.of_runs(study.controls, study.drift_runs)
-faithfulness = study.all_circuit_files("faithfulness.parquet")
-first_circuits, last_circuits = study.shown_circuits
+accuracies = study.of_runs(layout.accuracy, study.runs)
+transitions = study.of_runs(layout.drift.transitions, study.drift_runs)
+summaries = study.of_runs(layout.drift.summary, study.drift_runs)
+layers = study.of_runs(layout.drift.layers, study.drift_runs)
+controls = study.of_runs(layout.controls, study.drift_runs)
+faithfulness = study.of_drift_runs(circuit.faithfulness for circuit in study.circuits)
+first_circuit, last_circuit = map(CircuitFiles, study.shown_circuits)
 
 
 rule plot_accuracy_and_faithfulness:
@@ -25,14 +23,14 @@ rule plot_accuracy_and_faithfulness:
         runtime=30,
     params:
         style=settings(study.config.figures),
-        provenance=code_of("plot_accuracy_and_faithfulness"),
+        code=code_of("plot_accuracy_and_faithfulness"),
     script:
         "../workflow_scripts/plot_accuracy_and_faithfulness.py"
 
 
 rule plot_faithfulness_by_size:
     input:
-        faithfulness=study.base_and_last_circuit_files("faithfulness.parquet"),
+        faithfulness=study.of_drift_runs(circuit.faithfulness for circuit in (study.circuits[0], study.circuits[-1])),
     output:
         **figure_files("faithfulness_by_size", "Circuits"),
     log:
@@ -44,7 +42,7 @@ rule plot_faithfulness_by_size:
         runtime=30,
     params:
         style=settings(study.config.figures),
-        provenance=code_of("plot_faithfulness_by_size"),
+        code=code_of("plot_faithfulness_by_size"),
     script:
         "../workflow_scripts/plot_faithfulness_by_size.py"
 
@@ -63,7 +61,7 @@ rule plot_transition_changes:
         runtime=30,
     params:
         style=settings(study.config.figures),
-        provenance=code_of("plot_transition_changes"),
+        code=code_of("plot_transition_changes"),
     script:
         "../workflow_scripts/plot_transition_changes.py"
 
@@ -83,7 +81,7 @@ rule plot_change_rates:
         runtime=30,
     params:
         style=settings(study.config.figures),
-        provenance=code_of("plot_change_rates"),
+        code=code_of("plot_change_rates"),
     script:
         "../workflow_scripts/plot_change_rates.py"
 
@@ -103,17 +101,17 @@ rule plot_layer_changes:
     params:
         top_layers=study.critical_layers,
         style=settings(study.config.figures),
-        provenance=code_of("plot_layer_changes"),
+        code=code_of("plot_layer_changes"),
     script:
         "../workflow_scripts/plot_layer_changes.py"
 
 
 rule plot_circuit_before_after:
     input:
-        before_edges=f"{first_circuits}/edges.parquet",
-        after_edges=f"{last_circuits}/edges.parquet",
-        before_nodes=f"{first_circuits}/nodes.parquet",
-        after_nodes=f"{last_circuits}/nodes.parquet",
+        before_edges=first_circuit.edges,
+        after_edges=last_circuit.edges,
+        before_nodes=first_circuit.nodes,
+        after_nodes=last_circuit.nodes,
     output:
         **figure_files("circuit_before_after", "Circuits"),
     log:
@@ -125,7 +123,7 @@ rule plot_circuit_before_after:
         runtime=30,
     params:
         style=settings(study.config.figures),
-        provenance=code_of("plot_circuit_before_after"),
+        code=code_of("plot_circuit_before_after"),
     script:
         "../workflow_scripts/plot_circuit_before_after.py"
 
@@ -144,7 +142,7 @@ rule plot_method_accuracy:
         runtime=30,
     params:
         style=settings(study.config.figures),
-        provenance=code_of("plot_method_accuracy"),
+        code=code_of("plot_method_accuracy"),
     script:
         "../workflow_scripts/plot_method_accuracy.py"
 
@@ -157,7 +155,7 @@ rule plot_explorer:
         layers=layers,
     output:
         html=report(
-            f"{FIGURES}/explorer.html",
+            layout.explorer,
             caption="../docs/captions/explorer.rst",
             category="Explorer",
             labels={"figure": "interactive explorer"},
@@ -173,12 +171,12 @@ rule plot_explorer:
         study=study.config.study,
         fraction=study.config.circuit.fraction,
         style=settings(study.config.figures),
-        provenance=code_of("plot_explorer"),
+        code=code_of("plot_explorer"),
     script:
         "../workflow_scripts/plot_explorer.py"
 
 
 rule figures:
     input:
-        [f"{FIGURES}/{name}.svg" for name in study.figures],
-        [f"{FIGURES}/explorer.html"] if study.drift_runs else [],
+        [layout.figure(name, "svg") for name in study.figures],
+        [layout.explorer] if study.drift_runs else [],

@@ -1,21 +1,27 @@
-# Fine-tuning: checkpoint 00 is the base model, the others are uniform in steps; accuracy is measured at each.
+# Fine-tuning: one run for each model, task, method and seed.
+#
+# needs     the manifest, the train and test splits; the allocated ranks, and the search for the learning rate, of the
+#           methods that have them
+# makes     runs/{model}/{task}/{method}/seed-{seed}/ training_log.parquet, accuracy.parquet, and checkpoints/NN: 00 is
+#           the base model, the others lie at uniform steps
+# steps     finetune
 
 
 rule finetune:
     input:
-        manifest=study.manifest,
-        train=f"{study.data}/train.parquet",
-        test=f"{study.data}/test.parquet",
+        manifest=layout.manifest,
+        train=layout.train,
+        test=layout.test,
         adapter_config=ranks_of_run,
         trials=trials_of_run,
     output:
-        checkpoints=[directory(f"{study.run}/checkpoints/{name}") for name in ("00", *study.checkpoints)],
-        training_log=f"{study.run}/training_log.parquet",
-        accuracy=f"{study.run}/accuracy.parquet",
+        checkpoints=[directory(layout.checkpoint(name)) for name in study.checkpoints],
+        training_log=layout.training_log,
+        accuracy=layout.accuracy,
     log:
         "<logs>/finetune/{model}/{task}/{method}/seed-{seed}.log",
     benchmark:
-        study.benchmark
+        layout.benchmark
     conda:
         "../environment.yml"
     threads: threads_for
@@ -29,15 +35,15 @@ rule finetune:
         device=study.config.execution.device,
         processes=processes_for,
         sharding=study.config.execution.sharding,
-        resume=f"{study.run}/.resume",
-        provenance=code_of("finetune"),
+        resume=layout.resume,
+        code=code_of("finetune"),
     script:
         "../workflow_scripts/finetune.py"
 
 
-# The last checkpoint is asked for so that a longer list of checkpoints is seen: Snakemake compares no params of a job
-# that has a new output.
+# The last checkpoint is a target so that Snakemake notices a longer list of checkpoints: it does not compare the params
+# of a job that has a new output.
 rule runs:
     input:
-        accuracy=study.of_runs(f"{study.run}/accuracy.parquet", study.runs),
-        checkpoints=study.of_runs(f"{study.run}/checkpoints/{study.checkpoints[-1]}", study.runs),
+        accuracy=study.of_runs(layout.accuracy, study.runs),
+        checkpoints=study.of_runs(layout.checkpoint(study.checkpoints[-1]), study.runs),

@@ -1,14 +1,17 @@
-# The search for learning rates (section learning_rate_search): one job for each model, task and method, with all of its
-# trials. Where the section is off, nothing asks for its files.
+# The search for learning rates (section learning_rate_search): one job for each model, task and method.
+#
+# needs     the manifest, the train split; the allocated ranks of the methods that have them, for the first seed
+# makes     learning_rates/{model}/{task}/{method}/trials.parquet, only where learning_rate_search.rates is given
+# steps     search_learning_rate
 
 
 rule search_learning_rate:
     input:
-        manifest=study.manifest,
-        train=f"{study.data}/train.parquet",
+        manifest=layout.manifest,
+        train=layout.train,
         adapter_config=ranks_of_search,
     output:
-        trials=study.trials,
+        trials=layout.trials,
     log:
         "<logs>/search_learning_rate/{model}/{task}/{method}.log",
     conda:
@@ -19,15 +22,15 @@ rule search_learning_rate:
         runtime=240 * max(1, len(study.config.learning_rate_search.rates)),
     params:
         method=method_settings,
-        # A trial takes no checkpoint but its last, so that their number must not make the search run again.
+        # A trial takes only its last checkpoint, so another number of checkpoints must not repeat the search.
         training=settings(study.config.training) | {"checkpoints": 1},
         search=settings(study.config.learning_rate_search),
         device=study.config.execution.device,
-        provenance=code_of("search_learning_rate"),
+        code=code_of("search_learning_rate"),
     script:
         "../workflow_scripts/search_learning_rate.py"
 
 
 rule learning_rates:
     input:
-        study.of_runs(study.trials, study.tuned_runs),
+        study.of_runs(layout.trials, study.tuned_runs),

@@ -1,9 +1,14 @@
-# Models: pre-trained here (scratch), or fetched (hub, local, package). Every model is known by its manifest.
+# Models, pre-trained here or fetched, and the resolved config.
+#
+# needs     nothing; fetch_model may use the network
+# makes     config.json; models/{model}/manifest.json, which describes the model to every later stage; of a pre-trained
+#           model also model.safetensors, tokenizer.json and pretraining_log.parquet
+# steps     write_config; pretrain (source scratch) or fetch_model (source hub, local or package)
 
 
 rule write_config:
     output:
-        config=f"{study.results}/config.json",
+        config=layout.config,
     log:
         "<logs>/write_config.log",
     localrule: True
@@ -11,16 +16,17 @@ rule write_config:
         "../environment.yml"
     params:
         settings=settings(study.config),
+        code=code_of("write_config"),
     script:
         "../workflow_scripts/write_config.py"
 
 
 rule pretrain:
     output:
-        manifest=study.manifest,
-        weights=f"{study.model_folder}/model.safetensors",
-        tokenizer=f"{study.model_folder}/tokenizer.json",
-        log=f"{study.model_folder}/pretraining_log.parquet",
+        manifest=layout.manifest,
+        weights=layout.weights,
+        tokenizer=layout.tokenizer,
+        log=layout.pretraining_log,
     log:
         "<logs>/pretrain/{model}.log",
     wildcard_constraints:
@@ -34,14 +40,14 @@ rule pretrain:
     params:
         model=model_settings,
         device=study.config.execution.device,
-        provenance=code_of("pretrain"),
+        code=code_of("pretrain"),
     script:
         "../workflow_scripts/pretrain.py"
 
 
 rule fetch_model:
     output:
-        manifest=study.manifest,
+        manifest=layout.manifest,
     log:
         "<logs>/fetch_model/{model}.log",
     wildcard_constraints:
@@ -54,11 +60,11 @@ rule fetch_model:
         runtime=120,
     params:
         model=model_settings,
-        provenance=code_of("fetch_model"),
+        code=code_of("fetch_model"),
     script:
         "../workflow_scripts/fetch_model.py"
 
 
 rule models:
     input:
-        study.of_runs(study.manifest, study.runs),
+        study.of_runs(layout.manifest, study.runs),

@@ -12,7 +12,7 @@ rule tabulate_method_accuracy:
         mem_mb=2000,
         runtime=30,
     params:
-        provenance=code_of("tabulate_method_accuracy"),
+        code=code_of("tabulate_method_accuracy"),
     script:
         "../workflow_scripts/tabulate_method_accuracy.py"
 
@@ -31,14 +31,14 @@ rule tabulate_change_rates:
         mem_mb=2000,
         runtime=30,
     params:
-        provenance=code_of("tabulate_change_rates"),
+        code=code_of("tabulate_change_rates"),
     script:
         "../workflow_scripts/tabulate_change_rates.py"
 
 
 rule tabulate_critical_layers:
     input:
-        critical_layers=study.of_runs(f"{study.allocation}/critical_layers.parquet", study.allocated_runs),
+        critical_layers=study.of_runs(layout.allocation.critical_layers, study.allocated_runs),
     output:
         **table_files("critical_layers"),
     log:
@@ -49,7 +49,7 @@ rule tabulate_critical_layers:
         mem_mb=2000,
         runtime=30,
     params:
-        provenance=code_of("tabulate_critical_layers"),
+        code=code_of("tabulate_critical_layers"),
     script:
         "../workflow_scripts/tabulate_critical_layers.py"
 
@@ -57,7 +57,7 @@ rule tabulate_critical_layers:
 rule tabulate_base_accuracy:
     input:
         accuracy=accuracies,
-        test=study.of_runs(f"{study.data}/test.parquet", study.runs),
+        test=study.of_runs(layout.test, study.runs),
     output:
         **table_files("base_accuracy"),
     log:
@@ -68,14 +68,14 @@ rule tabulate_base_accuracy:
         mem_mb=2000,
         runtime=30,
     params:
-        provenance=code_of("tabulate_base_accuracy"),
+        code=code_of("tabulate_base_accuracy"),
     script:
         "../workflow_scripts/tabulate_base_accuracy.py"
 
 
 rule tabulate_faithfulness_areas:
     input:
-        areas=study.base_and_last_circuit_files("faithfulness_areas.parquet"),
+        areas=study.of_drift_runs(circuit.faithfulness_areas for circuit in (study.circuits[0], study.circuits[-1])),
     output:
         **table_files("faithfulness_areas"),
     log:
@@ -86,7 +86,7 @@ rule tabulate_faithfulness_areas:
         mem_mb=2000,
         runtime=30,
     params:
-        provenance=code_of("tabulate_faithfulness_areas"),
+        code=code_of("tabulate_faithfulness_areas"),
     script:
         "../workflow_scripts/tabulate_faithfulness_areas.py"
 
@@ -94,8 +94,8 @@ rule tabulate_faithfulness_areas:
 rule tabulate_training_cost:
     input:
         accuracy=accuracies,
-        training_log=study.of_runs(f"{study.run}/training_log.parquet", study.runs),
-        benchmarks=study.of_runs(study.benchmark, study.runs),
+        training_log=study.of_runs(layout.training_log, study.runs),
+        benchmarks=study.of_runs(layout.benchmark, study.runs),
         scoring_benchmarks=[path for _, path in study.phase_1_scorings],
     output:
         **table_files("training_cost"),
@@ -110,14 +110,14 @@ rule tabulate_training_cost:
         benchmarked=[asdict(run) for run in study.runs],
         scored=[asdict(run) for run, _ in study.phase_1_scorings],
         phase_1=study.phase_1,
-        provenance=code_of("tabulate_training_cost"),
+        code=code_of("tabulate_training_cost"),
     script:
         "../workflow_scripts/tabulate_training_cost.py"
 
 
 rule tabulate_learning_rates:
     input:
-        trials=study.of_runs(study.trials, study.tuned_runs),
+        trials=study.of_runs(layout.trials, study.tuned_runs),
     output:
         **table_files("learning_rates"),
     log:
@@ -128,11 +128,11 @@ rule tabulate_learning_rates:
         mem_mb=2000,
         runtime=30,
     params:
-        provenance=code_of("tabulate_learning_rates"),
+        code=code_of("tabulate_learning_rates"),
     script:
         "../workflow_scripts/tabulate_learning_rates.py"
 
 
 rule tables:
     input:
-        [f"{study.results}/tables/{name}.csv" for name in study.tables],
+        [layout.table(name, "csv") for name in study.tables],

@@ -1,4 +1,4 @@
-"""Stage ``compare_circuits``: how one run's circuit changes from checkpoint to checkpoint and over the whole run."""
+"""Compare the circuits of one run: from each checkpoint to the next, and over the whole run."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def main(
         edges: edges tables in the order of the checkpoints, the base model's first.
         nodes: nodes tables of the same circuits in the same order.
         transitions: output, changes from each checkpoint to the next.
-        summary: output, the run in single numbers.
+        summary: output, single numbers for the whole run.
         layers: output, changes layer by layer, from each checkpoint to the next and from the first to the last.
         provenance: origin of the outputs.
 
@@ -32,7 +32,7 @@ def main(
         DriftError: the circuits cannot be compared.
     """
     if len(edges) != len(nodes):
-        raise DriftError(f"{len(edges)} edges tables but {len(nodes)} nodes tables; give one of each for a checkpoint")
+        raise DriftError(f"{len(edges)} edges tables but {len(nodes)} nodes tables; give one of each per checkpoint")
     series = stack_circuits([_read_circuit(*tables) for tables in zip(edges, nodes, strict=True)])
     write_table(transitions, tabulate_transitions(series), "transitions", provenance)
     write_table(summary, summarise(series), "summary", provenance)
@@ -40,7 +40,7 @@ def main(
 
 
 def _read_circuit(edges: Path, nodes: Path) -> StructuralCircuit:
-    """One checkpoint's circuit; its name is the one that both files carry in their provenance."""
+    """One checkpoint's circuit, named by the checkpoint that both files carry in their provenance."""
     edges_table, nodes_table = read_table(edges, "edges"), read_table(nodes, "nodes")
     checkpoint, checkpoint_of_nodes = _checkpoint_of(edges), _checkpoint_of(nodes)
     if checkpoint != checkpoint_of_nodes:
@@ -55,7 +55,7 @@ def _checkpoint_of(table: Path) -> str:
     """The checkpoint that a table's provenance names."""
     checkpoint = provenance_of(table).wildcards.get("checkpoint")
     if checkpoint is None:
-        raise DriftError(f"{table}: does not say which checkpoint it is of; delete it and select the circuit again")
+        raise DriftError(f"{table}: names no checkpoint in its provenance; delete it and select the circuit again")
     return checkpoint
 
 

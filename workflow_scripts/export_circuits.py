@@ -1,4 +1,4 @@
-"""Stage ``export_circuits``: circuits as files that other tools read."""
+"""Write circuits as files that other tools read."""
 
 import logging
 from pathlib import Path
@@ -7,7 +7,6 @@ from circuitdrift import stage
 from circuitdrift.circuits.exchange.graphml import write_graphml
 from circuitdrift.circuits.exchange.writing import write_eap_json
 from circuitdrift.models.loading import load_config
-from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table
 
 logger = logging.getLogger(__name__)
@@ -19,17 +18,15 @@ def main(
     nodes: list[Path],
     importances: list[Path],
     graphml: list[Path],
-    provenance: Provenance,
 ) -> None:
     """Write each circuit in EAP-IG's JSON and as GraphML.
 
     Args:
-        manifest: the circuits' model, whose width EAP-IG asks for.
+        manifest: manifest of the circuits' model; EAP-IG asks for the model's width.
         edges: edges tables of the circuits.
         nodes: nodes tables of the same circuits.
         importances: output, scores of every edge and membership in the circuit, for EAP-IG and the MIB benchmark.
         graphml: output, the nodes and edges that the circuit keeps.
-        provenance: unused by the files, whose formats are those of other tools; every stage takes it.
 
     Raises:
         ExchangeError: a table is not that of a whole circuit.

@@ -1,4 +1,4 @@
-"""Stage ``fetch_model``: find a pretrained model, check its files, and describe it in a manifest."""
+"""Fetch a pretrained model, check its files, and write its manifest."""
 
 import os
 from pathlib import Path
@@ -8,19 +8,17 @@ from circuitdrift import stage
 from circuitdrift.config.models import HubModel, LocalModel, PackageModel
 from circuitdrift.models import hub, local, package
 from circuitdrift.models.manifest import write_manifest
-from circuitdrift.provenance import Provenance
 
 
-def main(manifest: Path, model: HubModel | LocalModel | PackageModel, provenance: Provenance) -> None:
+def main(manifest: Path, model: HubModel | LocalModel | PackageModel) -> None:
     """Make the model's files available on this machine and write its manifest.
 
     Args:
         manifest: the ``manifest.json`` to write.
         model: the model's entry in the config.
-        provenance: origin of the output; a manifest carries its model's source instead.
 
     Raises:
-        ManifestError: the model cannot be had, is incomplete, or is not the one that the config expects.
+        ManifestError: the model cannot be obtained, is incomplete, or is not the model that the config names.
     """
     if isinstance(model, HubModel):
         commit = hub.resolve_commit(model.id, model.revision)

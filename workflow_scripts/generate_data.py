@@ -1,4 +1,4 @@
-"""Write a task's three splits, as the model's own tokenizer reads them."""
+"""Write a task's three splits of prompts, encoded by the model's own tokenizer."""
 
 import logging
 from collections.abc import Sequence
@@ -37,15 +37,15 @@ def main(
     """Generate the examples, or read them from the task's file, and write one table for each split.
 
     Args:
-        manifest: of the model whose tokenizer the prompts must suit.
-        prompts: the file of a file task, else None.
-        train: where the examples to fine-tune on go.
-        circuit: where the examples to extract circuits from go.
-        test: where the examples to measure accuracy on go.
+        manifest: manifest of the model whose tokenizer encodes the prompts.
+        prompts: the file of a task of family ``file``; None for other tasks.
+        train: output, the examples to fine-tune on.
+        circuit: output, the examples to extract circuits from.
+        test: output, the examples to measure accuracy on.
         task: the task's section of the config.
-        parent: the compositional task that a sub-task decomposes, else None.
-        folds: how many folds each split is ordered for: example i belongs to fold i mod ``folds``.
-        provenance: of the files written.
+        parent: the compositional task that a sub-task belongs to; None for other tasks.
+        folds: number of folds that each split is ordered for: example i belongs to fold i mod ``folds``.
+        provenance: origin of the outputs.
     """
     if isinstance(task, FileTask) and prompts is not None:
         task = task.model_copy(update={"path": prompts})
@@ -61,7 +61,7 @@ def main(
 
 
 def _table(examples: Sequence[Example], first_id: int) -> pd.DataFrame:
-    """One row for each example; ids count on over the splits, so that none names two examples of a task."""
+    """One row for each example; ids continue over the splits, so that each is unique within a task."""
     frame = pd.DataFrame([vars(example) for example in examples], columns=list(Example.__annotations__))
     frame.insert(0, "example_id", range(first_id, first_id + len(frame)))
     return frame

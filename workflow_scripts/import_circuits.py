@@ -1,4 +1,4 @@
-"""Stage ``import_circuits``: circuits that another tool made, as the tables that every later stage reads."""
+"""Convert circuits that another tool made to the tables that every later stage reads."""
 
 import logging
 from pathlib import Path
@@ -16,13 +16,13 @@ def main(files: list[Path], edges: list[Path], nodes: list[Path], labels: list[s
 
     Args:
         files: circuits of one fine-tuning in EAP-IG's JSON, in the order of its checkpoints.
-        edges: output, an edges table for each.
-        nodes: output, a nodes table for each.
+        edges: output, one edges table for each file.
+        nodes: output, one nodes table for each file.
         labels: names of the checkpoints.
         provenance: origin of the outputs.
 
     Raises:
-        ExchangeError: a file cannot be read, or two are of different graphs.
+        ExchangeError: a file cannot be read, or two files are of different graphs.
     """
     circuits = read_circuits(files)
     for circuit, label, edge_path, node_path in zip(circuits, labels, edges, nodes, strict=True):

@@ -1,4 +1,4 @@
-"""Stage ``pretrain``: build the embedded model's tokenizer and corpus, train the model, and describe it."""
+"""Pre-train the embedded model: build its tokenizer and corpus, train it, and write its manifest."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def main(
 
 
 def _save_tokenizer(largest_number: int, folder: Path) -> list[str]:
-    """Write the tokenizer's files and name them."""
+    """Write the tokenizer's files and return their names."""
     return [Path(file).name for file in build_tokenizer(largest_number).save_pretrained(folder) if Path(file).is_file()]
 
 

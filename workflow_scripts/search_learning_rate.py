@@ -1,4 +1,4 @@
-"""Try a method's learning rates on a task, each on the same part of the train split, and choose by the rest of it."""
+"""Try learning rates for a method on a task: train on a part of the train split, and choose by the other part."""
 
 import logging
 import math
@@ -35,12 +35,12 @@ def main(
     device: str,
     provenance: Provenance,
 ) -> None:
-    """Run every trial, and write the table that says which is chosen.
+    """Train once with each learning rate, and write the table that marks the best one.
 
     Args:
-        manifest: the base model.
-        train: the split of which a part is trained on and the other one judges; no other split is read.
-        adapter_config: the allocated ranks, for the methods that have any.
+        manifest: manifest of the base model.
+        train: the train split; a part of it is held out and judges the trials. No other split is read.
+        adapter_config: the allocated ranks, for methods that have them.
         trials: table to write.
         method: the method.
         training: the training section.

@@ -1,4 +1,4 @@
-"""Writes the resolved config of the study, with every default filled in."""
+"""Write the resolved config of the study, with every default filled in."""
 
 from pathlib import Path
 

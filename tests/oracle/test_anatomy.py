@@ -135,10 +135,10 @@ def test_a_class_derived_from_a_supported_one_is_another_architecture() -> None:
 @pytest.mark.parametrize(
     ("config", "options", "reason"),
     [
-        (OPTConfig, {"do_layer_norm_before": False}, "no sum of what the nodes write; use a pre-norm OPT"),
-        (OPTConfig, {"word_embed_proj_dim": 8}, "projected between two widths .*; use an OPT with one width"),
-        (OPTConfig, {"_remove_final_layer_norm": True}, "no norm before the head .*; use the checkpoint"),
-        (GPT2Config, {"add_cross_attention": True}, "cross-attention .*; use a model without it"),
+        (OPTConfig, {"do_layer_norm_before": False}, "not the sum of the nodes' outputs; use a pre-norm OPT"),
+        (OPTConfig, {"word_embed_proj_dim": 8}, "projections to another width .*; use an OPT with one width"),
+        (OPTConfig, {"_remove_final_layer_norm": True}, "lacks the norm before the head .*; use the checkpoint"),
+        (GPT2Config, {"add_cross_attention": True}, "cross-attention .*; use a model without cross-attention"),
     ],
 )
 def test_options_that_break_the_picture_are_refused(

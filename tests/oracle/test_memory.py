@@ -25,7 +25,7 @@ from circuitdrift.config.circuits import Attribution
 from circuitdrift.decoder.anatomy import Anatomy, anatomy_of
 
 N_PAIRS, VOCABULARY = 8, 4000
-SIZES = [PairSize(n_shared=18, n_run=3, n_answer=1), PairSize(n_shared=4, n_run=20, n_answer=3)]
+SIZES = [PairSize(n_shared=18, n_after=3, n_answer=1), PairSize(n_shared=4, n_after=20, n_answer=3)]
 
 
 def neox() -> PreTrainedModel:
@@ -49,7 +49,7 @@ def anatomy(request: pytest.FixtureRequest) -> Anatomy:
 
 def pairs_of_size(size: PairSize) -> PromptPairs:
     generator = torch.Generator().manual_seed(0)
-    length = size.n_shared + size.n_run - (size.n_answer - 1)
+    length = size.n_shared + size.n_after - (size.n_answer - 1)
     clean = torch.randint(VOCABULARY, (N_PAIRS, length), generator=generator).tolist()
     corrupted = [
         [*ids[: size.n_shared], (ids[size.n_shared] + 1) % VOCABULARY, *ids[size.n_shared + 1 :]] for ids in clean

@@ -58,5 +58,5 @@ def test_it_is_faithful_and_a_slightly_smaller_one_is_not(
 
 def test_prompts_that_make_no_difference_are_refused(anatomy: Anatomy, scores: torch.Tensor) -> None:
     clean, _ = random_pairs(4)
-    with pytest.raises(ValueError, match="selection minimal: the model writes the same"):
+    with pytest.raises(ValueError, match="selection minimal: the model's output is the same"):
         minimal_circuit(anatomy, one_token_pairs(clean, clean), scores, 0.5, MEASURE)

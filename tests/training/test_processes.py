@@ -149,7 +149,7 @@ def assert_parts_are_kept(processes):
 
 
 def test_a_process_keeps_its_part_of_weights_and_gradients_alone():
-    launching.launch(2, CPU, assert_parts_are_kept, {})
+    launching.launch(2, CPU, assert_parts_are_kept)
 
 
 @pytest.mark.parametrize("kind", ["adalora", "grpo"])

@@ -117,8 +117,8 @@ def test_a_refusal_names_the_key_and_the_fix(raw, words):
 def test_an_import_alone_is_a_study():
     study = Study(load({"imports": {"i": {**IMPORT, "checkpoints": dict(reversed(CHECKPOINTS.items()))}}}))
     assert (study.runs, study.figures, study.tables) == ((), (), ())
-    assert [Path(file).parent.name for file in study.imported_files("i", "edges.parquet")] == ["00", "01"]
-    assert study.of_imports(study.imported_drift) == ["results/embedded/drift/imported/i"]
+    assert [Path(circuit.folder).name for circuit in study.imported_circuits("i")] == ["00", "01"]
+    assert study.of_imports(study.layout.imported_drift.layers) == ["results/embedded/drift/imported/i/layers.parquet"]
 
 
 def test_an_import_takes_the_place_of_a_phase_1():
@@ -177,14 +177,14 @@ def test_learning_rates_are_searched_for_only_with_a_grid():
     on = Study(load({**sections, "learning_rate_search": {"rates": [0.5, 1, 2]}}))
     assert "learning_rates" in on.tables
     searches = [f"results/embedded/learning_rates/m/t/{method}/trials.parquet" for method in "ab"]
-    assert on.of_runs(on.trials, on.tuned_runs) == searches
+    assert on.of_runs(on.layout.trials, on.tuned_runs) == searches
 
 
 def test_checkpoints_are_grouped_into_jobs():
     study = Study(load({"training": {"checkpoints": 5}, "execution": {"checkpoints_per_job": 2}}))
     assert [len(job.checkpoints) for job in study.circuit_jobs] == [0, 2, 2, 1]
     assert next(c for job in study.circuit_jobs for c in job.checkpoints).endswith("checkpoints/01")
-    assert len(study.circuit_files("edges.parquet")) == 6
+    assert len(study.circuits) == 6
 
 
 def test_the_shipped_configs_can_be_used():

@@ -11,7 +11,7 @@ import torch
 
 import compare_circuits
 import measure_controls
-import rank_layers
+import order_layers
 from circuitdrift.circuits.selection import edge_count, edge_table, node_table, select_circuit, strongest_edges
 from circuitdrift.config.circuits import Selection
 from circuitdrift.config.methods import CircuitLoraMethod
@@ -164,7 +164,7 @@ def test_from_circuits_to_critical_layers(tmp_path):
     assert set(summary["from_checkpoint"] + summary["to_checkpoint"]) == {"0002"}
     critical = tmp_path / "critical_layers.parquet"
     method = CircuitLoraMethod(kind="circuit_lora", rank=2, critical_rank=4, critical_layers=2, phase_1="lora_r2")
-    rank_layers.main(outputs["layers"], critical, method, Provenance.detached())
+    order_layers.main(outputs["layers"], critical, method, Provenance.detached())
     ranked = read_table(critical, "critical_layers")
     assert ranked.groupby("policy")["critical"].sum().to_dict() == {"score_change": 2, "score_change_normalised": 2}
     assert ranked.groupby("policy")["value"].apply(lambda v: v.is_monotonic_decreasing).all()

@@ -25,7 +25,6 @@ from circuitdrift.decoder.tracing import check_anatomy
 from circuitdrift.models import package
 from circuitdrift.models.loading import load_model, load_tokenizer
 from circuitdrift.models.manifest import ManifestError, read_manifest
-from circuitdrift.provenance import Provenance
 from circuitdrift.tasks.tokenization import encode_answer, encode_prompt
 
 pytestmark = pytest.mark.real_model
@@ -47,7 +46,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def manifest(tmp_path_factory: pytest.TempPathFactory, wheel: Path) -> Path:
     path = tmp_path_factory.mktemp("study") / "manifest.json"
-    fetch_model.main(path, SOURCE, Provenance.detached())
+    fetch_model.main(path, SOURCE)
     return path
 
 

@@ -26,7 +26,6 @@ from circuitdrift.config.models import HubModel, LocalModel, PackageModel
 from circuitdrift.models import hub, package
 from circuitdrift.models.loading import load_model, load_tokenizer, model_folder
 from circuitdrift.models.manifest import ManifestError, read_manifest, write_manifest
-from circuitdrift.provenance import Provenance
 from circuitdrift.tasks.tokenization import encode_prompt
 
 CPU = torch.device("cpu")
@@ -50,7 +49,7 @@ def saved(tmp_path: Path) -> Path:
 
 def fetched(where: Path, model: HubModel | LocalModel | PackageModel) -> Path:
     manifest = where / "results" / "models" / "m" / "manifest.json"
-    fetch_model.main(manifest, model, Provenance.detached())
+    fetch_model.main(manifest, model)
     return manifest
 
 

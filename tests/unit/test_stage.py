@@ -11,7 +11,7 @@ from snakemake.iocontainers import Namedlist
 
 from circuitdrift import stage
 from circuitdrift.config.methods import LoraMethod, MethodConfig
-from circuitdrift.provenance import Provenance
+from circuitdrift.provenance import Provenance, digest_of_config
 
 
 def job(inputs=(), outputs=(), params=(), log=()):
@@ -36,7 +36,7 @@ def main(
 
 VALUES = {
     "inputs": {"first": "a.parquet", "many": ["b", "c"], "none": []},
-    "params": {"method": {"kind": "lora", "rank": 2}, "n": 3, "provenance": "digest"},
+    "params": {"method": {"kind": "lora", "rank": 2}, "n": 3, "code": "digest"},
 }
 
 
@@ -48,6 +48,14 @@ def test_values_arrive_as_the_annotated_types():
     assert given["method"] == LoraMethod(kind="lora", rank=2)
     origin = given["provenance"]
     assert (origin.rule, origin.wildcards, origin.seed, origin.code_digest) == ("demo", {"seed": "7"}, 7, "digest")
+    assert origin.config_digest == digest_of_config({"method": {"kind": "lora", "rank": 2}, "n": 3})
+
+
+def test_provenance_goes_only_to_a_main_that_asks_for_it():
+    def without(n: int) -> None:
+        """A stage whose outputs have no place for their origin."""
+
+    assert stage.arguments(without, job(params={"n": 3, "code": "digest"})) == {"n": 3}
 
 
 def test_one_file_is_a_list_of_one_where_several_may_come():
@@ -67,7 +75,7 @@ def test_a_failing_stage_leaves_its_traceback_in_the_job_log(tmp_path, monkeypat
     def failing(provenance: Provenance) -> None:
         raise ValueError("the loss is NaN")
 
-    running = job(params={"provenance": "digest"}, log=[str(tmp_path / "logs" / "job.log")])
+    running = job(params={"code": "digest"}, log=[str(tmp_path / "logs" / "job.log")])
     monkeypatch.setattr(sys.modules["__main__"], "snakemake", running, raising=False)
     with pytest.raises(ValueError, match="NaN"):
         stage.run(failing)

@@ -16,6 +16,8 @@ from conftest import ROOT
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
+from circuitdrift.provenance import digest_of_code
+
 CONFIGS = [ROOT / "config.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
 TARGETS = [
     "models",
@@ -75,8 +77,15 @@ def test_every_rule_gives_its_script_exactly_the_keywords_of_main(rules):
     for rule in rules:
         script = Path(str(rule.script)).stem
         fields = {name for group in (rule.input, rule.output, rule.params) for name in group.keys()}  # noqa: SIM118
-        keywords = set(inspect.signature(importlib.import_module(script).main).parameters)
+        fields -= {"code"}
+        keywords = set(inspect.signature(importlib.import_module(script).main).parameters) - {"provenance"}
         assert fields == keywords, f"{rule.name}: rule has {fields - keywords}, main has {keywords - fields}"
+
+
+def test_every_rule_has_the_digest_of_its_own_script_among_its_params(rules):
+    for rule in rules:
+        script = ROOT / "workflow_scripts" / Path(str(rule.script)).name
+        assert rule.params.get("code") == digest_of_code(script), f"{rule.name}: code_of() names another script"
 
 
 def test_every_script_belongs_to_the_rule_it_is_named_after(rules):

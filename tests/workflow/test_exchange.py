@@ -79,7 +79,7 @@ def test_made_up_circuits_give_drift_layers_and_ranks(workflow, tmp_path):
 def test_a_study_of_imports_alone_makes_them_by_default_and_only_once(workflow, tmp_path):
     imported = made_up(tmp_path)
     config = study(tmp_path, small=imported)
-    rules = {"compare_circuits_imported", "rank_layers_imported", "allocate_imported_ranks", "import_circuits_small"}
+    rules = {"compare_circuits_imported", "order_layers_imported", "allocate_imported_ranks", "import_circuits_small"}
     assert workflow.rules_to_run(config=config) == rules | {"write_config"}
     assert workflow.rules_to_run("imports", config=config) == rules | {"imports"}
     assert workflow.rules_to_run("exports", config=config) == {"exports"}
@@ -87,7 +87,7 @@ def test_a_study_of_imports_alone_makes_them_by_default_and_only_once(workflow, 
     assert result.returncode == 0, result.stdout + result.stderr
     assert workflow.rules_to_run(config=config) == set()
     study(tmp_path, small={**imported, "critical_rank": 64})
-    assert workflow.rules_to_run(config=config) == {"rank_layers_imported", "allocate_imported_ranks", "write_config"}
+    assert workflow.rules_to_run(config=config) == {"order_layers_imported", "allocate_imported_ranks", "write_config"}
 
 
 def test_a_damaged_file_fails_with_its_name_in_the_log(workflow, tmp_path):

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import networkx
@@ -117,7 +120,7 @@ def test_the_same_study_twice_gives_the_same_bytes(smoke, tmp_path):
 def test_a_new_circuit_fraction_selects_again_but_does_not_score_again(smoke, edited):
     edited("configs/smoke.yaml", "fraction: 0.2", "fraction: 0.3")
     rules = smoke.rules_to_run()
-    assert rules >= SELECTION | FAITHFULNESS | {"compare_circuits", "rank_layers", "write_config"}
+    assert rules >= SELECTION | FAITHFULNESS | {"compare_circuits", "order_layers", "write_config"}
     assert not rules & (SCORING | MAKING - {"finetune"})
 
 
@@ -165,9 +168,54 @@ EDIT = "from __future__ import annotations\n\nADDED_BY_A_TEST = 1\n"
 def test_a_comment_or_a_docstring_re_runs_nothing(smoke, edited):
     module = "workflow_scripts/circuitdrift/drift/layers.py"
     edited(module, "from __future__ import annotations\n", "from __future__ import annotations\n\n# a comment\n")
-    edited("workflow_scripts/compare_circuits.py", '"""Stage', '"""Edited stage')
+    edited("workflow_scripts/compare_circuits.py", '"""Compare', '"""Edited: compare')
     assert smoke.rules_to_run() == set()
     assert smoke.rules_to_run("--workflow-profile", "none") == set()
+
+
+def test_triggers_that_the_user_names_are_obeyed(smoke, edited):
+    edited("workflow_scripts/compare_circuits.py", '"""Compare', '"""Edited: compare')
+    assert "compare_circuits" in smoke.rules_to_run("--rerun-triggers", "code", "mtime")
+    every = ("code", "input", "mtime", "params", "software-env")
+    assert "compare_circuits" in smoke.rules_to_run("--rerun-triggers", *every)
+    edited("configs/smoke.yaml", "bootstrap: 100", "bootstrap: 200")
+    assert smoke.rules_to_run("--rerun-triggers", "mtime") == set()
+
+
+def by_hand(smoke: Workflow, script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(smoke.repository / "workflow_scripts" / f"{script}.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=smoke.directory)
+
+
+def test_a_stage_that_is_started_by_hand_does_the_job_that_makes_a_file(smoke):
+    nodes = smoke.directory / "results/smoke/circuits/toy/add_sub_100/base/nodes.parquet"
+    before, times = nodes.read_bytes(), nodes.stat()
+    edges = nodes.with_name("edges.parquet")
+    edges_times = edges.stat()
+    nodes.unlink()
+    config = ("--configfile", str(smoke.repository / "configs" / "smoke.yaml"))
+    result = by_hand(smoke, "select_circuits", str(nodes.relative_to(smoke.directory)), *config)
+    assert result.returncode == 0, result.stderr
+    assert nodes.read_bytes() == before
+    for path, stat in ((nodes, times), (edges, edges_times)):
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert smoke.rules_to_run() == set()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], ["usage: select_circuits.py", "file"]),
+        (["results/smoke/config.json"], ["made by write_config.py", "not by select_circuits.py"]),
+        (["results/smoke/absent.parquet"], ["cannot plan results/smoke/absent.parquet"]),
+    ],
+)
+def test_a_stage_that_is_started_by_hand_says_what_it_needs(smoke, arguments, words):
+    config = ("--configfile", str(smoke.repository / "configs" / "smoke.yaml"))
+    result = by_hand(smoke, "select_circuits", *arguments, *(config if arguments else ()))
+    assert result.returncode == 2
+    assert all(word in result.stderr for word in words), result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_a_fresh_checkout_re_runs_nothing(smoke):

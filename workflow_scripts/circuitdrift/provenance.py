@@ -22,6 +22,11 @@ BASE_CHECKPOINT = "00"
 LIBRARY = Path(__file__).resolve().parent
 
 
+def checkpoint_names(after_base: int) -> tuple[str, ...]:
+    """Names of a run's checkpoints in order: the base model's, then ``after_base`` others."""
+    return (BASE_CHECKPOINT, *(f"{number:02d}" for number in range(1, after_base + 1)))
+
+
 class Provenance(BaseModel):
     """The origin of one file."""
 
@@ -77,15 +82,19 @@ def digest_of_config(section: Any) -> str:
     return hashlib.sha256(json.dumps(section, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def digest_of_code(script: Path) -> str:
-    """Short sha256 of a stage script and of every library module that it imports, directly or not.
+def digest_of_code(*files: Path) -> str:
+    """Short sha256 of Python files, and of every library module that they import, directly or not.
 
-    Taken of the syntax trees without docstrings, so that a comment, a docstring or a reformatting changes nothing.
+    It covers the syntax trees without docstrings, so that a comment, a docstring or a reformatting changes nothing.
+
+    Args:
+        files: a stage script, with the modules that it chooses from at run time, if any.
 
     Raises:
-        SyntaxError: naming the file, where one does not parse.
+        SyntaxError: a file does not parse; the message names it.
     """
-    modules = sorted(_imported_modules(script.resolve()) | {script.resolve()})
+    given = {file.resolve() for file in files}
+    modules = sorted(given.union(*map(_imported_modules, given)))
     joined = "\n".join(f"{module.name}:{_digest_of_module(module)}" for module in modules)
     return hashlib.sha256(joined.encode()).hexdigest()[:16]
 

@@ -1,7 +1,11 @@
-"""The binder between Snakemake and a stage script: it calls the script's ``main`` with a job's files and settings."""
+"""The binder between Snakemake and a stage script: it calls the script's ``main`` with a job's files and settings.
+
+A script that is started by hand gets its job from :mod:`circuitdrift.planned_job`.
+"""
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import logging
 import sys
@@ -18,25 +22,34 @@ from circuitdrift.provenance import Provenance
 
 
 def run(main: Callable[..., None]) -> None:
-    """Call ``main`` with the values of the Snakemake job that the running script belongs to.
+    """Call ``main`` with the values of a Snakemake job: the job of the script, or the job that the command line names.
 
     Each keyword of ``main`` is the rule's input, output or param of the same name, converted to the annotated type.
-    ``provenance`` is built from the job; the rule gives the digest of its code under that name. Messages go to the
-    job's log file. A failing ``main`` leaves its traceback in the log and its message on the screen.
+    ``provenance`` is built from the job, for a ``main`` that has this keyword. The rule's param ``code``, the digest of
+    its code, goes into the provenance alone. Messages go to the job's log file. A failing ``main`` leaves its traceback
+    in the log and its message on the screen.
     """
-    job = sys.modules["__main__"].snakemake
+    script = sys.modules["__main__"]
+    if hasattr(script, "snakemake"):
+        job = script.snakemake
+    else:
+        # Loaded by name, so that the digests of stages do not follow what helps to debug them.
+        planning = importlib.import_module("circuitdrift.planned_job")
+        job = planning.job_of_command_line(Path(str(script.__file__)).resolve(), sys.argv[1:])
     with _logging_to(Path(job.log[0]) if job.log else None):
         main(**arguments(main, job))
 
 
 def arguments(main: Callable[..., None], job: Any) -> dict[str, Any]:
     """The keywords to call ``main`` with, from a Snakemake job object."""
-    given = {**_named(job.input), **_named(job.output), **_named(job.params)}
-    if "provenance" in given:
-        settings = {key: value for key, value in _named(job.params).items() if key != "provenance"}
-        given["provenance"] = Provenance.of_rule(job.rule, _named(job.wildcards), settings, given["provenance"])
+    settings = _named(job.params)
+    code = settings.pop("code")
+    given = {**_named(job.input), **_named(job.output), **settings}
+    keywords = inspect.signature(main).parameters
+    if "provenance" in keywords:
+        given["provenance"] = Provenance.of_rule(job.rule, _named(job.wildcards), settings, code)
     hints = get_type_hints(main)
-    return {name: _convert(given[name], hints[name]) for name in inspect.signature(main).parameters}
+    return {name: _convert(given[name], hints[name]) for name in keywords}
 
 
 def _named(values: Any) -> dict[str, Any]:

@@ -1,11 +1,11 @@
-"""The table of a study: its runs, its circuits, and the path of every file (DESIGN section 2). No torch.
+"""The contents of a study: its runs, the jobs that make its circuits, its figures and its tables. No torch.
 
-Paths with braces are Snakemake patterns, relative to the working directory. This module is the only place that
-knows the layout of ``results``.
+Paths with braces are Snakemake patterns; :mod:`circuitdrift.layout` makes them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,8 @@ from circuitdrift.config.methods import CircuitLoraMethod, RandomLoraMethod
 from circuitdrift.config.models import ScratchModel
 from circuitdrift.config.reading import ConfigError, check_imported_files, load_study
 from circuitdrift.config.study import StudyConfig
+from circuitdrift.layout import CircuitFiles, Layout
+from circuitdrift.provenance import checkpoint_names
 from circuitdrift.tasks.from_file import FileTask
 from circuitdrift.tasks.sub_tasks import SubTask
 
@@ -35,11 +37,11 @@ class Run:
 class CircuitJob:
     """The circuits that one job makes: of the base model, or of some checkpoints of a run.
 
-    ``folders`` and ``checkpoints`` are patterns; the base model has one folder and no checkpoint.
+    ``checkpoints`` are patterns of the checkpoints' folders; the base model has none.
     """
 
     name: str
-    folders: tuple[str, ...]
+    circuits: tuple[CircuitFiles, ...]
     checkpoints: tuple[str, ...]
 
     @property
@@ -51,22 +53,18 @@ class CircuitJob:
             else f"{{model}}/{{task}}/{{method}}/seed-{{seed}}/{self.name}"
         )
 
-    def files(self, name: str) -> list[str]:
-        """The file of that name in each folder."""
-        return [f"{folder}/{name}" for folder in self.folders]
-
     @property
     def scoring_benchmark(self) -> str:
         """Snakemake's measurements of the job that scores the edges of these circuits, beside the first of them."""
-        return f"{self.folders[0]}/scoring_benchmark.tsv"
+        return self.circuits[0].scoring_benchmark
 
 
 def read_study(path: Path) -> Study:
     """Read and validate a config file.
 
     Raises:
-        ConfigError: the file is missing, is not YAML, or says something that a study cannot be made of; or a file of
-            circuits that it imports is missing.
+        ConfigError: the file is missing, is not YAML or does not describe a study, or a file of circuits that it
+            imports is missing.
     """
     if not path.is_file():
         raise ConfigError(f"{path}: no such config file; give an existing one with --configfile")
@@ -85,89 +83,20 @@ class Study:
 
     config: StudyConfig
 
-    # ------------------------------------------------------------------------------------------------ patterns
-
-    @property
-    def results(self) -> str:
-        """The folder of everything that the study computes."""
-        return f"results/{self.config.study}"
-
-    @property
-    def model_folder(self) -> str:
-        """Pattern of a model's folder."""
-        return f"{self.results}/models/{{model}}"
-
-    @property
-    def manifest(self) -> str:
-        """Pattern of a model's manifest."""
-        return f"{self.model_folder}/manifest.json"
-
-    @property
-    def data(self) -> str:
-        """Pattern of the folder that holds a task's splits."""
-        return f"{self.results}/data/{{model}}/{{task}}"
-
-    @property
-    def run(self) -> str:
-        """Pattern of a run's folder."""
-        return f"{self.results}/runs/{{model}}/{{task}}/{{method}}/seed-{{seed}}"
-
-    @property
-    def benchmark(self) -> str:
-        """Pattern of Snakemake's measurements of a fine-tuning job."""
-        return f"{self.run}/benchmark.tsv"
-
-    @property
-    def trials(self) -> str:
-        """Pattern of the table of a search for a learning rate."""
-        return f"{self.results}/learning_rates/{{model}}/{{task}}/{{method}}/trials.parquet"
-
-    @property
-    def circuits(self) -> str:
-        """Pattern of the folder that holds a run's circuits, one folder for each checkpoint."""
-        return f"{self.results}/circuits/{{model}}/{{task}}/{{method}}/seed-{{seed}}"
-
-    @property
-    def base_circuit(self) -> str:
-        """Pattern of the folder of the base model's circuit, the same for every method and seed."""
-        return f"{self.results}/circuits/{{model}}/{{task}}/base"
-
-    @property
-    def drift(self) -> str:
-        """Pattern of the folder of a run's drift tables."""
-        return f"{self.results}/drift/{{model}}/{{task}}/{{method}}/seed-{{seed}}"
-
-    @property
-    def controls(self) -> str:
-        """Pattern of a method's control comparisons, which take all of its seeds."""
-        return f"{self.results}/drift/{{model}}/{{task}}/{{method}}/controls.parquet"
-
-    @property
-    def allocation(self) -> str:
-        """Pattern of the folder of an allocation of ranks; its name is that of the method that uses it."""
-        return f"{self.results}/allocation/{{model}}/{{task}}/{{name}}/seed-{{seed}}"
-
-    @property
-    def imported_circuits(self) -> str:
-        """Pattern of the folder of an import's circuits, one folder for each checkpoint; the name is the import's."""
-        return f"{self.results}/circuits/imported/{{name}}"
-
-    @property
-    def imported_drift(self) -> str:
-        """Pattern of the folder of the drift tables of circuits made elsewhere."""
-        return f"{self.results}/drift/imported/{{name}}"
-
-    @property
-    def imported_allocation(self) -> str:
-        """Pattern of the folder of the allocation of ranks that follows from circuits made elsewhere."""
-        return f"{self.results}/allocation/imported/{{name}}"
-
-    # ------------------------------------------------------------------------------------------------ contents
+    @cached_property
+    def layout(self) -> Layout:
+        """The paths of the study's files."""
+        return Layout(self.config.study)
 
     @cached_property
     def checkpoints(self) -> tuple[str, ...]:
-        """Checkpoints after the base model: ``01`` and on."""
-        return tuple(f"{number:02d}" for number in range(1, self.config.training.checkpoints + 1))
+        """Names of a run's checkpoints, the base model's first."""
+        return checkpoint_names(self.config.training.checkpoints)
+
+    @cached_property
+    def circuits(self) -> tuple[CircuitFiles, ...]:
+        """The circuit of the base model and of each checkpoint after it, in order."""
+        return (self.layout.base_circuit, *map(self.layout.run_circuit, self.checkpoints[1:]))
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
@@ -201,7 +130,7 @@ class Study:
 
     @cached_property
     def phase_1_scorings(self) -> tuple[tuple[Run, str], ...]:
-        """Each run that is a phase 1, with the measurements of each job that scored its circuits, 00 included."""
+        """Each run that is a phase 1, with the measurements of each job that scored its circuits, base included."""
         runs = [run for run in self.runs if run.method in self.phase_1.values()]
         return tuple((run, _fill(job.scoring_benchmark, run)) for run in runs for job in self.circuit_jobs)
 
@@ -250,7 +179,7 @@ class Study:
         figures = self.config.figures
         for run in self.drift_runs:
             if figures.model in {None, run.model} and figures.task in {None, run.task}:
-                return _fill(self.base_circuit, run), _fill(f"{self.circuits}/{self.checkpoints[-1]}", run)
+                return _fill(self.circuits[0].folder, run), _fill(self.circuits[-1].folder, run)
         return "", ""
 
     @cached_property
@@ -287,33 +216,27 @@ class Study:
         """Whether a model is the workflow's own, so that one core serves it best."""
         return isinstance(self.config.models[model], ScratchModel)
 
-    # ---------------------------------------------------------------------------------------------- jobs, files
-
     @cached_property
     def circuit_jobs(self) -> tuple[CircuitJob, ...]:
         """The base model's job, and one for each group of ``execution.checkpoints_per_job`` checkpoints."""
-        wanted = self.config.execution.checkpoints_per_job
-        size = len(self.checkpoints) if wanted == "all" else wanted
-        groups = [self.checkpoints[start : start + size] for start in range(0, len(self.checkpoints), size)]
+        wanted, checkpoints, layout = self.config.execution.checkpoints_per_job, self.checkpoints[1:], self.layout
+        size = len(checkpoints) if wanted == "all" else wanted
+        groups = [checkpoints[start : start + size] for start in range(0, len(checkpoints), size)]
         return (
-            CircuitJob("base", (self.base_circuit,), ()),
+            CircuitJob("base", (layout.base_circuit,), ()),
             *(
                 CircuitJob(
                     f"{group[0]}_to_{group[-1]}",
-                    tuple(f"{self.circuits}/{checkpoint}" for checkpoint in group),
-                    tuple(f"{self.run}/checkpoints/{checkpoint}" for checkpoint in group),
+                    tuple(map(layout.run_circuit, group)),
+                    tuple(map(layout.checkpoint, group)),
                 )
                 for group in groups
             ),
         )
 
-    def circuit_files(self, name: str) -> list[str]:
-        """Patterns of a circuit file of the base model and of each checkpoint, in order."""
-        return [f"{self.base_circuit}/{name}", *(f"{self.circuits}/{c}/{name}" for c in self.checkpoints)]
-
-    def imported_files(self, name: str, file: str) -> list[str]:
-        """A circuit file of each checkpoint of an import, in order; the wildcard ``name`` stays."""
-        return [f"{self.imported_circuits}/{label}/{file}" for label in self.config.imports[name].checkpoints]
+    def imported_circuits(self, name: str) -> tuple[CircuitFiles, ...]:
+        """The circuit of each checkpoint of an import, in order; the wildcard ``name`` stays."""
+        return tuple(map(self.layout.imported_circuit, self.config.imports[name].checkpoints))
 
     def of_imports(self, pattern: str) -> list[str]:
         """A pattern filled in for each import."""
@@ -327,14 +250,9 @@ class Study:
         """A pattern with the seed filled in, for each seed of the study; the other wildcards stay."""
         return [pattern.replace("{seed}", str(seed)) for seed in self.config.seeds]
 
-    def all_circuit_files(self, name: str) -> list[str]:
-        """A circuit file of every base model and of every checkpoint of every run with circuits."""
-        return [path for pattern in self.circuit_files(name) for path in self.of_runs(pattern, self.drift_runs)]
-
-    def base_and_last_circuit_files(self, name: str) -> list[str]:
-        """A circuit file of every base model and of the last checkpoint of every run with circuits."""
-        first, *_, last = self.circuit_files(name)
-        return self.of_runs(first, self.drift_runs) + self.of_runs(last, self.drift_runs)
+    def of_drift_runs(self, patterns: Iterable[str]) -> list[str]:
+        """Patterns filled in for each run with circuits, one pattern after the other."""
+        return [path for pattern in patterns for path in self.of_runs(pattern, self.drift_runs)]
 
 
 def _fill(pattern: str, run: Run) -> str:

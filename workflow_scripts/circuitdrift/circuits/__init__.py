@@ -1,1 +1,1 @@
-"""Circuits: the graph of a decoder, edge attribution, selection, and runs with all other edges ablated."""
+"""Circuits: prompt pairs, edge attribution, selection, circuit runs, and faithfulness."""

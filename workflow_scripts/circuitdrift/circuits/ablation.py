@@ -1,15 +1,15 @@
-"""Circuit runs: every edge outside the circuit carries an ablated activation (PAPER section 4.4).
+"""Circuit runs: every edge outside the circuit carries an ablated activation (docs/method.md#circuit-runs).
 
-A reader's input in a circuit run is its input when every writer is ablated, plus, for each circuit edge into it, what
-the edge's writer writes in this run less its ablated activation. Since heads read through q, k and v separately, every
-one of a block's head inputs is its own residual stream. With all edges in the circuit the run is the clean run.
+In a circuit run a reader's input is its input with every writer ablated, plus, for each circuit edge into it, the
+writer's activation in this run less its ablated activation. Heads read through q, k and v separately, so each input of
+each head is a residual stream of its own. With all edges the run is the clean pass.
 
-Ablated activations are those of the corrupted run (``patching``, the paper's: with no edges the run is then the
-corrupted run), the writer's mean over all tokens of all clean prompts (``mean``), or zero (``zero``).
+Ablated activations come from the corrupted pass (``patching``, the paper's choice: with no edges the run is then the
+corrupted pass), are the writer's mean over all tokens of all clean prompts (``mean``), or are zero (``zero``).
 
-Hooks replace what the model computes at three places: the outputs of the q, k and v projections, by those of the
-patched inputs; the input of the norm before the MLP; the input of the final norm. Attention, MLP and head are the
-model's own. The residual stream that the model itself adds up is read by nothing. Several circuits run as one batch.
+Hooks replace values of the model at three places: the outputs of the q, k and v projections, which are computed anew
+from the patched inputs; the input of the norm before the MLP; the input of the final norm. Attention, MLP and head are
+the model's own. Nothing reads the residual stream that the model itself adds up. Several circuits run as one batch.
 """
 
 from __future__ import annotations
@@ -41,7 +41,13 @@ Circuits = Bool[Tensor, "circuit writers readers"]
 
 @dataclass(frozen=True)
 class AblatedLogits:
-    """Logits where the answer is predicted: of the clean run, of the run with no edges, and of each circuit's."""
+    """Logits at the positions that predict the answer.
+
+    Attributes:
+        clean: logits of the clean pass.
+        ablated: logits of the ablated run, which has no edges.
+        circuits: logits of each circuit's run.
+    """
 
     clean: Float[Tensor, "batch answer vocabulary"]
     ablated: Float[Tensor, "batch answer vocabulary"]
@@ -50,10 +56,7 @@ class AblatedLogits:
 
 @dataclass(frozen=True)
 class Ablated:
-    """What writers outside a circuit write in place of their own activation, the same for every prompt and token.
-
-    None of it depends on a prompt; for ``patching`` there is no such thing, the corrupted run takes its place.
-    """
+    """Activations that replace a writer's own for ``mean`` and ``zero``, the same for every prompt and token."""
 
     embeddings: Float[Tensor, " d_model"]
     head_values: tuple[Float[Tensor, " d_attention"], ...]
@@ -61,18 +64,18 @@ class Ablated:
 
 
 def batches_for(ablation: Ablation, batches: Sequence[PairBatch]) -> list[PairBatch]:
-    """The batches as the ablation needs them run.
+    """The batches in the form that the ablation needs.
 
-    Tokens that a pair shares are alike in the clean and in the corrupted run, but not in an ablated one: ``mean`` and
-    ``zero`` run whole prompts.
+    The tokens that a pair shares are alike in the clean and in the corrupted pass, but not in an ablated run. So
+    ``mean`` and ``zero`` run whole prompts.
     """
     return list(batches) if ablation == "patching" else [replace(batch, n_shared=0) for batch in batches]
 
 
 def ablated_activations(anatomy: Anatomy, batches: Iterable[PairBatch], ablation: Ablation) -> Ablated | None:
-    """What ``mean`` and ``zero`` replace activations by; None for ``patching``.
+    """Replacements for ``mean`` and ``zero``; None for ``patching``, which takes them from the corrupted pass.
 
-    Means are taken over all positions of all clean prompts of ``batches``, which must be run whole.
+    Means are taken over all positions of all clean prompts of ``batches``, which must hold whole prompts.
     """
     if ablation == "patching":
         return None
@@ -80,8 +83,8 @@ def ablated_activations(anatomy: Anatomy, batches: Iterable[PairBatch], ablation
     sums: list[Tensor] = []
     with one_key_per_query_head(anatomy):
         for batch in batches:
-            run = trace_pair(anatomy, batch).clean
-            found = [run.embeddings, *run.head_values, *run.mlp_outputs]
+            clean = trace_pair(anatomy, batch).clean
+            found = [clean.embeddings, *clean.head_values, *clean.mlp_outputs]
             totals = [tensor.to(anatomy.accumulation_dtype).sum(dim=(0, 1)) for tensor in found]
             sums = [a + b for a, b in zip(sums, totals, strict=True)] if sums else totals
             n_tokens += batch.clean.numel()
@@ -94,21 +97,21 @@ def ablated_activations(anatomy: Anatomy, batches: Iterable[PairBatch], ablation
 def run_circuits(
     anatomy: Anatomy, batch: PairBatch, circuits: Circuits, ablated: Ablated | None = None, at_once: int = 8
 ) -> AblatedLogits:
-    """Run several circuits on one batch; what does not depend on the circuit is run once for all of them.
+    """Run several circuits on one batch; the clean and the ablated run are made once for all of them.
 
     Args:
         anatomy: the model.
         batch: the prompts, whole unless the ablation is ``patching`` (:func:`batches_for`).
         circuits: the edges of each circuit.
         ablated: from :func:`ablated_activations`; None for ``patching``.
-        at_once: how many circuits are run as one batch.
+        at_once: how many circuits run as one batch.
 
     Raises:
         ValueError: a circuit holds an edge that the graph does not have.
     """
     mask = anatomy.graph.edge_mask
     if circuits.shape[1:] != mask.shape or bool((circuits & ~mask).any()):
-        raise ValueError("the circuit has edges that are not in this model's graph; take one from its own scores")
+        raise ValueError("the circuit has edges that are not in this model's graph; select it from this model's scores")
     with one_key_per_query_head(anatomy):
         pair = trace_pair(anatomy, batch)
         base = pair.corrupted if ablated is None else _trace_of(anatomy, ablated, pair, batch.n_answer)
@@ -117,7 +120,7 @@ def run_circuits(
 
 
 def _trace_of(anatomy: Anatomy, ablated: Ablated, pair: TracedPair, n_answer: int) -> Trace:
-    """The run in which every writer is ablated, as wide as the clean one."""
+    """The run in which every writer is ablated, of the same shape as the clean pass."""
     dtype = pair.clean.embeddings.dtype
 
     def everywhere(vector: Tensor) -> Tensor:
@@ -146,7 +149,7 @@ def _trace_of(anatomy: Anatomy, ablated: Ablated, pair: TracedPair, n_answer: in
 def circuit_logits(
     anatomy: Anatomy, pair: TracedPair, base: Trace, circuits: Circuits
 ) -> Float[Tensor, "circuit batch answer vocabulary"]:
-    """Run circuits as one batch, inside :func:`one_key_per_query_head`; ``base`` is the run with no edges."""
+    """Run circuits as one batch, inside :func:`one_key_per_query_head`; ``base`` is the ablated run."""
     run = _CircuitRun(anatomy, pair, base, circuits)
     rows = pair.clean_embeddings.repeat(len(circuits), 1, 1)
     with hooked(*run.hooks()):
@@ -155,7 +158,7 @@ def circuit_logits(
 
 
 class _CircuitRun:
-    """The hooks of one run, and what each writer has written so far less its ablated activation."""
+    """The hooks of one circuit run, and the difference between each writer's activation so far and its ablated one."""
 
     def __init__(self, anatomy: Anatomy, pair: TracedPair, base: Trace, circuits: Circuits) -> None:
         self.anatomy = anatomy
@@ -170,7 +173,7 @@ class _CircuitRun:
         self.differences[:, 0] = pair.clean.embeddings.to(dtype) - base.embeddings.to(dtype)
 
     def hooks(self) -> tuple[list[tuple[nn.Module, BeforeHook]], list[tuple[nn.Module, AfterHook]]]:
-        """All hooks, on inputs and on outputs."""
+        """All hooks, those on inputs and those on outputs."""
         before: list[tuple[nn.Module, BeforeHook]] = []
         after: list[tuple[nn.Module, AfterHook]] = []
         for layer, block in enumerate(self.anatomy.blocks):
@@ -185,13 +188,13 @@ class _CircuitRun:
     def patched(
         self, base: Float[Tensor, "batch position d_model"], readers: slice, n_writers: int
     ) -> Float[Tensor, "circuit reader batch position d_model"]:
-        """The inputs of some readers in this run, from what they all read in the run with no edges."""
+        """The inputs of some readers in this run, from the one input that they share in the ablated run."""
         kept = self.circuits[:, :n_writers, readers].transpose(1, 2)
         change = torch.bmm(kept, self.differences[:, :n_writers].flatten(2))
         return change.unflatten(2, self.shape).add_(base).to(base.dtype)
 
     def by_circuit(self, stream: Float[Tensor, "*rows d"]) -> Float[Tensor, "circuit batch position d"]:
-        """What a module of the model reads or writes, however it lays out its rows."""
+        """A module's input or output with circuit, batch and position as separate axes."""
         return stream.reshape(len(self.circuits), *self.shape[:2], stream.shape[-1])
 
     def _replace_projections(self, layer: int, block: Block, parts: dict[str, Projection]) -> AfterHook:
@@ -243,7 +246,7 @@ class _CircuitRun:
 
 
 def _by_module(block: Block) -> dict[nn.Module, dict[str, Projection]]:
-    """The projections of a block by the module that computes them: one for all three, or one each."""
+    """The projections of a block by the module that computes them: one module for all three, or one for each."""
     modules: dict[nn.Module, dict[str, Projection]] = {}
     for which, projection in block.projections.items():
         modules.setdefault(projection.module, {})[which] = projection

@@ -1,4 +1,4 @@
-"""The checkpoints of a run, one after the other, ready for the circuit engine."""
+"""The checkpoints of a fine-tuning, one after the other, ready for the circuit engine."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from circuitdrift.training.checkpoints import load_checkpoint
 def checkpoint_anatomies(
     manifest: Path, checkpoints: Sequence[Path], precision: Precision, device: torch.device
 ) -> Iterator[tuple[str, Anatomy]]:
-    """Load each checkpoint, or the base model where there are none; give its name and the model taken apart.
+    """Load each checkpoint, or the base model if there are none; yield its name and the model's anatomy.
 
     Args:
         manifest: manifest of the base model.
         checkpoints: checkpoint folders, named by their numbers.
-        precision: of weights and passes.
-        device: where to put the models.
+        precision: precision of weights and passes.
+        device: device of the models.
 
     Raises:
         CheckpointError: a checkpoint is missing or damaged.

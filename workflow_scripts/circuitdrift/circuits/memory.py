@@ -1,7 +1,7 @@
-"""How many prompt pairs, and how many circuits, are run as one: what the free memory allows.
+"""The number of prompt pairs and of circuits in one batch that the free memory allows.
 
-The counts of bytes below are those of the largest tensors that exist at one time; they are estimates, taken against
-half of what is free. Batch sizes are powers of two, so that a little more or less memory changes no number.
+The counts of bytes below estimate the largest tensors that exist at one time. A batch may take half of the free
+memory. Batch sizes are powers of two, so that a little more or less memory changes no number.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from circuitdrift.decoder.anatomy import Anatomy
 logger = logging.getLogger(__name__)
 
 LARGEST_BATCH = 32
-"""More examples at once are no faster on any device that we measured."""
+"""Larger batches are no faster on any device that was measured."""
 
 LARGEST_CIRCUIT_BATCH = 256
-"""Rows, examples times circuits, above which running more circuits at once is no faster."""
+"""Rows, examples times circuits, above which more circuits at once are no faster."""
 
 SHARE_OF_FREE_MEMORY = 0.5
 
 VECTORS_PER_LAYER_AND_TOKEN = 30
-"""Activations of d_model that a backward pass keeps in one layer for a token: of the MLP, attention and norms."""
+"""Activations of d_model that one layer keeps per token for a backward pass: those of MLP, attention and norms."""
 
 VECTORS_OF_A_FORWARD_PASS = 12
-"""Activations of d_model that one block of a forward pass holds for a token, most of them its MLP's."""
+"""Activations of d_model that one block of a forward pass holds per token, most of them in its MLP."""
 
 
 @dataclass(frozen=True)
 class PairSize:
-    """The size of the largest example: tokens that its pair shares, tokens after them, tokens of its answer."""
+    """The size of the largest example: tokens that the pair shares, tokens after them, tokens of the answer."""
 
     n_shared: int
-    n_run: int
+    n_after: int
     n_answer: int
 
 
@@ -45,44 +45,44 @@ def largest_pair(anatomy: Anatomy, pairs: PromptPairs) -> PairSize:
     batches = pair_batches(pairs, 1, anatomy.device)
     return PairSize(
         n_shared=max(batch.n_shared for batch in batches),
-        n_run=max(batch.clean.shape[1] - batch.n_shared for batch in batches),
+        n_after=max(batch.clean.shape[1] - batch.n_shared for batch in batches),
         n_answer=max(batch.n_answer for batch in batches),
     )
 
 
 def bytes_to_score(anatomy: Anatomy, size: PairSize, recipe: Attribution) -> int:
-    """Bytes for each example of a batch while its edges are scored."""
-    n_runs = 2 if recipe.attribution in {"eap", "clean-corrupted"} else recipe.steps
+    """Bytes per example of a batch while edges are scored."""
+    n_passes = 2 if recipe.attribution in {"eap", "clean-corrupted"} else recipe.steps
     weight, accumulated = anatomy.dtype.itemsize, anatomy.accumulation_dtype.itemsize
     graph, d_model = anatomy.graph, anatomy.embedding.weight.shape[1]
-    attention = graph.n_heads * (size.n_shared + size.n_run)
+    attention = graph.n_heads * (size.n_shared + size.n_after)
     per_layer = VECTORS_PER_LAYER_AND_TOKEN * d_model + 3 * attention
-    backward = n_runs * size.n_run * graph.n_layers * per_layer * weight
-    differences = graph.n_writers * size.n_run * d_model * accumulated
-    readers = 3 * graph.n_heads * size.n_run * d_model * accumulated
-    return backward + differences + 3 * readers + _bytes_of_ends(anatomy, size, n_runs + 2)
+    backward = n_passes * size.n_after * graph.n_layers * per_layer * weight
+    differences = graph.n_writers * size.n_after * d_model * accumulated
+    readers = 3 * graph.n_heads * size.n_after * d_model * accumulated
+    return backward + differences + 3 * readers + _bytes_of_ends(anatomy, size, n_passes + 2)
 
 
 def bytes_to_run_a_circuit(anatomy: Anatomy, size: PairSize) -> int:
-    """Bytes for each example of a batch and each circuit that is run on it."""
+    """Bytes per example of a batch and per circuit that runs on it."""
     weight, accumulated = anatomy.dtype.itemsize, anatomy.accumulation_dtype.itemsize
     graph, d_model = anatomy.graph, anatomy.embedding.weight.shape[1]
     differences = (graph.n_writers + 4 * graph.n_heads) * d_model * accumulated
-    block = (VECTORS_OF_A_FORWARD_PASS * d_model + 4 * graph.n_heads * (size.n_shared + size.n_run)) * weight
-    return size.n_run * (differences + block) + _bytes_of_ends(anatomy, size, 1)
+    block = (VECTORS_OF_A_FORWARD_PASS * d_model + 4 * graph.n_heads * (size.n_shared + size.n_after)) * weight
+    return size.n_after * (differences + block) + _bytes_of_ends(anatomy, size, 1)
 
 
-def _bytes_of_ends(anatomy: Anatomy, size: PairSize, n_runs: int) -> int:
-    """Bytes of logits, and of the shared tokens' keys and values, in several runs of an example."""
+def _bytes_of_ends(anatomy: Anatomy, size: PairSize, n_passes: int) -> int:
+    """Bytes of logits, and of the shared tokens' keys and values, in several passes over an example."""
     weight, accumulated = anatomy.dtype.itemsize, anatomy.accumulation_dtype.itemsize
     graph = anatomy.graph
     cache = 3 * graph.n_layers * graph.n_heads * anatomy.d_head * size.n_shared * weight
     logits = 4 * size.n_answer * anatomy.embedding.weight.shape[0] * accumulated
-    return n_runs * (cache + logits)
+    return n_passes * (cache + logits)
 
 
 def examples_at_once(anatomy: Anatomy, wanted: BatchSize, bytes_per_example: int) -> int:
-    """The batch size wanted; for ``auto`` the power of two up to :data:`LARGEST_BATCH` that memory allows."""
+    """The given batch size; for ``auto`` the largest power of two up to :data:`LARGEST_BATCH` that memory allows."""
     if wanted != "auto":
         return wanted
     free = free_memory(anatomy.device)
@@ -94,7 +94,7 @@ def examples_at_once(anatomy: Anatomy, wanted: BatchSize, bytes_per_example: int
 
 
 def circuits_at_once(anatomy: Anatomy, batch_size: int, bytes_per_example: int) -> int:
-    """How many circuits are run as one batch, when so many examples are."""
+    """Number of circuits that run as one batch with this many examples."""
     free = free_memory(anatomy.device)
     room = SHARE_OF_FREE_MEMORY * free / (bytes_per_example * batch_size)
     return _power_of_two(room, max(1, LARGEST_CIRCUIT_BATCH // batch_size))

@@ -1,8 +1,8 @@
-"""How faithful a circuit is to its model: measures over examples, normalised, with bootstrap intervals.
+"""Faithfulness of a circuit to its model, with bootstrap intervals (docs/method.md#faithfulness).
 
-Every measure compares three runs where the answer is predicted: the full model on the clean prompt, the circuit, and
-the run with no edges, in which everything is ablated. With ``patching`` that is the model on the corrupted prompt,
-hence the column's name. ``faithfulness`` is a fraction, 1 for a circuit that does as the full model does:
+Every metric compares three runs at the positions that predict the answer: the full model on the clean prompt, the
+circuit, and the ablated run, in which no edge is kept. With ``patching`` the ablated run is the model on the corrupted
+prompt, hence the column's name. ``faithfulness`` is a fraction, 1 for a circuit that behaves as the full model:
 
 ============================  ===========================================  =======================================
 metric                        full, circuit, corrupted (means)             faithfulness
@@ -10,21 +10,22 @@ metric                        full, circuit, corrupted (means)             faith
 kl_model_circuit              0, KL(model || circuit),                     1 - circuit / corrupted
                               KL(model || corrupted)
 kl_from_corrupted             KL(corrupted || model),                      1 - abs(full - circuit) / full
-                              KL(corrupted || circuit), 0                  (PAPER section 4.4, there in per cent)
-accuracy                      share of examples whose largest logit is     (circuit - corrupted)
-                              the answer's, at every token of it           / (full - corrupted)
-logit_difference              logit of the clean answer less that of the   (circuit - corrupted)
+                              KL(corrupted || circuit), 0                  (the paper's, there in per cent)
+accuracy                      share of examples in which the answer has    (circuit - corrupted)
+                              the largest logit, at each of its tokens     / (full - corrupted)
+logit_difference              logit of the clean answer less logit of the  (circuit - corrupted)
                               corrupted answer                             / (full - corrupted)
 ============================  ===========================================  =======================================
 
-KL divergences are in nats; with answers of several tokens they and logit differences are summed over the tokens
-(:mod:`circuitdrift.circuits.prompts`). An answer is right token by token exactly if the run writes it by itself,
-greedily. Where the denominator is zero to within rounding, faithfulness and its interval are NaN.
-Faithfulness is a ratio of means: its interval is the 95 % percentile bootstrap over examples, each resample taking
-an example's three numbers together.
+KL divergences are in nats. If answers have several tokens, KL divergences and logit differences are summed over the
+tokens (docs/method.md#answers-of-several-tokens). Each token of an answer is right exactly if the run writes this
+answer greedily by itself. If the denominator is zero to within rounding, faithfulness and its interval are NaN.
+Faithfulness is a ratio of means. Its interval is the 95 % percentile bootstrap over examples; each resample takes an
+example's three numbers together.
 
 Over the sizes k of a curve f(k), the MIB benchmark (Mueller et al. 2025) takes two areas by the trapezoidal rule: CPR,
-the area under f, and CMD, the area between f and 1. Its measure is the logit difference; we give both for each.
+the area under f, and CMD, the area between f and 1 (docs/method.md#faithfulness-areas). MIB takes them for the logit
+difference; the table gives them for each metric.
 """
 
 from __future__ import annotations
@@ -54,12 +55,12 @@ from circuitdrift.intervals import CONFIDENCE
 METRICS = ("kl_model_circuit", "kl_from_corrupted", "accuracy", "logit_difference")
 
 SMALLEST_DENOMINATOR = 1e-9
-"""Below this a denominator counts as zero."""
+"""A smaller denominator counts as zero."""
 
 BOOTSTRAP_SEED = 0
 
-Runs = NDArray[np.float64]
-"""Numbers of shape [examples, 3]: full, circuit, corrupted."""
+Values = NDArray[np.float64]
+"""A metric's values of shape [examples, 3]: full, circuit, corrupted."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class SizedCircuit:
     """A circuit of a curve.
 
     Attributes:
-        size_fraction: the share of the graph's edges that it was selected as.
+        size_fraction: the share of the graph's edges that was asked for.
         edges: its edges, pruned.
         is_own: whether it is the study's own circuit of this checkpoint.
     """
@@ -80,11 +81,11 @@ class SizedCircuit:
 def sized_circuits(
     graph: Graph, edges: pd.DataFrame, size_fractions: Sequence[float], choice: Selection
 ) -> list[SizedCircuit]:
-    """The circuits of a curve, smallest first: those of the sizes given, and the study's own.
+    """The circuits of a curve, smallest first: one of each given size, and the study's own.
 
     Args:
         graph: the model's graph.
-        edges: the table of all edges, with their scores and the study's own circuit.
+        edges: the edges table, with all scores and the study's own circuit.
         size_fractions: shares of all edges.
         choice: how the study selects its own circuit.
     """
@@ -98,14 +99,14 @@ def sized_circuits(
 
 
 def faithfulness_curve(
-    circuits: Sequence[SizedCircuit], outcomes: Sequence[dict[str, Runs]], resamples: int
+    circuits: Sequence[SizedCircuit], outcomes: Sequence[dict[str, Values]], resamples: int
 ) -> pd.DataFrame:
     """Faithfulness of circuits of several sizes, in the columns of schema "faithfulness".
 
     Args:
-        circuits: smallest first.
-        outcomes: of each, from :func:`measure_circuits`.
-        resamples: of the bootstrap.
+        circuits: the circuits, smallest first.
+        outcomes: their outcomes, from :func:`measure_circuits`.
+        resamples: number of resamples of the bootstrap.
 
     Returns:
         One row for each circuit and metric; ``n_edges`` counts edges after pruning, ``lower`` and ``upper`` bound
@@ -125,17 +126,17 @@ def faithfulness_curve(
 
 
 def faithfulness_areas(
-    circuits: Sequence[SizedCircuit], outcomes: Sequence[dict[str, Runs]], measure: Faithfulness
+    circuits: Sequence[SizedCircuit], outcomes: Sequence[dict[str, Values]], measure: Faithfulness
 ) -> pd.DataFrame:
     """CPR and CMD of a curve by each metric, in the columns of schema "faithfulness_areas".
 
     Args:
-        circuits: smallest first; those of ``measure.size_fractions`` are the curve.
-        outcomes: of each, from :func:`measure_circuits`.
+        circuits: the circuits, smallest first; the sizes of ``measure.size_fractions`` make up the curve.
+        outcomes: their outcomes, from :func:`measure_circuits`.
         measure: the sizes, and the resamples of the bootstrap, which takes an example's numbers at all sizes together.
 
     Returns:
-        One row for each metric and area; NaN where there are fewer than two sizes or faithfulness is undefined.
+        One row for each metric and area; NaN if there are fewer than two sizes or faithfulness is undefined.
     """
     curve = [
         (c.size_fraction, o)
@@ -145,9 +146,9 @@ def faithfulness_areas(
     sizes = [size for size, _ in curve]
     rows = []
     for metric in METRICS:
-        runs = np.stack([outcome[metric] for _, outcome in curve])
-        found = faithfulness(metric, runs.mean(axis=1))
-        resampled = faithfulness(metric, _resampled_means(runs, measure.bootstrap))
+        values = np.stack([outcome[metric] for _, outcome in curve])
+        found = faithfulness(metric, values.mean(axis=1))
+        resampled = faithfulness(metric, _resampled_means(values, measure.bootstrap))
         defined = len(sizes) > 1 and not np.isnan(found).any()
         for area, ordinate in _ORDINATES.items():
             row: dict[str, object] = {"metric": metric, "area": area, "value": np.nan, "lower": np.nan, "upper": np.nan}
@@ -167,10 +168,10 @@ _ORDINATES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {
 
 def measure_circuits(
     anatomy: Anatomy, pairs: PromptPairs, circuits: Bool[Tensor, "circuit writers readers"], measure: Faithfulness
-) -> list[dict[str, Runs]]:
-    """For each circuit and metric, the numbers of every example: [examples, 3], full, circuit, corrupted.
+) -> list[dict[str, Values]]:
+    """For each circuit and metric the values of every example: [examples, 3], full, circuit, corrupted.
 
-    Where an example has no corrupted answer, its logit differences are NaN.
+    The logit differences of an example without a corrupted answer are NaN.
     """
     needed = bytes_to_run_a_circuit(anatomy, largest_pair(anatomy, pairs))
     batch_size = examples_at_once(anatomy, measure.batch_size, needed)
@@ -181,7 +182,7 @@ def measure_circuits(
     for batch in progress(batches, f"running {len(circuits)} circuits, batches", len(batches)):
         runs = run_circuits(anatomy, batch, circuits, ablated, at_once)
         for outcome, logits in zip(outcomes, runs.circuits, strict=True):
-            for metric, values in _of_examples(runs, logits, batch).items():
+            for metric, values in _values_of_batch(runs, logits, batch).items():
                 outcome[metric][list(batch.indices)] = values
     unknown = [i for i, answer in enumerate(pairs.corrupted_answers) if not len(answer)]
     for outcome in outcomes:
@@ -189,9 +190,9 @@ def measure_circuits(
     return outcomes
 
 
-def _of_examples(
+def _values_of_batch(
     runs: AblatedLogits, circuit: Float[Tensor, "batch answer vocabulary"], batch: PairBatch
-) -> dict[str, Runs]:
+) -> dict[str, Values]:
     three = (runs.clean, circuit, runs.ablated)
     clean, _, ablated = found = [log_probabilities(logits) for logits in three]
     columns = {
@@ -205,11 +206,11 @@ def _of_examples(
     return {metric: torch.stack(values, dim=-1).cpu().numpy().astype("float64") for metric, values in columns.items()}
 
 
-def summarise(metric: str, runs: Runs, resamples: int) -> dict[str, object]:
-    """Means of the three runs, faithfulness, and its interval: a row of the table, less size and edges."""
-    means = runs.mean(axis=0)
+def summarise(metric: str, values: Values, resamples: int) -> dict[str, object]:
+    """Means over examples, faithfulness and its interval: a row of the table without size and edges."""
+    means = values.mean(axis=0)
     value = float(faithfulness(metric, means))
-    lower, upper = (np.nan, np.nan) if np.isnan(value) else bootstrap_interval(metric, runs, resamples)
+    lower, upper = (np.nan, np.nan) if np.isnan(value) else bootstrap_interval(metric, values, resamples)
     return {
         "metric": metric,
         "full": means[0],
@@ -222,9 +223,9 @@ def summarise(metric: str, runs: Runs, resamples: int) -> dict[str, object]:
 
 
 def faithfulness(metric: str, means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Faithfulness from the means of full, circuit and corrupted run, which stand in the last axis (length 3).
+    """Faithfulness from the means of full, circuit and corrupted, which are the last axis (length 3).
 
-    Formulas are in the module's table; NaN where the denominator is smaller than :data:`SMALLEST_DENOMINATOR`.
+    Formulas are in the module's table; NaN if the denominator is smaller than :data:`SMALLEST_DENOMINATOR`.
     """
     full, circuit, corrupted = means[..., 0], means[..., 1], means[..., 2]
     if metric == "kl_from_corrupted":
@@ -236,21 +237,21 @@ def faithfulness(metric: str, means: NDArray[np.float64]) -> NDArray[np.float64]
     return np.where(defined, numerator / np.where(defined, denominator, 1.0), np.nan)
 
 
-def bootstrap_interval(metric: str, runs: Runs, resamples: int) -> tuple[float, float]:
-    """95 % percentile interval of faithfulness over resampled examples; resamples where it is undefined drop out."""
-    return _percentile_interval(faithfulness(metric, _resampled_means(runs, resamples)))
+def bootstrap_interval(metric: str, values: Values, resamples: int) -> tuple[float, float]:
+    """95 % percentile interval of faithfulness over resampled examples; undefined values drop out."""
+    return _percentile_interval(faithfulness(metric, _resampled_means(values, resamples)))
 
 
 def _resampled_means(
-    runs: Float[np.ndarray, "*curve example run"], resamples: int
-) -> Float[np.ndarray, "*curve resample run"]:
+    values: Float[np.ndarray, "*curve example 3"], resamples: int
+) -> Float[np.ndarray, "*curve resample 3"]:
     """Means over resampled examples.
 
-    Each resample is a draw of how often every example is taken, so that all means are one matrix product.
+    Each resample draws how often every example is taken, so that all means are one matrix product.
     """
-    n = runs.shape[-2]
+    n = values.shape[-2]
     counts = np.random.default_rng(BOOTSTRAP_SEED).multinomial(n, np.full(n, 1.0 / n), size=resamples)
-    means: NDArray[np.float64] = counts @ runs / n
+    means: NDArray[np.float64] = counts @ values / n
     return means
 
 

@@ -1,4 +1,4 @@
-"""The smallest circuit that is as faithful as wanted."""
+"""The smallest circuit of a given faithfulness (docs/method.md#selection)."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ logger = logging.getLogger(__name__)
 METRIC = "kl_model_circuit"
 
 PRECISION = 0.02
-"""The search ends when the largest circuit seen to fail is smaller than the one found by at most this share of it."""
+"""The search ends when the gap between the largest failure and the smallest success is this share of the latter."""
 
 SECTIONS = 8
-"""Into how many parts the gap between the two is divided; the sizes in between are run in one pass over the data."""
+"""Number of parts into which that gap is divided; the sizes in between run in one pass over the data."""
 
 
 def minimal_circuit(
@@ -35,12 +35,12 @@ def minimal_circuit(
 ) -> Bool[Tensor, "writers readers"]:
     """The smallest top circuit whose faithfulness, 1 - KL(model || circuit) / KL(model || corrupted), is ``wanted``.
 
-    All powers of two are tried as numbers of edges, then sizes between the smallest that reaches it and the largest
-    below that, to within :data:`PRECISION`. Faithfulness need not grow with every edge, so a smaller circuit that
-    reaches it by chance may be passed over.
+    The search tries all powers of two as numbers of edges, then sizes between the smallest success and the largest
+    failure below it, to within :data:`PRECISION`. Faithfulness need not grow with every edge, so the search may miss
+    a smaller circuit that succeeds by chance.
 
     Raises:
-        ValueError: clean and corrupted prompts make no difference to the model, so that faithfulness is undefined.
+        ValueError: the model's output is the same on clean and corrupted prompts, so faithfulness is undefined.
     """
     graph = anatomy.graph
 
@@ -55,8 +55,8 @@ def minimal_circuit(
         values = [float(faithfulness(METRIC, outcome[METRIC].mean(axis=0))) for outcome in outcomes]
         if any(map(math.isnan, values)):
             raise ValueError(
-                "circuit.selection minimal: the model writes the same on clean and on corrupted prompts, so no circuit "
-                "is more faithful than another; choose other corruptions, or selection top"
+                "circuit.selection minimal: the model's output is the same on clean and on corrupted prompts, so no "
+                "circuit is more faithful than another; choose other corruptions, or selection top"
             )
         logger.info("faithfulness by number of edges: %s", {n: round(v, 3) for n, v in zip(sizes, values, strict=True)})
         found = min((n for n, value in zip(sizes, values, strict=True) if value >= wanted), default=found)
@@ -66,7 +66,7 @@ def minimal_circuit(
 
 
 def _between(fails: int, found: int) -> list[int]:
-    """The sizes that divide a gap into sections; none where it is narrow enough."""
+    """The sizes that divide a gap into sections; none if the gap is narrow enough."""
     gap = found - fails
     if gap <= max(1, PRECISION * found):
         return []

@@ -1,11 +1,11 @@
-"""Objectives of attribution: how far a run's output is from what it should be, summed over the answer's positions.
+"""Objectives of attribution: losses of a forward pass, summed over the positions that predict the answer.
 
-Each is a loss, so that a score, the change of the objective when an edge is corrupted, is positive for an edge that
-supports the model's behaviour:
+A score is the change of the objective when an edge is corrupted. As the objectives are losses, the score of an edge
+that supports the model's behaviour is positive (docs/method.md#signs-and-units):
 
 ====================  ==========================================================================================
-kl                    KL(clean model || run) in nats, summed over the vocabulary (PAPER section 4.1); no label
-logit_difference      logit of the corrupted answer's token less that of the answer's
+kl                    KL(clean pass || pass) in nats, summed over the vocabulary; needs no label (the paper's)
+logit_difference      logit of the corrupted answer's token less logit of the answer's token
 answer_loss           - log p(answer's token) in nats
 ====================  ==========================================================================================
 """
@@ -28,11 +28,11 @@ ObjectiveName = Literal["kl", "logit_difference", "answer_loss"]
 
 @dataclass(frozen=True)
 class Objective:
-    """An objective and what it compares a batch's runs with.
+    """An objective of passes over one batch.
 
     Attributes:
-        name: one of the table above.
-        clean_logits: of the clean run, at the positions that predict the answer.
+        name: an objective of the table above.
+        clean_logits: logits of the clean pass at the positions that predict the answer.
         batch: the prompts, for their answers.
     """
 
@@ -40,20 +40,20 @@ class Objective:
     clean_logits: Float[Tensor, "batch answer vocabulary"]
     batch: PairBatch
 
-    def __call__(self, logits: Float[Tensor, "run batch answer vocabulary"]) -> Float[Tensor, "run batch"]:
-        """The objective of each example in each of several runs, in float32 or the logits' wider dtype."""
+    def __call__(self, logits: Float[Tensor, "pass batch answer vocabulary"]) -> Float[Tensor, "pass batch"]:
+        """The objective of each example in each of several passes, in float32 or the logits' wider dtype."""
         return _LOSSES[self.name](self, logits).sum(dim=-1)
 
     @property
     def is_least_at_clean(self) -> bool:
-        """Whether the clean run is the objective's minimum, where its gradient is exactly zero."""
+        """Whether the objective has its minimum at the clean pass, so that its gradient is exactly zero there."""
         return self.name == "kl"
 
 
 def logit_difference(
     logits: Float[Tensor, "*rows vocabulary"], tokens: Int[Tensor, "*rows"], others: Int[Tensor, "*rows"]
 ) -> Float[Tensor, "*rows"]:
-    """Logit of one token less that of another, in float32 or the logits' wider dtype."""
+    """Logit of one token less logit of another, in float32 or the logits' wider dtype."""
     dtype = torch.promote_types(logits.dtype, torch.float32)
     return _of_tokens(logits, tokens).to(dtype) - _of_tokens(logits, others).to(dtype)
 

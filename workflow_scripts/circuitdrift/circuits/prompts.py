@@ -1,8 +1,8 @@
-"""Prompt pairs in batches: of one length, never padded, and without the tokens that a pair has in common.
+"""Prompt pairs in batches of one length, never padded, with the number of tokens that all pairs share.
 
-An answer of several tokens is treated as DESIGN section 4 defines it: the clean answer, less its last token, is
-appended to the clean and to the corrupted prompt alike, so that every answer token is predicted at one of the last
-positions. With answers of one token nothing is appended, and the last position alone predicts.
+The clean answer, less its last token, is appended to the clean and to the corrupted prompt alike, so that every answer
+token is predicted at one of the last positions (docs/method.md#answers-of-several-tokens). If answers have one token,
+nothing is appended, and the last position alone predicts.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TokenIds = Sequence[Sequence[int]]
 class PromptPairs:
     """Examples as token ids: clean and corrupted prompts, and the answer to each.
 
-    ``corrupted_answers`` may hold empty answers, where nobody knows them; all others have at least one token.
+    ``corrupted_answers`` may hold empty answers, which stand for unknown ones; all others have at least one token.
     """
 
     clean: TokenIds
@@ -32,10 +32,10 @@ class PromptPairs:
     corrupted_answers: TokenIds
 
     def __post_init__(self) -> None:
-        """Check that the examples can be run.
+        """Check that a model can run the examples.
 
         Raises:
-            ValueError: there are none, or prompts of a pair are empty or differ in length, or an answer is empty.
+            ValueError: there are no examples, prompts of a pair are empty or differ in length, or an answer is empty.
         """
         counts = {len(self.clean), len(self.corrupted), len(self.answers), len(self.corrupted_answers)}
         if counts == {0} or len(counts) != 1:
@@ -46,11 +46,11 @@ class PromptPairs:
         for i, (clean, corrupted, answer) in enumerate(zip(self.clean, self.corrupted, self.answers, strict=True)):
             if len(clean) != len(corrupted) or not len(clean):
                 raise ValueError(
-                    f"example {i}: clean prompt of {len(clean)} tokens, corrupted one of {len(corrupted)}; "
-                    "they must have the same number, at least one"
+                    f"example {i}: the clean prompt has {len(clean)} tokens, the corrupted prompt {len(corrupted)}; "
+                    "give both the same number, at least one"
                 )
             if not len(answer):
-                raise ValueError(f"example {i}: its answer has no tokens; give it at least one")
+                raise ValueError(f"example {i}: the answer has no tokens; give it at least one")
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -72,14 +72,14 @@ class PairBatch:
     """Prompt pairs of one length, with answers of one length.
 
     Attributes:
-        indices: where the pairs stand among all examples, ascending.
-        clean: tokens of the clean prompts, and of the answers but for their last token.
-        corrupted: tokens of the corrupted prompts, and of the clean answers but for their last token.
-        n_shared: how many leading tokens clean and corrupted input have in common in every pair of the batch,
-            at most all that come before the positions that predict the answer.
+        indices: positions of the pairs among all examples, ascending.
+        clean: tokens of the clean prompts, and of the answers without their last token.
+        corrupted: tokens of the corrupted prompts, and of the clean answers without their last token.
+        n_shared: number of leading tokens that clean and corrupted input share in every pair of the batch, at most
+            all tokens before the positions that predict the answer.
         answers: tokens of the answers, each predicted at one of the last positions.
-        corrupted_answers: tokens of the corrupted answers, as many as answers have; where a corrupted answer is
-            shorter, the clean answer's tokens stand in for what it lacks.
+        corrupted_answers: tokens of the corrupted answers, as many as of the answers; if a corrupted answer is
+            shorter, the clean answer's last tokens fill it up.
     """
 
     indices: tuple[int, ...]
@@ -91,12 +91,12 @@ class PairBatch:
 
     @property
     def n_answer(self) -> int:
-        """How many tokens an answer has: so many last positions predict it."""
+        """Number of tokens of an answer, and of the last positions that predict it."""
         return self.answers.shape[1]
 
 
 def pair_batches(pairs: PromptPairs, batch_size: int, device: torch.device) -> list[PairBatch]:
-    """Batch prompt pairs by length of input and answer, those that first differ at nearby positions together."""
+    """Batch prompt pairs by length of input and answer; pairs that first differ at nearby positions come together."""
     inputs = [
         ([*clean, *answer[:-1]], [*corrupted, *answer[:-1]])
         for clean, corrupted, answer in zip(pairs.clean, pairs.corrupted, pairs.answers, strict=True)

@@ -1,8 +1,8 @@
 """The file of edge scores: ``scores.safetensors``, one for each checkpoint.
 
-``scores`` [writers, readers] holds the means over all examples, ``scores_by_fold`` [fold, writers, readers] those over
-each fold's examples. The header names writers and readers, and holds the graph's shape, the recipe of the scoring, the
-number of examples, the sizes of the folds, and the provenance.
+``scores`` [writers, readers] holds the means over all examples, ``scores_by_fold`` [fold, writers, readers] the means
+over the examples of each fold. The header holds the names of writers and readers, the graph's shape, the recipe of the
+scoring, the number of examples, the sizes of the folds, and the provenance.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def write_scores(file: ScoreFile, recipe: Attribution) -> None:
     """Write a score file.
 
     Args:
-        file: the scores, and where they go.
-        recipe: how they were computed.
+        file: the scores and their path.
+        recipe: the recipe of the scoring.
     """
     metadata = {
         "writers": json.dumps(file.graph.writers),
@@ -71,7 +71,7 @@ def read_scores(path: Path) -> ScoreFile:
     """Read a score file.
 
     Raises:
-        StorageError: the file is missing or damaged, or holds no edge scores, or none by fold.
+        StorageError: the file is missing or damaged, or lacks scores from all examples or by fold.
     """
     tensors, metadata = read_tensors(path)
     missing = [name for name in TENSORS if name not in tensors]

@@ -1,4 +1,4 @@
-"""From edge scores to a circuit: the strongest edges, pruned, as tables of edges and nodes."""
+"""From edge scores to a circuit, pruned, as tables of edges and nodes (docs/method.md#selection)."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from circuitdrift.decoder.graph import INPUTS_OF_A_HEAD, Graph
 
 
 def edge_count(graph: Graph, fraction: float) -> int:
-    """Number of edges that a share of the graph amounts to: rounded down (PAPER section 1, column '5 %').
+    """Number of edges in a share of the graph, rounded down.
 
-    The fraction is taken as the decimal number that it is written as, so that 0.05 of 3,580 is 179 on every machine.
+    The fraction is taken as the decimal number that is written, so that 0.05 of 3,580 is 179 on every machine.
     """
     return math.floor(Fraction(str(fraction)) * graph.n_edges)
 
@@ -26,7 +26,7 @@ def edge_count(graph: Graph, fraction: float) -> int:
 def strongest_edges(
     graph: Graph, scores: Float[Tensor, "*rows writers readers"], n: int
 ) -> Bool[Tensor, "*rows writers readers"]:
-    """The n edges of largest absolute score; of equal ones, those that come first in the graph's order.
+    """The n edges of largest absolute score; of equal scores, the first edge in the graph's order wins.
 
     Raises:
         ValueError: the scores do not have the graph's shape, or an edge's score is not finite.
@@ -52,10 +52,10 @@ def edges_above(
 
 
 def greedy_edges(graph: Graph, scores: Float[Tensor, "writers readers"], n: int) -> Bool[Tensor, "writers readers"]:
-    """N edges, grown from ``logits``: again and again the strongest edge into a node that is already reached.
+    """N edges, grown from ``logits``: repeatedly the strongest edge into a node that is already reached.
 
-    As EAP-IG's ``apply_greedy``, with a heap in place of repeated merges. Every kept edge has a way to ``logits``; a
-    node that nothing kept leads to may still be left for :func:`prune`.
+    As EAP-IG's ``apply_greedy``, with a heap in place of repeated merges. From every kept edge a path leads to
+    ``logits``, but not always from ``input`` to it; :func:`prune` removes the rest.
 
     Raises:
         ValueError: as :func:`strongest_edges`.
@@ -64,17 +64,17 @@ def greedy_edges(graph: Graph, scores: Float[Tensor, "writers readers"], n: int)
     targets = graph.node_of_reader[edges % graph.n_readers]
     order = torch.sort(strength, descending=True, stable=True).indices
     waiting: dict[int, list[int]] = {}
-    for rank, edge in enumerate(order.tolist()):
-        waiting.setdefault(int(targets[edge]), []).append(rank)
+    for position, edge in enumerate(order.tolist()):
+        waiting.setdefault(int(targets[edge]), []).append(position)
     logits = graph.n_writers
     heap = waiting.pop(logits)
-    ranked = edges[order].tolist()
+    ordered = edges[order].tolist()
     kept = torch.zeros(graph.edge_mask.numel(), dtype=torch.bool)
-    for _ in range(min(n, len(ranked))):
-        edge = ranked[heapq.heappop(heap)]
+    for _ in range(min(n, len(ordered))):
+        edge = ordered[heapq.heappop(heap)]
         kept[edge] = True
-        for rank in waiting.pop(edge // graph.n_readers, ()):
-            heapq.heappush(heap, rank)
+        for position in waiting.pop(edge // graph.n_readers, ()):
+            heapq.heappush(heap, position)
     return kept.view_as(graph.edge_mask)
 
 
@@ -100,7 +100,7 @@ def _edges_and_strengths(
 
 
 def nodes_in(graph: Graph, circuit: Bool[Tensor, "*rows writers readers"]) -> Bool[Tensor, "*rows nodes"]:
-    """The nodes that have an edge of the circuit at either end."""
+    """The nodes at either end of the circuit's edges."""
     touched = _nodes_read(graph, circuit)
     touched[..., : graph.n_writers] |= circuit.any(dim=-1)
     return touched
@@ -115,7 +115,7 @@ def _nodes_read(graph: Graph, circuit: Bool[Tensor, "*rows writers readers"]) ->
 def prune(graph: Graph, circuit: Bool[Tensor, "*rows writers readers"]) -> Bool[Tensor, "*rows writers readers"]:
     """Drop every edge that lies on no path from ``input`` to ``logits`` inside the circuit.
 
-    A head that keeps one of its three inputs counts as reached. Pruning a pruned circuit changes nothing.
+    A head counts as reached through any of its three inputs. Pruning a pruned circuit changes nothing.
     """
     kept = circuit & graph.edge_mask
     while True:
@@ -192,7 +192,7 @@ def _input_of(reader: str) -> str | None:
 def tensors_of_table(
     graph: Graph, edges: pd.DataFrame
 ) -> tuple[Float[Tensor, "writers readers"], Bool[Tensor, "writers readers"]]:
-    """The scores and the circuit that an edge table was made of; zero and false where the graph has no edge.
+    """The scores and the circuit of an edges table; zero and false where the graph has no edge.
 
     Raises:
         ValueError: the table's edges are not those of the graph, in its order.
@@ -203,7 +203,7 @@ def tensors_of_table(
     ends = ["source", "target", "qkv"]
     if len(edges) != len(expected) or not (edges[ends].fillna("") == expected[ends].fillna("")).all(axis=None):
         raise ValueError(
-            f"the edge table has {len(edges)} rows that are not the {graph.n_edges} edges of this model's graph "
+            f"the {len(edges)} rows of the edges table are not the {graph.n_edges} edges of this model's graph "
             f"({graph.n_layers} layers, {graph.n_heads} heads); select the circuit from this model's own scores"
         )
     scores[graph.edge_mask] = torch.from_numpy(edges["score"].to_numpy(dtype="float32", copy=True))
@@ -212,7 +212,7 @@ def tensors_of_table(
 
 
 def node_table(graph: Graph, circuit: Bool[Tensor, "writers readers"]) -> pd.DataFrame:
-    """Every node of the graph in its order, in the columns of schema "nodes"; ``head`` is -1 where there is none."""
+    """Every node of the graph in its order, in the columns of schema "nodes"; ``head`` is -1 for other nodes."""
     kinds = ["input", *(["head"] * graph.n_heads + ["mlp"]) * graph.n_layers, "logits"]
     heads = [-1, *[*range(graph.n_heads), -1] * graph.n_layers, -1]
     return pd.DataFrame(

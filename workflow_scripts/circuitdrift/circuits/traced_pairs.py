@@ -1,4 +1,4 @@
-"""The clean and the corrupted run of a batch, with everything that their writers wrote."""
+"""The clean and the corrupted pass over a batch, with the outputs of all writers."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ from circuitdrift.decoder.tracing import Prefix, Trace, run_prefix, trace, writt
 
 @dataclass(frozen=True)
 class TracedPair:
-    """Both runs of a batch, from the first token on in which a pair of it differs.
+    """Both passes over a batch, from the first token on in which a pair of it differs.
 
-    The token embeddings are what a run starts from; what the node ``input`` writes stands in the traces.
+    Attributes:
+        prefix: the tokens before that, shared by both passes.
+        clean_embeddings: token embeddings of the clean prompts. The traces hold the output of node ``input``, which
+            may have positions added.
+        corrupted_embeddings: token embeddings of the corrupted prompts.
+        clean: the clean pass.
+        corrupted: the corrupted pass.
     """
 
     prefix: Prefix
@@ -29,7 +35,7 @@ class TracedPair:
 
 @torch.no_grad()
 def trace_pair(anatomy: Anatomy, batch: PairBatch) -> TracedPair:
-    """Run what a batch's prompts share once, and the rest of both as one batch."""
+    """Run the tokens that a batch's prompts share once, and the rest of both prompts as one batch."""
     prefix = run_prefix(anatomy, batch.clean[:, : batch.n_shared])
     both = anatomy.embedding(torch.cat([batch.clean, batch.corrupted])[:, batch.n_shared :])
     traced = trace(anatomy, both, prefix, batch.n_answer)
@@ -44,14 +50,14 @@ def trace_pair(anatomy: Anatomy, batch: PairBatch) -> TracedPair:
 
 
 @torch.no_grad()
-def writer_differences(anatomy: Anatomy, run: Trace, base: Trace) -> Float[Tensor, "writer batch position d_model"]:
-    """What each writer wrote in one run less what it wrote in another. Constant biases cancel."""
+def writer_differences(anatomy: Anatomy, traced: Trace, base: Trace) -> Float[Tensor, "writer batch position d_model"]:
+    """Each writer's output in one pass less its output in another. Constant biases cancel."""
     graph, dtype = anatomy.graph, anatomy.accumulation_dtype
-    batch, position, d_model = run.embeddings.shape
+    batch, position, d_model = traced.embeddings.shape
     differences = torch.empty(graph.n_writers, batch, position, d_model, dtype=dtype, device=anatomy.device)
-    differences[0] = run.embeddings.to(dtype) - base.embeddings.to(dtype)
+    differences[0] = traced.embeddings.to(dtype) - base.embeddings.to(dtype)
     for layer, block in enumerate(anatomy.blocks):
-        values = run.head_values[layer].to(dtype) - base.head_values[layer].to(dtype)
+        values = traced.head_values[layer].to(dtype) - base.head_values[layer].to(dtype)
         differences[graph.heads(layer)] = written_by_heads(block, values, graph.n_heads)
-        differences[graph.mlp(layer)] = run.mlp_outputs[layer].to(dtype) - base.mlp_outputs[layer].to(dtype)
+        differences[graph.mlp(layer)] = traced.mlp_outputs[layer].to(dtype) - base.mlp_outputs[layer].to(dtype)
     return differences

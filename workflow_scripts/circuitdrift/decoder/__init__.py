@@ -1,1 +1,1 @@
-"""A decoder taken apart: its graph of nodes and edges, where each architecture keeps its parts, hooks, and linears."""
+"""A decoder taken apart: its graph, the places of its parts in each architecture, hooks, logits, and linears."""

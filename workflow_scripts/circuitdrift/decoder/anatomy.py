@@ -1,9 +1,8 @@
-"""A decoder taken apart: the description that the circuit engine needs of it.
+"""The anatomy of a decoder: the parts that the circuit engine hooks into.
 
-The engine runs the unmodified Hugging Face model and hooks into it. What it must know is the embedding, and for each
-block its norms, the projections to queries, keys and values (and which of their outputs belong to which head), the
-output projection and the MLP; then the final norm and the unembedding. Where an architecture keeps them is declared in
-:mod:`circuitdrift.decoder.architectures`.
+The engine runs the unmodified Hugging Face model. It needs the embedding, and for each block the norms, the
+projections to queries, keys and values with the rows of each head, the output projection and the MLP; then the final
+norm and the unembedding. :mod:`circuitdrift.decoder.architectures` declares where each architecture keeps them.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from circuitdrift.decoder.graph import Graph
 
 
 class AnatomyError(ValueError):
-    """A model that the circuit engine cannot take apart; the message names the architecture and the reason."""
+    """A model that the circuit engine does not support; the message names the architecture and the reason."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Norm:
     Attributes:
         module: the model's own module.
         centred: whether the mean over d_model is subtracted.
-        epsilon: what is added to the variance (or mean square) before the root.
+        epsilon: constant added to the variance (or mean square) before the root.
     """
 
     module: nn.Module
@@ -41,14 +40,14 @@ class Norm:
 
     @property
     def gain(self) -> Float[Tensor, " d_model"] | Float[Tensor, ""]:
-        """The factor of each dimension, or the number 1 of a norm that has none."""
+        """The factor of each dimension; the number 1 for a norm without factors."""
         weight = cast(Tensor | None, self.module.weight)
         return torch.ones(()) if weight is None else weight
 
     def standardise(
         self, x: Float[Tensor, "*rows d_model"]
     ) -> tuple[Float[Tensor, "*rows d_model"], Float[Tensor, "*rows 1"]]:
-        """The input before gain and bias are applied, and the reciprocal of the scale that it was divided by."""
+        """The standardised input, before gain and bias, and the reciprocal of its scale."""
         if self.centred:
             x = x - x.mean(dim=-1, keepdim=True)
         reciprocal = torch.rsqrt(x.square().mean(dim=-1, keepdim=True) + self.epsilon)
@@ -66,12 +65,12 @@ class Projection:
     """The map to queries, keys or values in one block.
 
     Attributes:
-        module: the linear layer; GPT-NeoX and GPT-2 have one for all three.
-        rows: the rows of its weight [d_out, d_in] that make each query head's vector. With grouped-query attention,
+        module: the linear layer; GPT-NeoX and GPT-2 have one layer for all three.
+        rows: rows of its weight [d_out, d_in] that produce each query head's vector. With grouped-query attention,
             heads of one group have the same rows in the key and value projections.
-        columns: where each head's vector stands in the output that attention is given, once keys and values are
-            repeated for each query head (:func:`circuitdrift.decoder.tracing.one_key_per_query_head`).
-        shared: whether several heads share rows, so that the output has to be repeated.
+        columns: columns of each head's vector in the input of attention, after keys and values are repeated for each
+            query head (:func:`circuitdrift.decoder.tracing.one_key_per_query_head`).
+        shared: whether several heads share rows, so that the output must be repeated.
     """
 
     module: nn.Linear | Conv1D
@@ -84,7 +83,7 @@ class Projection:
         return oriented_weight(self.module)[self.rows]
 
     def bias(self) -> Float[Tensor, "head d_head"] | None:
-        """Each head's slice of the bias, if there is one."""
+        """Each head's slice of the bias; None without a bias."""
         return None if self.module.bias is None else self.module.bias[self.rows]
 
 
@@ -92,8 +91,8 @@ class Projection:
 class Block:
     """One layer: attention norm, attention with its projections, MLP norm, MLP.
 
-    ``mlp`` is the module whose output is what the MLP writes: of OPT, which has no module for the whole MLP, its last
-    linear map.
+    ``mlp`` is the module whose output the MLP writes to the residual stream: OPT, which has no module for the whole
+    MLP, has its last linear map here.
     """
 
     attention_norm: Norm
@@ -130,22 +129,22 @@ class Anatomy:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return self.embedding.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights and of the passes."""
+        """Dtype of the weights and of the passes."""
         return self.embedding.weight.dtype
 
     @property
     def accumulation_dtype(self) -> torch.dtype:
-        """The dtype of differences, gradients and their products: the weights', but at least float32."""
+        """Dtype of differences, gradients and their products: that of the weights, but at least float32."""
         return torch.promote_types(self.dtype, torch.float32)
 
 
 def anatomy_of(model: PreTrainedModel) -> Anatomy:
-    """Describe a model.
+    """Find the parts of a model.
 
     Raises:
         AnatomyError: the architecture or one of its options is not supported, or the model is in training mode.
@@ -154,14 +153,14 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
     architecture = ARCHITECTURES.get(type(model).__name__)
     if architecture is None:
         raise AnatomyError(
-            f"{name}: no circuits of this architecture, because nobody has described where it keeps its heads, norms "
-            f"and MLPs; use one of {', '.join(ARCHITECTURES)}"
+            f"{name}: no circuits of this architecture, because decoder/architectures.py does not declare its heads, "
+            f"norms and MLPs; use one of {', '.join(ARCHITECTURES)}"
         )
     for limit in architecture.limits:
         if limit.excludes(model.config):
             raise AnatomyError(f"{name}: no circuits of this model: {limit.reason}")
     if model.training:
-        raise AnatomyError(f"{name} is in training mode, where dropout makes runs differ; call .eval()")
+        raise AnatomyError(f"{name} is in training mode, where dropout changes each pass; call .eval()")
     return _take_apart(model, architecture)
 
 
@@ -201,7 +200,7 @@ def _block(layer: nn.Module, architecture: Architecture, n_heads: int) -> Block:
 
 
 def _fused_projections(attention: nn.Module, fused: Fused, n_heads: int) -> list[Projection]:
-    """Those to q, k and v out of one linear map, which has no groups."""
+    """The projections to q, k and v from one linear map, which has no groups."""
     module = cast(nn.Linear, attention.get_submodule(fused.path))
     d_out = len(oriented_weight(module))
     sizes = {"projection": 3, "head": n_heads, "d_head": d_out // (3 * n_heads)}
@@ -211,7 +210,7 @@ def _fused_projections(attention: nn.Module, fused: Fused, n_heads: int) -> list
 
 
 def _separate_projections(attention: nn.Module, paths: tuple[str, str, str], n_heads: int) -> list[Projection]:
-    """Those to q, k and v, keys and values perhaps shared by a group of query heads."""
+    """The projections to q, k and v from three linear maps; query heads may share keys and values in groups."""
     query, key, value = (cast(nn.Linear, attention.get_submodule(path)) for path in paths)
     columns = torch.arange(len(query.weight), device=query.weight.device).view(n_heads, -1)
     projections = []
@@ -223,7 +222,7 @@ def _separate_projections(attention: nn.Module, paths: tuple[str, str, str], n_h
 
 
 def _norm(module: nn.Module) -> Norm:
-    """A torch LayerNorm, or an RMSNorm as every supported architecture that is not LayerNorm's has it."""
+    """A torch LayerNorm, or an RMSNorm in the form that all other supported architectures have."""
     if isinstance(module, nn.LayerNorm):
         return Norm(module, centred=True, epsilon=module.eps)
     return Norm(module, centred=False, epsilon=float(cast(float, module.variance_epsilon)))

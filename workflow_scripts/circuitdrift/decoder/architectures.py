@@ -1,8 +1,8 @@
-"""Where each supported architecture keeps its parts, by the paths of its modules, and which of its options do not fit.
+"""The module paths of each supported architecture, and the options that are refused.
 
-What is not declared is read off the model (:mod:`circuitdrift.decoder.anatomy`): the number of blocks, the width of a
-head and the groups of its keys and values from the shapes, LayerNorm or RMSNorm and the orientation of a weight from
-the modules' types.
+:mod:`circuitdrift.decoder.anatomy` reads everything else off the model: the number of blocks, the width of a head and
+the groups of keys and values from the shapes, the kind of norm and the orientation of weights from the types of the
+modules.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ class Fused:
     """One linear map for queries, keys and values.
 
     Attributes:
-        path: where it is in the attention.
-        axes: what its output dimensions count, the slowest first: ``projection`` (q, k, v), ``head``, ``d_head``.
+        path: its path in the attention.
+        axes: the axes of its output, the slowest first: ``projection`` (q, k, v), ``head``, ``d_head``.
     """
 
     path: str
@@ -29,11 +29,11 @@ class Fused:
 
 @dataclass(frozen=True)
 class Limit:
-    """An option of an architecture with which a model cannot be taken apart.
+    """An option of an architecture that the circuit engine does not support.
 
     Attributes:
-        excludes: whether a configuration has it.
-        reason: what it does, why that does not fit, and what to use instead.
+        excludes: whether a configuration has the option.
+        reason: its effect, why that is not supported, and the fix.
     """
 
     excludes: Callable[[PretrainedConfig], bool]
@@ -42,20 +42,20 @@ class Limit:
 
 @dataclass(frozen=True)
 class Architecture:
-    """Paths of a decoder's modules, and what else its configuration decides.
+    """Paths of a decoder's modules, and the facts that its configuration decides.
 
     Attributes:
-        backbone: in the model: what turns embeddings into the final norm's output.
-        embedding: in the backbone, as are the next two.
-        blocks: the list of blocks.
-        final_norm: the norm before the unembedding.
-        attention_norm: in a block, as are the next and ``mlp_norm`` and ``mlp``.
-        attention: the module that holds the projections.
-        projections: in the attention: those to queries, keys and values, or the one for all three.
-        output: in the attention: the output projection.
-        mlp_norm: the norm before the MLP.
-        mlp: the module whose output is what the MLP writes.
-        mlp_output: in a block: the MLP's last linear map; its others read what the MLP reads.
+        backbone: path in the model of the module from embeddings to the final norm's output.
+        embedding: path in the backbone of the token embedding.
+        blocks: path in the backbone of the list of blocks.
+        final_norm: path in the backbone of the norm before the unembedding.
+        attention_norm: path in a block of the norm before the attention.
+        attention: path in a block of the module that holds the projections.
+        projections: paths in the attention of the maps to queries, keys and values, or the one map for all three.
+        output: path in the attention of the output projection.
+        mlp_norm: path in a block of the norm before the MLP.
+        mlp: path in a block of the module whose output the MLP writes to the residual stream.
+        mlp_output: path in a block of the MLP's last linear map; its other linear maps read the MLP's input.
         parallel: whether attention and MLP of a block both read the block's input.
         limits: options that are refused.
     """
@@ -121,8 +121,8 @@ _GPT2 = Architecture(
     limits=(
         Limit(
             lambda config: bool(config.add_cross_attention),
-            "its blocks have cross-attention (add_cross_attention), and heads that read an encoder are no nodes of the "
-            "graph; use a model without it",
+            "its blocks have cross-attention (add_cross_attention), but the graph has no nodes for heads that read an "
+            "encoder; use a model without cross-attention",
         ),
     ),
 )
@@ -145,18 +145,17 @@ _OPT = Architecture(
         Limit(
             lambda config: not config.do_layer_norm_before,
             "it normalises the residual stream itself after attention and MLP (do_layer_norm_before is false, as in "
-            "opt-350m), so that the stream is no sum of what the nodes write; use a pre-norm OPT, such as opt-125m or "
+            "opt-350m), so the stream is not the sum of the nodes' outputs; use a pre-norm OPT, such as opt-125m or "
             "opt-1.3b",
         ),
         Limit(
             lambda config: config.word_embed_proj_dim != config.hidden_size,
-            "its embeddings are projected between two widths (word_embed_proj_dim differs from hidden_size), so that "
-            "neither embedding nor head stands at the residual stream; use an OPT with one width, such as opt-125m or "
-            "opt-1.3b",
+            "projections to another width separate embedding and head from the residual stream (word_embed_proj_dim "
+            "differs from hidden_size); use an OPT with one width, such as opt-125m or opt-1.3b",
         ),
         Limit(
             lambda config: bool(config._remove_final_layer_norm),
-            "it has no norm before the head (_remove_final_layer_norm), at whose input logits are read; use the "
+            "it lacks the norm before the head (_remove_final_layer_norm), whose input node logits reads; use the "
             "checkpoint as converted by transformers 4.20.1 or later",
         ),
     ),
@@ -174,4 +173,4 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "Qwen3ForCausalLM": _LLAMA,
     }
 )
-"""By the name of the model's class; a class derived from one of them is another architecture."""
+"""Architectures by the name of the model's class; a derived class counts as another architecture."""

@@ -1,9 +1,9 @@
-"""The computation graph of a decoder: which nodes write to the residual stream, which inputs read it, and the edges.
+"""The computation graph of a decoder: the nodes that write to the residual stream, the inputs that read it, and edges.
 
 A *writer* is the token embedding (``input``), an attention head (``a3.h1``) or an MLP (``m3``). A *reader* is one of
 a head's three inputs (``a3.h1<q>``, ``<k>``, ``<v>``), an MLP, or ``logits``. An edge goes from every writer to every
-reader that comes after it. Where attention and MLP of a block run in parallel, the MLP does not read its own block's
-heads; where they run one after the other, it does.
+reader that comes after it. If attention and MLP of a block run in parallel, the MLP does not read the heads of its own
+block; otherwise it does. In tables the two ends of an edge are its ``source`` and ``target`` node.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Graph:
 
     Attributes:
         n_layers: number of blocks.
-        n_heads: number of query heads in a block; with grouped-query attention each of them is a node of its own.
+        n_heads: number of query heads in a block; with grouped-query attention each query head is a node of its own.
         parallel: whether attention and MLP of a block both read the block's input.
     """
 
@@ -37,12 +37,12 @@ class Graph:
 
     @property
     def n_writers(self) -> int:
-        """Number of nodes that write: all but ``logits``."""
+        """Number of writers: all nodes but ``logits``."""
         return 1 + self.n_layers * (self.n_heads + 1)
 
     @property
     def n_readers(self) -> int:
-        """Number of inputs that read, the three of a head counted separately."""
+        """Number of readers, the three inputs of a head counted separately."""
         return self.n_layers * (3 * self.n_heads + 1) + 1
 
     @cached_property
@@ -115,7 +115,7 @@ class Graph:
 
     @cached_property
     def node_of_reader(self) -> Int[Tensor, " readers"]:
-        """For each reader the index in :attr:`nodes` of the node that it belongs to."""
+        """For each reader the index of its node in :attr:`nodes`."""
         index = torch.empty(self.n_readers, dtype=torch.long)
         for layer in range(self.n_layers):
             heads = torch.arange(self.heads(layer).start, self.heads(layer).stop)

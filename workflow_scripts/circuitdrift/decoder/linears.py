@@ -1,4 +1,4 @@
-"""The linears of a decoder's blocks: their names, their shapes, and which part of a block each of them is."""
+"""The linears of a decoder's blocks: their names, their shapes, and their parts in the block."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MODULES = ("q", "k", "v", "output", "mlp_input", "mlp_output")
 
 
 class LinearsError(ValueError):
-    """A model whose blocks or linears cannot be told apart; the message names the model and the fix."""
+    """A model whose blocks or linears are not recognised; the message names the model and the fix."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,10 @@ class BlockLinear:
 
 @dataclass(frozen=True)
 class ModuleGroup:
-    """Linears of one layer that get one rank: which of :data:`MODULES` they are.
+    """Linears of one layer that get one rank, by their names in :data:`MODULES`.
 
-    One linear for queries, keys and values is a group of these three; a gated MLP's two input linears are one group.
+    A fused linear for queries, keys and values is a group with these three names; the two input linears of a gated
+    MLP are one group.
     """
 
     layer: int
@@ -54,9 +55,7 @@ def shape_of_config(config: PretrainedConfig) -> PreTrainedModel:
 
 
 def decoder_blocks(model: PreTrainedModel) -> dict[str, nn.Module]:
-    """The decoder blocks by their names, in order.
-
-    They are the one module list with as many entries as the configuration has hidden layers.
+    """The decoder blocks by name, in order: the one module list with an entry for each hidden layer.
 
     Raises:
         LinearsError: the model has no such module list, or more than one.
@@ -67,14 +66,14 @@ def decoder_blocks(model: PreTrainedModel) -> dict[str, nn.Module]:
     if len(outermost) != 1:
         raise LinearsError(
             f"{type(model).__name__}: expected one list of {n_layers} decoder blocks, found {outermost or 'none'}; "
-            "this architecture can neither be given adapters nor be sharded here"
+            "adapters and sharding do not support this architecture, use another model"
         )
     blocks = model.get_submodule(outermost[0]).children()
     return {f"{outermost[0]}.{layer}": block for layer, block in enumerate(blocks)}
 
 
 def block_linears(model: PreTrainedModel) -> tuple[BlockLinear, ...]:
-    """Every linear inside a decoder block, in module order; the embeddings and the output head are not among them.
+    """Every linear inside a decoder block, in module order, without the embeddings and the output head.
 
     Raises:
         LinearsError: see ``decoder_blocks``.
@@ -107,11 +106,11 @@ def group_by_module(model: PreTrainedModel, linears: Sequence[BlockLinear]) -> d
     """The linears of each group, by layer and in the order in which a block computes them.
 
     Args:
-        model: the base model; on the meta device is enough.
+        model: the base model; the meta device is enough.
         linears: its block linears.
 
     Raises:
-        LinearsError: nobody has described where this architecture keeps its projections.
+        LinearsError: the paths of this architecture are not declared.
     """
     architecture = ARCHITECTURES.get(type(model).__name__)
     if architecture is None:
@@ -128,7 +127,7 @@ def group_by_module(model: PreTrainedModel, linears: Sequence[BlockLinear]) -> d
 
 
 def _modules_by_path(architecture: Architecture) -> dict[str, tuple[str, ...]]:
-    """What each linear of a block is, by its path in the block; all others are an MLP's input linears."""
+    """The modules of each linear by its path in the block; the remaining linears are the MLP's input linears."""
     attention, projections = architecture.attention, architecture.projections
     inputs = (
         {f"{attention}.{projections.path}": ("q", "k", "v")}

@@ -1,7 +1,7 @@
-"""What a decoder predicts: logits at the last positions of its prompts, and how far two predictions are apart.
+"""Predictions of a decoder: logits at the last positions, and the divergence between two predictions.
 
-Circuits and training share these functions, so that both run what prompts have in common once, and both apply the
-head, the largest matrix of a small model, only where a token of the answer is predicted.
+Circuits and training share these functions. Both run the tokens that prompts have in common once, and both apply the
+head, the largest matrix of a small model, only at positions that predict a token of the answer.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ def last_logits(
     Args:
         model: the model.
         inputs: token ids, or embeddings in their place.
-        cache: keys and values of the tokens before the inputs, which the pass extends; None where there are none.
-        n_last: how many last positions.
+        cache: keys and values of the tokens before the inputs, which the pass extends; None without such tokens.
+        n_last: number of last positions.
     """
-    # Positions by number are gathered without gaps. Of a slice with gaps, which a count gives, torch would multiply
-    # each row by itself and read all of the head for it.
+    # Indices gather the positions into one block. A count gives a slice with gaps, whose rows torch would multiply one
+    # by one, reading the whole head for each.
     last = torch.arange(inputs.shape[1] - n_last, inputs.shape[1], device=inputs.device)
     named = {"inputs_embeds" if inputs.is_floating_point() else "input_ids": inputs}
     logits: Tensor = model(**named, past_key_values=cache, use_cache=cache is not None, logits_to_keep=last).logits

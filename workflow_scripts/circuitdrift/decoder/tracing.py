@@ -1,4 +1,4 @@
-"""Runs of a model whose activations are watched: hooks, grouped keys and values, shared prefixes, and traces."""
+"""Forward passes under observation: hooks, grouped keys and values, shared prefixes, and traces."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def hooked(
 ) -> Iterator[None]:
     """Hooks on modules' inputs (``before``) and outputs (``after``), removed on leaving.
 
-    As in torch, a hook that returns something replaces the input or the output by it.
+    As in torch, the value that a hook returns replaces the input or the output, unless it is None.
     """
     with ExitStack() as stack:
         for module, before_hook in before:
@@ -38,9 +38,9 @@ def hooked(
 def one_key_per_query_head(anatomy: Anatomy) -> Iterator[None]:
     """Give every query head its own copy of its group's keys and values, as if the model had no groups.
 
-    The outputs of the key and value projections are repeated for each query head of a group, before any hook that
-    is added inside, and the attention modules are told that groups have one head. Weights stay as they are, and so
-    do the logits. Without groups this does nothing.
+    The outputs of the key and value projections are repeated for each query head of a group, before any hook that is
+    added inside, and the attention modules take groups of one head. Weights and logits do not change. Without groups
+    this does nothing.
     """
     after: list[tuple[nn.Module, AfterHook]] = []
     with ExitStack() as stack:
@@ -75,14 +75,14 @@ def without_parameter_gradients(anatomy: Anatomy) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Prefix:
-    """Keys and values, layer by layer, of the tokens that a batch's clean and corrupted prompts have in common."""
+    """Keys and values, layer by layer, of the tokens that the clean and corrupted prompts of a batch share."""
 
     keys_and_values: tuple[
         tuple[Float[Tensor, "batch head prefix d_head"], Float[Tensor, "batch head prefix d_head"]], ...
     ]
 
     def cache(self, copies: int) -> DynamicCache | None:
-        """A fresh cache for ``copies`` runs of the batch one after the other; None where the prefix is empty."""
+        """A fresh cache for ``copies`` passes over the batch, one after the other; None if the prefix is empty."""
         if not self.keys_and_values:
             return None
         return DynamicCache(
@@ -92,9 +92,9 @@ class Prefix:
 
 @torch.no_grad()
 def run_prefix(anatomy: Anatomy, token_ids: Int[Tensor, "batch prefix"]) -> Prefix:
-    """Run shared tokens once; what follows them sees their keys and values and nothing else of them.
+    """Run the shared tokens once and keep their keys and values.
 
-    What all prompts of the batch begin with is run as a batch of one.
+    The tokens that all prompts of the batch begin with run as a batch of one.
     """
     batch, length = token_ids.shape
     if length == 0:
@@ -121,15 +121,15 @@ def logits_after(
 
 @dataclass(frozen=True)
 class Trace:
-    """What one run wrote and read.
+    """The activations of one forward pass.
 
     Attributes:
-        head_values: for each layer what goes into the output projection, all heads side by side.
-        mlp_outputs: for each layer what the MLP wrote.
-        attention_inputs: for each layer the residual stream that the attention norm read.
-        mlp_inputs: for each layer the residual stream that the MLP norm read.
-        final_input: the residual stream that the final norm read.
-        logits: at the last positions, which predict the answer.
+        head_values: for each layer the input of the output projection, all heads side by side.
+        mlp_outputs: for each layer the output of the MLP.
+        attention_inputs: for each layer the residual stream at the attention norm.
+        mlp_inputs: for each layer the residual stream at the MLP norm.
+        final_input: the residual stream at the final norm.
+        logits: logits at the last positions, which predict the answer.
     """
 
     head_values: tuple[Float[Tensor, "batch position d_attention"], ...]
@@ -141,9 +141,9 @@ class Trace:
 
     @property
     def embeddings(self) -> Float[Tensor, "batch position d_model"]:
-        """What ``input`` wrote: the residual stream before the first block.
+        """The output of node ``input``: the residual stream before the first block.
 
-        In architectures with learned positions these are in it; the model itself adds them to the token embeddings.
+        It includes learned positions, which the model itself adds to the token embeddings.
         """
         return self.attention_inputs[0]
 
@@ -193,7 +193,7 @@ def trace(
 def written_by_heads(
     block: Block, head_values: Float[Tensor, "batch position d_attention"], n_heads: int
 ) -> Float[Tensor, "head batch position d_model"]:
-    """What each head adds to the residual stream, less the output projection's bias, in the dtype of the values."""
+    """Each head's output to the residual stream, without the output projection's bias, in the dtype of the values."""
     batch, position, _ = head_values.shape
     values = head_values.unflatten(-1, (n_heads, -1)).movedim(-2, 0).flatten(1, 2)
     weight = block.output_weight().to(values.dtype).unflatten(1, (n_heads, -1)).permute(1, 2, 0)
@@ -202,10 +202,10 @@ def written_by_heads(
 
 @torch.no_grad()
 def check_anatomy(anatomy: Anatomy, token_ids: Int[Tensor, "batch position"]) -> None:
-    """Check on a prompt that the description is true of the model.
+    """Check on a prompt that the anatomy fits the model.
 
-    The writers' outputs and the output projections' biases must sum to the residual stream that the final norm
-    reads, and the logits of a watched run must be those of the plain model, each to within the model's precision.
+    The writers' outputs and the output projections' biases must sum to the residual stream at the final norm, and the
+    logits of a watched pass must equal the plain model's, each to within the model's precision.
 
     Raises:
         AnatomyError: they do not; the message gives the two largest differences.
@@ -224,9 +224,9 @@ def check_anatomy(anatomy: Anatomy, token_ids: Int[Tensor, "batch position"]) ->
     logits = _relative_difference(watched.logits[:, -1].to(dtype), plain.to(dtype))
     if not (residual <= tolerance and logits <= tolerance):
         raise AnatomyError(
-            f"{type(anatomy.model).__name__}: the description of this architecture does not fit the model: writers' "
-            f"outputs differ from the residual stream by {residual:.2e} of its largest value, watched logits from the "
-            f"plain model's by {logits:.2e}, and at most {tolerance:.2e} is due to rounding; use a supported model"
+            f"{type(anatomy.model).__name__}: the declared anatomy does not fit the model: writers' outputs differ "
+            f"from the residual stream by {residual:.2e} of its largest value, watched logits from the plain model's "
+            f"by {logits:.2e}, and rounding explains at most {tolerance:.2e}; use a supported model"
         )
 
 

@@ -103,7 +103,7 @@ def net_edge_changes(layers: pd.DataFrame, origin: str) -> pd.DataFrame:
     return net
 
 
-def rank_layers(layers: pd.DataFrame, top: int, origin: str) -> pd.DataFrame:
+def order_layers(layers: pd.DataFrame, top: int, origin: str) -> pd.DataFrame:
     """Rank the layers by the net change of the edges that they send out, by the paper's rule and the normalised one.
 
     Args:

@@ -19,13 +19,13 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import torch
 from accelerate import PartialState
@@ -100,20 +100,19 @@ class Worker:
         return self.has_ended and self.failure is None and self.process.exitcode != 0
 
 
-def launch(count: int, device: torch.device, run: Callable[..., None], arguments: Mapping[str, Any]) -> None:
-    """Call ``run`` in ``count`` processes at the same time, with ``processes`` and the arguments, and wait.
+def launch(count: int, device: torch.device, work: Callable[[Processes], None]) -> None:
+    """Call ``work`` in ``count`` processes at the same time, and wait.
 
     Args:
         count: how many; with 1 it is called here, and nothing is started.
         device: its type; each process has its own device of that type.
-        run: a function at the top of a module.
-        arguments: its keywords, which must be picklable.
+        work: what each process does; it must be picklable: a function at the top of a module, or a partial of one.
 
     Raises:
         ProcessError: the first error of any of the processes; the others have been ended.
     """
     if count == 1:
-        run(processes=ALONE, **arguments)
+        work(ALONE)
         return
     context = multiprocessing.get_context(START_METHOD)
     threads = max(1, torch.get_num_threads() // count)
@@ -125,7 +124,7 @@ def launch(count: int, device: torch.device, run: Callable[..., None], arguments
                 receiver, sender = context.Pipe(duplex=False)
                 level = logging.getLogger().getEffectiveLevel() if rank == 0 else logging.WARNING
                 place = (Processes(rank, count), device.type, meeting, threads, sender, level)
-                process = context.Process(target=_work, args=(*place, run, arguments), daemon=True)
+                process = context.Process(target=_work, args=(*place, work), daemon=True)
                 process.start()
                 sender.close()
                 workers.append(Worker(process, receiver))
@@ -178,8 +177,7 @@ def _work(
     threads: int,
     sender: Connection,
     level: int,
-    run: Callable[..., None],
-    arguments: Mapping[str, Any],
+    work: Callable[[Processes], None],
 ) -> None:
     """What a worker does: meet the others, run, and tell of a failure."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -197,7 +195,7 @@ def _work(
             world_size=processes.count,
             timeout=LONGEST_WAIT,
         )
-        run(processes=replace(processes, device=state.device), **arguments)
+        work(replace(processes, device=state.device))
         state.destroy_process_group()
     except Exception as error:
         message = f"process {processes.rank + 1} of {processes.count}: {type(error).__name__}: {error}"

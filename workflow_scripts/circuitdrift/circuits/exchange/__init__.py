@@ -1,1 +1,1 @@
-"""Exchange of circuits with other tools: EAP-IG's JSON, which is also that of the MIB benchmark, and GraphML."""
+"""Exchange of circuits with other tools: EAP-IG's JSON, which the MIB benchmark reads too, and GraphML."""

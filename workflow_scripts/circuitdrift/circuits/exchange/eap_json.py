@@ -1,9 +1,9 @@
-"""The names in EAP-IG's JSON, and the tables that they stand for.
+"""The names of edges in EAP-IG's JSON, and the tables that they stand for.
 
-The format is that of ``Graph.to_json`` and ``Graph.from_json`` of the package EAP-IG, which the circuit track of the
-MIB benchmark reads too: ``cfg`` with the graph's shape, ``nodes`` by name, ``edges`` by name with ``score`` and
-``in_graph``. An edge is named ``a0.h1->m2``, into an input of a head ``a0.h1->a2.h3<q>``. Where the three inputs of a
-head were merged into one, its edges have the name without the input.
+``Graph.to_json`` and ``Graph.from_json`` of the package EAP-IG define the format, which the circuit track of the MIB
+benchmark reads too: ``cfg`` with the graph's shape, ``nodes`` by name, ``edges`` by name with ``score`` and
+``in_graph``. An edge is named ``a0.h1->m2``, and ``a0.h1->a2.h3<q>`` if it enters an input of a head. If the three
+inputs of a head were merged into one, the names of its edges end without the input.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def edge_names(edges: pd.DataFrame) -> list[str]:
 
 
 def empty_edge_table(graph: Graph, merged: bool) -> pd.DataFrame:
-    """Every edge of the graph with score 0 and outside the circuit.
+    """Every edge of the graph, with score 0 and outside the circuit.
 
     Args:
         graph: the graph.
-        merged: the three inputs of a head count as one, and ``qkv`` is null everywhere.
+        merged: whether the three inputs of a head count as one, so that ``qkv`` is null everywhere.
     """
     nothing = torch.zeros(graph.edge_mask.shape)
     edges = edge_table(graph, nothing, nothing.bool())
@@ -43,7 +43,7 @@ def empty_edge_table(graph: Graph, merged: bool) -> pd.DataFrame:
 
 
 def merge_rows(edges: pd.DataFrame) -> pd.DataFrame:
-    """One row in place of the three for a head's inputs: that of q, its ``qkv`` null. Scores are not summed."""
+    """The row of q, with ``qkv`` null, in place of the three rows of a head's inputs. Scores are not summed."""
     first = edges.loc[edges["qkv"].isna() | (edges["qkv"] == "q")].reset_index(drop=True)
     return first.assign(qkv=pd.Series([None] * len(first), dtype="str"))
 

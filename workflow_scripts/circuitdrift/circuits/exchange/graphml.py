@@ -21,11 +21,11 @@ ATTRIBUTES = {
 
 
 def graphml(edges: pd.DataFrame, nodes: pd.DataFrame) -> str:
-    """The nodes and edges that a circuit keeps, as a directed graph.
+    """The kept nodes and edges of a circuit, as a directed graph.
 
-    A node has its ``kind`` (input, head, mlp, logits), ``layer`` and, if it is one, number of the ``head``. An edge has
-    its signed ``score``, its ``weight`` (the absolute score, which layouts need) and, into a head, the input that it
-    reads (``qkv``): a head may have up to three edges from one node, which the edges' ids tell apart.
+    A node has a ``kind`` (input, head, mlp, logits), a ``layer`` and, for a head, its number ``head``. An edge has a
+    signed ``score``, a ``weight`` (the absolute score, which layouts need) and, into a head, the input that it enters
+    (``qkv``): a head may have up to three edges from one node, which the ids of the edges tell apart.
 
     Args:
         edges: an edges table.
@@ -51,13 +51,13 @@ def graphml(edges: pd.DataFrame, nodes: pd.DataFrame) -> str:
 
 
 def _rows(table: pd.DataFrame, columns: list[str]) -> Iterator[tuple[Any, ...]]:
-    """Values of some columns, as Python's own types, of the rows that the circuit keeps."""
+    """Values of some columns, as Python's own types, in the rows that the circuit keeps."""
     kept = table.loc[table["in_circuit"]]
     return zip(*(kept[column].tolist() for column in columns), strict=True)
 
 
 def _describe(element: ElementTree.Element, values: dict[str, object]) -> None:
-    """Add the values that are not None, in the order of the keys."""
+    """Add all values but None, in the order of the keys."""
     for name, value in values.items():
         if value is not None:
             ElementTree.SubElement(element, "data", key=f"{element.tag}_{name}").text = str(value)

@@ -1,8 +1,8 @@
-"""Reading circuits that other tools made, from EAP-IG's JSON.
+"""Reading circuits of other tools from EAP-IG's JSON.
 
 Both versions of the format are read: nodes as ``{name: {"in_graph": bool}}`` and, as older versions of EAP-IG wrote
-them, as ``{name: bool}``. A file may hold the whole graph or only some of its edges: those that it leaves out are
-outside the circuit with score 0, as in EAP-IG itself.
+them, as ``{name: bool}``. A file may hold the whole graph or some of its edges: the missing edges are outside the
+circuit with score 0, as in EAP-IG itself.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class ImportedCircuit:
     """One circuit as tables, in the graph's order.
 
     Attributes:
-        graph: the graph that it is a part of.
-        edges: columns of schema "edges", every edge of the graph.
-        nodes: columns of schema "nodes", every node of the graph.
+        graph: the whole graph.
+        edges: every edge of the graph, in the columns of schema "edges".
+        nodes: every node of the graph, in the columns of schema "nodes".
     """
 
     graph: Graph
@@ -44,7 +44,7 @@ class ImportedCircuit:
 
 @dataclass(frozen=True)
 class _Content:
-    """What one file says; ``merged`` is None where it lists no edge into a head, which would show it."""
+    """The content of one file; ``merged`` is None if the file lists no edge into a head, which would show it."""
 
     path: Path
     graph: Graph
@@ -58,11 +58,11 @@ def read_circuits(paths: Sequence[Path]) -> list[ImportedCircuit]:
     """Read the circuits of one fine-tuning, which must be parts of one graph.
 
     Args:
-        paths: a file for each checkpoint, plain or gzipped, which is told by its content.
+        paths: a file for each checkpoint, plain or gzipped; the content tells which.
 
     Raises:
-        ExchangeError: a file is not EAP-IG's JSON, names nodes or edges that its graph does not have, has a score that
-            is not finite, or keeps nothing; or two files are of different graphs.
+        ExchangeError: a file is not EAP-IG's JSON, names nodes or edges that its graph lacks, has a score that is not
+            finite, or keeps no edge; or two files are of different graphs.
     """
     contents = [_read(path) for path in paths]
     first = contents[0]
@@ -86,7 +86,7 @@ def read_circuits(paths: Sequence[Path]) -> list[ImportedCircuit]:
 
 
 def _read(path: Path) -> _Content:
-    """One file, checked as far as it can be without the others."""
+    """One file, with all checks that need no other file."""
     raw = _load_json(path)
     if not isinstance(raw, dict) or not {"cfg", "nodes", "edges"} <= set(raw):
         found = sorted(raw) if isinstance(raw, dict) else f"a {type(raw).__name__}"
@@ -96,7 +96,7 @@ def _read(path: Path) -> _Content:
         )
     for key in ("cfg", "nodes", "edges"):
         if not isinstance(raw[key], dict):
-            raise ExchangeError(f"{path}: {key} is a {type(raw[key]).__name__} in place of an object; write it again")
+            raise ExchangeError(f"{path}: {key} is a {type(raw[key]).__name__}, not an object; write the file again")
     graph = _graph(path, raw["cfg"])
     node_kept = _node_membership(path, graph, raw["nodes"])
     merged = _input_form(path, raw["edges"])
@@ -161,7 +161,7 @@ def _node_membership(path: Path, graph: Graph, entries: Mapping[str, Any]) -> di
     for name, entry in entries.items():
         if name not in known:
             raise ExchangeError(
-                f"{path}: nodes['{name}']: no node of {_described(graph)}; correct cfg, or write the file again"
+                f"{path}: nodes['{name}']: not a node of {_described(graph)}; correct cfg, or write the file again"
             )
         place = f"nodes['{name}']"
         kept[name] = (
@@ -194,7 +194,7 @@ def _score(path: Path, name: str, entry: Any) -> float:
 
 
 def _input_form(path: Path, entries: Mapping[str, Any]) -> bool | None:
-    """Whether the inputs of heads are merged: False where edges name them, True where not, None without such edges."""
+    """Whether the inputs of heads are merged: False if edges name them, otherwise True; None without such edges."""
     apart = next((name for name in entries if name.endswith(">") and "<" in name), None)
     merged = next((name for name in entries if name.partition("->")[2].startswith("a") and "<" not in name), None)
     if apart is not None and merged is not None:
@@ -213,11 +213,11 @@ def _ends(name: str) -> tuple[str, str]:
 def _why_unknown(name: str, graph: Graph) -> str:
     for node in _ends(name):
         if node not in graph.nodes:
-            return f"'{node}' is no node of {_described(graph)}; correct cfg, or write the file again"
+            return f"'{node}' is not a node of {_described(graph)}; correct cfg, or write the file again"
     inputs = " or ".join(f"<{which}>" for which in INPUTS_OF_A_HEAD)
     return (
-        f"no edge of {_described(graph)}, where edges go from earlier nodes to later ones and name {inputs} of a head "
-        "or of none; correct cfg, or write the file again"
+        f"not an edge of {_described(graph)}, where edges lead from earlier to later nodes and may name the input "
+        f"of a head ({inputs}); correct cfg, or write the file again"
     )
 
 

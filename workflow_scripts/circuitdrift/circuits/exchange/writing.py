@@ -1,8 +1,8 @@
 """Writing circuits for other tools: EAP-IG's JSON, which the circuit track of the MIB benchmark reads too.
 
-``Graph.from_json`` of EAP-IG opens a plain text file, needs ``d_model`` in ``cfg``, and takes each score as float32.
-MIB expects a folder named ``{task}_{model}`` with one such file in it, ``importances.json``, and makes circuits of
-many sizes from its scores, by their absolute value where it is told ``--absolute``.
+``Graph.from_json`` of EAP-IG opens a plain text file, needs ``d_model`` in ``cfg``, and reads each score as float32.
+MIB expects a folder named ``{task}_{model}`` that holds one such file, ``importances.json``. It makes circuits of many
+sizes from the scores, by their absolute value if called with ``--absolute``.
 """
 
 from __future__ import annotations
@@ -21,18 +21,17 @@ def eap_json(edges: pd.DataFrame, nodes: pd.DataFrame, d_model: int, origin: Pat
     """A circuit and the scores of its whole graph in EAP-IG's form, edges and nodes in the tables' order.
 
     Args:
-        edges: an edges table, every edge of the graph.
+        edges: an edges table with every edge of the graph.
         nodes: the nodes table of the same circuit.
         d_model: width of the model's residual stream.
-        origin: where the tables come from, for messages.
+        origin: source of the tables, for messages.
 
     Raises:
-        ExchangeError: the tables are not those of a whole graph, their heads' inputs are merged, or a score is not
-            finite.
+        ExchangeError: the tables do not cover a whole graph, their heads' inputs are merged, or a score is not finite.
     """
     if is_merged(edges):
         raise ExchangeError(
-            f"{origin}: the q, k and v inputs of heads are merged, but EAP-IG needs the edges into each of them; "
+            f"{origin}: the q, k and v inputs of heads are merged, but EAP-IG needs the edges into each input; "
             "export a circuit that was selected from scores of all edges"
         )
     graph = graph_of_table(edges, origin)

@@ -1,0 +1,104 @@
+"""The layout of ``results``: one name for each file that a rule reads or writes. No torch.
+
+Paths with braces are Snakemake patterns, relative to the working directory. ``{name}`` is the name of an allocation or
+of an import. Stage scripts get their paths from the rules and do not import this module, so that a new file re-runs no
+job.
+"""
+
+from __future__ import annotations
+
+
+class CircuitFiles:
+    """The files of one circuit, all in its folder."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.scores = f"{folder}/scores.safetensors"
+        self.scoring_benchmark = f"{folder}/scoring_benchmark.tsv"
+        self.edges = f"{folder}/edges.parquet"
+        self.nodes = f"{folder}/nodes.parquet"
+        self.faithfulness = f"{folder}/faithfulness.parquet"
+        self.faithfulness_areas = f"{folder}/faithfulness_areas.parquet"
+        self.importances = f"{folder}/exchange/{{task}}_{{model}}/importances.json"
+        self.graphml = f"{folder}/exchange/circuit.graphml"
+
+
+class DriftFiles:
+    """The tables of how the circuit of one fine-tuning drifts, all in one folder."""
+
+    def __init__(self, folder: str) -> None:
+        self.transitions = f"{folder}/transitions.parquet"
+        self.summary = f"{folder}/summary.parquet"
+        self.layers = f"{folder}/layers.parquet"
+
+
+class AllocationFiles:
+    """The files of one allocation of ranks, all in one folder."""
+
+    def __init__(self, folder: str) -> None:
+        self.critical_layers = f"{folder}/critical_layers.parquet"
+        self.module_changes = f"{folder}/module_changes.parquet"
+        self.adapter_config = f"{folder}/adapter_config.json"
+
+
+class Layout:
+    """Where the files of a study lie."""
+
+    def __init__(self, study: str) -> None:
+        self.results = f"results/{study}"
+        self.config = f"{self.results}/config.json"
+
+        model = f"{self.results}/models/{{model}}"
+        self.manifest = f"{model}/manifest.json"
+        self.weights = f"{model}/model.safetensors"
+        self.tokenizer = f"{model}/tokenizer.json"
+        self.pretraining_log = f"{model}/pretraining_log.parquet"
+
+        data = f"{self.results}/data/{{model}}/{{task}}"
+        self.train = f"{data}/train.parquet"
+        self.circuit = f"{data}/circuit.parquet"
+        self.test = f"{data}/test.parquet"
+
+        self.trials = f"{self.results}/learning_rates/{{model}}/{{task}}/{{method}}/trials.parquet"
+
+        run = f"{self.results}/runs/{{model}}/{{task}}/{{method}}/seed-{{seed}}"
+        self._checkpoints = f"{run}/checkpoints"
+        self.training_log = f"{run}/training_log.parquet"
+        self.accuracy = f"{run}/accuracy.parquet"
+        self.benchmark = f"{run}/benchmark.tsv"
+        self.resume = f"{run}/.resume"
+
+        self._circuits = f"{self.results}/circuits"
+        self.base_circuit = CircuitFiles(f"{self._circuits}/{{model}}/{{task}}/base")
+
+        drift = f"{self.results}/drift/{{model}}/{{task}}/{{method}}"
+        self.drift = DriftFiles(f"{drift}/seed-{{seed}}")
+        self.controls = f"{drift}/controls.parquet"
+        self.allocation = AllocationFiles(f"{self.results}/allocation/{{model}}/{{task}}/{{name}}/seed-{{seed}}")
+
+        self.imported_drift = DriftFiles(f"{self.results}/drift/imported/{{name}}")
+        self.imported_allocation = AllocationFiles(f"{self.results}/allocation/imported/{{name}}")
+
+        self.explorer = f"{self.results}/figures/explorer.html"
+        self.attribution_benchmark = f"{self.results}/benchmarks/attribution.md"
+        self.training_benchmark = f"{self.results}/benchmarks/training.md"
+
+    def checkpoint(self, checkpoint: str) -> str:
+        """Pattern of the folder of a run's checkpoint."""
+        return f"{self._checkpoints}/{checkpoint}"
+
+    def run_circuit(self, checkpoint: str) -> CircuitFiles:
+        """The circuit of a checkpoint after the base model's."""
+        return CircuitFiles(f"{self._circuits}/{{model}}/{{task}}/{{method}}/seed-{{seed}}/{checkpoint}")
+
+    def imported_circuit(self, checkpoint: str) -> CircuitFiles:
+        """The circuit of a checkpoint of an import."""
+        return CircuitFiles(f"{self._circuits}/imported/{{name}}/{checkpoint}")
+
+    def figure(self, name: str, format: str) -> str:
+        """A figure in one of its file formats."""
+        return f"{self.results}/figures/{name}.{format}"
+
+    def table(self, name: str, format: str) -> str:
+        """A table in one of its file formats."""
+        return f"{self.results}/tables/{name}.{format}"
