@@ -1,9 +1,9 @@
 # Drift: how a run's circuit changes from checkpoint to checkpoint, beside the changes of controls.
 #
-# needs     edges and nodes of all circuits of a run; scores of the base model's circuit and of each seed's last circuit
+# needs     edges, nodes and scores of all circuits of a run
 # makes     drift/{model}/{task}/{method}/ controls.parquet, and in seed-{seed}/ transitions.parquet, summary.parquet,
-#           layers.parquet
-# steps     compare_circuits; measure_controls
+#           layers.parquet, reliability.parquet
+# steps     compare_circuits; measure_reliability; measure_controls
 
 
 rule compare_circuits:
@@ -25,6 +25,28 @@ rule compare_circuits:
         code=code_of("compare_circuits"),
     script:
         "../workflow_scripts/compare_circuits.py"
+
+
+rule measure_reliability:
+    input:
+        scores=[circuit.scores for circuit in study.circuits],
+    output:
+        reliability=layout.drift.reliability,
+    log:
+        "<logs>/measure_reliability/{model}/{task}/{method}/seed-{seed}.log",
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=memory_for(1500, 16000),
+        runtime=120,
+    params:
+        choice=settings(study.config.circuit.choice()),
+        half_splits=study.config.drift.half_splits,
+        exchanges=study.config.drift.exchanges,
+        code=code_of("measure_reliability"),
+    script:
+        "../workflow_scripts/measure_reliability.py"
 
 
 rule measure_controls:
@@ -51,4 +73,5 @@ rule measure_controls:
 rule drift:
     input:
         study.of_runs(layout.drift.summary, study.drift_runs),
+        study.of_runs(layout.drift.reliability, study.drift_runs),
         study.of_runs(layout.controls, study.drift_runs),

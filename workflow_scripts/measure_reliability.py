@@ -23,7 +23,8 @@ def main(
     Args:
         scores: score files of the run's checkpoints in order, the base model's first.
         reliability: output.
-        choice: the study's selection.
+        choice: the study's selection. Scores alone do not determine a ``minimal`` circuit; in its place, top circuits
+            of ``fraction`` are compared.
         half_splits: random half-splits that a similarity is averaged over.
         exchanges: exchanges of before and after behind a p-value.
         provenance: origin of the output.
@@ -38,7 +39,8 @@ def main(
                 f"{files[0].path} is of {files[0].graph} but {file.path} of {file.graph}; take the scores of one model"
             )
     checkpoints = {file.checkpoint: _fold_scores(file) for file in files}
-    describe = features_of_circuits(files[0].graph, choice)
+    compared = Selection(fraction=choice.fraction) if choice.selection == "minimal" else choice
+    describe = features_of_circuits(files[0].graph, compared)
     table = tabulate_reliability(checkpoints, describe, Resampling(half_splits, exchanges))
     write_table(reliability, table, "reliability", provenance)
 

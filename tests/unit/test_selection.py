@@ -183,3 +183,29 @@ def test_threshold_keeps_what_reaches_it() -> None:
     kept = edges_above(GRAPH, scores, 0.5)
     assert torch.equal(kept, GRAPH.edge_mask & (scores.abs() >= 0.5))
     assert 0 < kept.sum() < GRAPH.n_edges
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        Selection(fraction=0.1),
+        Selection(selection="greedy", fraction=0.2),
+        Selection(selection="threshold", threshold=1),
+    ],
+    ids=lambda choice: choice.selection,
+)
+@pytest.mark.parametrize("parallel", [True, False])
+def test_many_rows_of_scores_are_selected_as_each_by_itself(choice: Selection, parallel: bool) -> None:
+    graph = Graph(4, 3, parallel)
+    rows = torch.stack([random_scores(graph, seed) for seed in range(5)])
+    together = select_circuit(graph, rows, choice)
+    for row, circuit in zip(rows, together, strict=True):
+        assert torch.equal(circuit, select_circuit(graph, row, choice))
+    assert torch.equal(nodes_in(graph, together), torch.stack([nodes_in(graph, circuit) for circuit in together]))
+
+
+def test_a_row_whose_scores_are_not_finite_is_refused() -> None:
+    rows = torch.stack([random_scores(GRAPH), random_scores(GRAPH)])
+    rows[1, 0, -1] = float("nan")
+    with pytest.raises(ValueError, match="the score of edge input -> logits is not finite"):
+        strongest_edges(GRAPH, rows, 3)

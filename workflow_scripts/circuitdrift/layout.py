@@ -30,6 +30,7 @@ class DriftFiles:
         self.transitions = f"{folder}/transitions.parquet"
         self.summary = f"{folder}/summary.parquet"
         self.layers = f"{folder}/layers.parquet"
+        self.reliability = f"{folder}/reliability.parquet"
 
 
 class AllocationFiles:

@@ -51,7 +51,9 @@ def edges_above(
     return kept.view(scores.shape)
 
 
-def greedy_edges(graph: Graph, scores: Float[Tensor, "writers readers"], n: int) -> Bool[Tensor, "writers readers"]:
+def greedy_edges(
+    graph: Graph, scores: Float[Tensor, "*rows writers readers"], n: int
+) -> Bool[Tensor, "*rows writers readers"]:
     """N edges, grown from ``logits``: repeatedly the strongest edge into a node that is already reached.
 
     As EAP-IG's ``apply_greedy``, with a heap in place of repeated merges. From every kept edge a path leads to
@@ -60,6 +62,8 @@ def greedy_edges(graph: Graph, scores: Float[Tensor, "writers readers"], n: int)
     Raises:
         ValueError: as :func:`strongest_edges`.
     """
+    if scores.dim() > 2:
+        return torch.stack([greedy_edges(graph, row, n) for row in scores])
     edges, strength = _edges_and_strengths(graph, scores)
     targets = graph.node_of_reader[edges % graph.n_readers]
     order = torch.sort(strength, descending=True, stable=True).indices
@@ -131,8 +135,8 @@ def prune(graph: Graph, circuit: Bool[Tensor, "*rows writers readers"]) -> Bool[
 
 
 def select_circuit(
-    graph: Graph, scores: Float[Tensor, "writers readers"], choice: Selection
-) -> Bool[Tensor, "writers readers"]:
+    graph: Graph, scores: Float[Tensor, "*rows writers readers"], choice: Selection
+) -> Bool[Tensor, "*rows writers readers"]:
     """The circuit that a study takes from scores, pruned (docs/method.md#selection).
 
     Raises:
