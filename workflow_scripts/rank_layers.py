@@ -4,7 +4,7 @@ from pathlib import Path
 
 from circuitdrift import stage
 from circuitdrift.config.methods import CircuitLoraMethod
-from circuitdrift.drift.layers import rank_layers
+from circuitdrift.drift.layers import order_layers
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
 
@@ -21,7 +21,7 @@ def main(layers: Path, critical_layers: Path, method: CircuitLoraMethod, provena
     Raises:
         DriftError: the table cannot be ranked, or has fewer layers than are to be marked.
     """
-    ranked = rank_layers(read_table(layers, "layers"), method.critical_layers, str(layers))
+    ranked = order_layers(read_table(layers, "layers"), method.critical_layers, str(layers))
     write_table(critical_layers, ranked, "critical_layers", provenance)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from circuitdrift.drift.changes import Change, count_change, summarise, tabulate_transitions
-from circuitdrift.drift.layers import rank_layers, tabulate_layers, unit_mass
+from circuitdrift.drift.layers import order_layers, tabulate_layers, unit_mass
 from circuitdrift.drift.series import CircuitSeries, DriftError, merge_inputs, stack_circuits, structural_circuit
 
 quick = settings(max_examples=15, deadline=None)
@@ -211,7 +211,7 @@ def layers_table(changes: list[float], normalised: list[float]) -> pd.DataFrame:
 
 
 def test_ranking_uses_the_net_rows_and_breaks_ties_by_the_lower_layer():
-    ranked = rank_layers(layers_table([1.0, 3.0, 3.0, 0.0], [0.1, 0.1, 0.1, 0.4]), 2, "table")
+    ranked = order_layers(layers_table([1.0, 3.0, 3.0, 0.0], [0.1, 0.1, 0.1, 0.4]), 2, "table")
     paper = ranked[ranked["policy"] == "score_change"]
     assert paper["layer"].tolist() == [1, 2, 0, 3]
     assert paper["rank_order"].tolist() == [1, 2, 3, 4]
@@ -222,11 +222,11 @@ def test_ranking_uses_the_net_rows_and_breaks_ties_by_the_lower_layer():
 def test_ranking_refuses_what_it_cannot_rank():
     table = layers_table([1.0, 2.0], [0.5, 0.5])
     with pytest.raises(DriftError, match=r"layers\.parquet: cannot call 3 of 2 layers critical; set critical_layers"):
-        rank_layers(table, 3, "layers.parquet")
+        order_layers(table, 3, "layers.parquet")
     with pytest.raises(DriftError, match=r"layers\.parquet: has no edge rows from checkpoint '00' to '02'"):
-        rank_layers(table[table["from_checkpoint"] + table["to_checkpoint"] != "0002"], 1, "layers.parquet")
+        order_layers(table[table["from_checkpoint"] + table["to_checkpoint"] != "0002"], 1, "layers.parquet")
     with pytest.raises(DriftError, match="'score_change' has values that are not finite"):
-        rank_layers(table.assign(score_change=np.nan), 1, "layers.parquet")
+        order_layers(table.assign(score_change=np.nan), 1, "layers.parquet")
 
 
 # ----------------------------------------------------------------------------------------- bad input
@@ -264,9 +264,9 @@ def test_a_checkpoint_given_twice_is_refused():
 def test_broken_tables_are_refused():
     edges, nodes = tables({("input", "m0", None): 1.0})
     kept = edges[edges["in_circuit"]]
-    with pytest.raises(DriftError, match=r"e\.parquet: the edge \['input', 'm0'.*twice"):
+    with pytest.raises(DriftError, match=r"e\.parquet: .*the edge \['input', 'm0'.*twice"):
         structural_circuit(pd.concat([edges, kept]), nodes, "00", "e.parquet")
-    with pytest.raises(DriftError, match="the node 'input' stands in the table twice"):
+    with pytest.raises(DriftError, match="the table holds the node 'input' twice"):
         structural_circuit(edges, pd.concat([nodes, nodes.head(1)]), "00", "e.parquet")
     with pytest.raises(DriftError, match="has no finite score"):
         structural_circuit(edges.assign(score=np.inf), nodes, "00", "e.parquet")

@@ -8,7 +8,7 @@ import pytest
 
 from circuitdrift.circuits.exchange.reading import read_circuits
 from circuitdrift.drift.changes import summarise, tabulate_transitions
-from circuitdrift.drift.layers import rank_layers, tabulate_layers
+from circuitdrift.drift.layers import order_layers, tabulate_layers
 from circuitdrift.drift.series import CircuitSeries, stack_circuits, structural_circuit
 
 RELEASED = Path(__file__).resolve().parents[2] / ".." / "shared" / "authors_circuits"
@@ -53,6 +53,6 @@ def test_counts(compared):
 
 def test_critical_layers(compared):
     known, series = compared
-    ranked = rank_layers(tabulate_layers(series), 5, "released")
+    ranked = order_layers(tabulate_layers(series), 5, "released")
     paper = ranked[(ranked["policy"] == "score_change") & ranked["critical"]]
     assert paper["layer"].tolist() == known["critical"]

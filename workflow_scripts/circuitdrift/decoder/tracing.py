@@ -224,9 +224,9 @@ def check_anatomy(anatomy: Anatomy, token_ids: Int[Tensor, "batch position"]) ->
     logits = _relative_difference(watched.logits[:, -1].to(dtype), plain.to(dtype))
     if not (residual <= tolerance and logits <= tolerance):
         raise AnatomyError(
-            f"{type(anatomy.model).__name__}: the declared anatomy does not fit the model: writers' outputs differ from "
-            f"the residual stream by {residual:.2e} of its largest value, watched logits from the plain model's by "
-            f"{logits:.2e}, and rounding explains at most {tolerance:.2e}; use a supported model"
+            f"{type(anatomy.model).__name__}: the declared anatomy does not fit the model: writers' outputs differ "
+            f"from the residual stream by {residual:.2e} of its largest value, watched logits from the plain "
+            f"model's by {logits:.2e}, and rounding explains at most {tolerance:.2e}; use a supported model"
         )
 
 
