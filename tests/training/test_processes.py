@@ -22,7 +22,9 @@ from circuitdrift.training.processes import ALONE, Processes
 from circuitdrift.training.sharding import shard
 
 CPU = torch.device("cpu")
-TRAINING = Training(epochs=2, batch_size=7, checkpoints=3, learning_rate_lora=1e-2, learning_rate_full=1e-3)
+TRAINING = Training(
+    epochs=2, batch_size=7, checkpoints=3, learning_rate_lora=1e-2, learning_rate_full=1e-3, precision="float32"
+)
 SHORT = TRAINING.model_copy(update={"epochs": 1})
 METHODS = {
     "lora": LoraMethod(kind="lora", rank=3),
@@ -105,7 +107,7 @@ def test_new_interpreters_do_the_same_as_copies(manifest, tmp_path, monkeypatch)
 def test_shares_are_disjoint_complete_and_even_in_every_length(count):
     data = Examples(examples(23, lengths=(5, 6, 7, 7)), CPU)
     whole = list(data.select(np.arange(23)))
-    shares = [list(Processes(rank, count).share(whole)) for rank in range(count)]
+    shares = [list(Processes(index, count).share(whole)) for index in range(count)]
     for number, batch in enumerate(whole):
         places = [share[number][1] for share in shares]
         assert sorted(np.concatenate(places)) == list(range(len(batch)))
@@ -120,7 +122,7 @@ def test_random_numbers_of_a_step_are_each_processs_own_and_those_of_one_alone_g
         processes.seed_step(0, step)
         return torch.rand(1).item()
 
-    places = [(Processes(rank, 2), step) for rank in range(2) for step in (1, 2)]
+    places = [(Processes(index, 2), step) for index in range(2) for step in (1, 2)]
     assert len({drawn(*place) for place in places}) == 4
     assert [drawn(*place) for place in places] == [drawn(*place) for place in places]
     assert drawn(ALONE, 1) == drawn(ALONE, 2)
@@ -201,14 +203,14 @@ def test_a_state_of_another_number_of_processes_is_not_used(manifest, tmp_path, 
     assert [message for message in caplog.messages if "other settings" in message]
 
 
-def failing_at_step(number, rank, fail, monkeypatch):
-    """Let the process of a rank do something else in a step."""
+def failing_at_step(number, index, fail, monkeypatch):
+    """Let one process do something else in a step."""
     accumulate, steps = loop.accumulate_gradients, []
 
     def accumulate_or_fail(*arguments):
         loss, batches = accumulate(*arguments)
         steps.append(loss)
-        return (fail(loss) if len(steps) == number and arguments[-1].rank == rank else loss), batches
+        return (fail(loss) if len(steps) == number and arguments[-1].index == index else loss), batches
 
     monkeypatch.setattr(loop, "accumulate_gradients", accumulate_or_fail)
 
@@ -220,8 +222,8 @@ def break_down(loss):
 FAILURES = {
     "nan": (lambda loss: loss * float("nan"), r"DivergenceError: step 3: the loss is nan .* example_id \[1\d*, .*rate"),
     "error": (break_down, r"process 2 of 2: LookupError: a wire is loose"),
-    "killed": (lambda loss: os.kill(os.getpid(), signal.SIGKILL), r"process 2 of 2 was ended by SIGKILL; .* memory"),
-    "exit": (lambda loss: os._exit(3), r"process 2 of 2 ended with exit code 3"),
+    "killed": (lambda loss: os.kill(os.getpid(), signal.SIGKILL), r"process 2 of 2 was killed by SIGKILL; .* memory"),
+    "exit": (lambda loss: os._exit(3), r"process 2 of 2 exited with code 3"),
 }
 
 

@@ -97,7 +97,7 @@ def test_tables_that_cannot_be_compared_are_named():
         tabulate_module_changes(edges, edges.replace({"source": {"a0.h0": "a9.h0"}}), ORIGINS)
     with pytest.raises(DriftError, match=r"after: the circuit's edge \['input', 'm0', .*has no finite score"):
         tabulate_module_changes(edges, tables({("input", "m0", None): float("nan")})[0], ORIGINS)
-    with pytest.raises(DriftError, match=r"before: the edge .* stands in the table twice"):
+    with pytest.raises(DriftError, match=r"before: the table holds the edge .* twice"):
         tabulate_module_changes(pd.concat([edges, edges]), edges, ORIGINS)
 
 
@@ -166,11 +166,11 @@ def test_a_fused_projection_has_the_sum_of_its_modules():
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "gives no module any weight: no edge's 'score_change' differs"),
+        ([], "gives no module any weight: the 'score_change' of every edge is zero"),
         ([(0, "q", 0.0)], "gives no module any weight"),
         ([(0, "q", float("nan"))], "negative or not finite"),
         ([(0, "q", -1.0)], "negative or not finite"),
-        ([(1, "q", 1.0)], "credits module 'q' of layer 1, which this model does not have"),
+        ([(1, "q", 1.0)], "credits module 'q' of layer 1, which this model lacks"),
     ],
 )
 def test_changes_that_weigh_nothing_are_refused(rows, message):

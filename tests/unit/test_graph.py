@@ -1,4 +1,4 @@
-"""The graph's index spaces, against the published counts of nodes and edges and against an enumeration by name."""
+"""The graph's index spaces, against published counts and against an enumeration by name."""
 
 from __future__ import annotations
 

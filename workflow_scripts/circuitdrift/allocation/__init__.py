@@ -1,1 +1,1 @@
-"""Rank allocation: which layers get which LoRA rank, and what that costs in parameters."""
+"""Rank allocation: the LoRA rank of each layer or module, and its cost in parameters."""

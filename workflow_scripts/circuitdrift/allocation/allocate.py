@@ -1,4 +1,4 @@
-"""The rank of every linear: the one place where the measured drift of a circuit, or a draw, is turned into ranks."""
+"""The rank of every linear, from the drift of a circuit or from a random draw: the one place that decides ranks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Allocation(NamedTuple):
-    """The rank of every linear by its full name, and the parameters that it may cost."""
+    """The rank of every linear by its full name, and the budget of parameters."""
 
     ranks: dict[str, int]
     budget: int
@@ -29,12 +29,12 @@ def allocate(
     layers: pd.DataFrame,
     module_changes: pd.DataFrame | None = None,
 ) -> Allocation:
-    """``rank`` in every linear, and more where the method's allocation says so (docs/method.md#allocation).
+    """Give every linear ``rank``, and more by the method's allocation (docs/method.md#allocation).
 
-    The budget is that of ``critical_rank`` in ``critical_layers`` layers and ``rank`` elsewhere.
+    The budget is the cost of ``critical_rank`` in ``critical_layers`` layers and ``rank`` elsewhere.
 
     Args:
-        model: the base model; on the meta device is enough.
+        model: the base model; the meta device is enough.
         method: the ranks, the number of critical layers, the policy and the allocation.
         layers: a ``critical_layers`` table.
         module_changes: a ``module_changes`` table, which allocation ``per_module`` needs.

@@ -1,4 +1,4 @@
-"""The modules of a base model of which only the architecture and the number of layers are known."""
+"""The modules of a base model, from its architecture and number of layers alone."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PARALLEL = "gpt_neox"
-"""The one architecture whose attention and MLP run in parallel."""
+"""The only architecture whose attention and MLP run in parallel."""
 
 
 def base_architecture(wanted: str | None, parallel: bool) -> str:
-    """The architecture to take: the one wanted, or the only one that fits.
+    """The architecture of the config, or the only architecture that fits the graph.
 
     Args:
-        wanted: what the config says; None leaves it to the graph.
+        wanted: the architecture of the config; None leaves the choice to the graph.
         parallel: whether attention and MLP of a block both read the block's input.
 
     Raises:
-        AllocationError: the graph does not tell the architecture, or contradicts the one wanted.
+        AllocationError: several architectures fit the graph, or the graph contradicts the config.
     """
     if wanted is None and not parallel:
         raise AllocationError(
             "architecture: the circuits' MLPs read their own layer's heads, as in several architectures; "
-            "say which, such as architecture: gpt2"
+            "name one, such as architecture: gpt2"
         )
     if wanted not in {None, PARALLEL} and parallel:
         raise AllocationError(
-            f"architecture: the circuits' attention and MLP run in parallel, those of {wanted} do not; "
+            f"architecture: attention and MLP of the circuits run in parallel, those of {wanted} do not; "
             f"set it to {PARALLEL}, or import circuits of a {wanted} model"
         )
     return wanted or PARALLEL
 
 
 def shape_of_architecture(architecture: str, n_layers: int) -> PreTrainedModel:
-    """A small model of that architecture on the meta device; its modules have the names that they have in any size."""
+    """A small model of the architecture on the meta device; the names of its modules do not depend on the size."""
     settings: dict[str, Any] = {
         "num_hidden_layers": n_layers,
         "hidden_size": 64,

@@ -1,4 +1,4 @@
-"""Groups of linears that a circuit's edges tell apart, and the weight of each in the allocation of ranks by module."""
+"""The weight of each group of linears in the allocation of ranks by module."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from circuitdrift.decoder.linears import ModuleGroup
 
 
 def module_weights(changes: pd.DataFrame, policy: str, groups: Iterable[ModuleGroup]) -> dict[ModuleGroup, float]:
-    """The weight of every group in the rank above the common one: the changes of the edges that touch its modules.
+    """The weight of every group in the rank above the common rank: the changes of edges that touch its modules.
 
     Args:
         changes: a ``module_changes`` table.
@@ -20,7 +20,7 @@ def module_weights(changes: pd.DataFrame, policy: str, groups: Iterable[ModuleGr
         groups: the model's groups.
 
     Raises:
-        AllocationError: a change is not finite or is negative, the table credits a layer that the model lacks, or no
+        AllocationError: a change is negative or not finite, the table credits a module that the model lacks, or no
             module has any change.
     """
     values = changes[policy].to_numpy(dtype="float64")
@@ -34,14 +34,14 @@ def module_weights(changes: pd.DataFrame, policy: str, groups: Iterable[ModuleGr
     if unknown := sorted(set(credited) - set(group_of)):
         raise AllocationError(
             f"the table of module changes credits module '{unknown[0][1]}' of layer {unknown[0][0]}, which this "
-            "model does not have; compare the circuits of the same model again"
+            "model lacks; compare the circuits of the same model again"
         )
     weights = dict.fromkeys(group_of.values(), 0.0)
-    for place, value in zip(credited, values.tolist(), strict=True):
-        weights[group_of[place]] += value
+    for module, value in zip(credited, values.tolist(), strict=True):
+        weights[group_of[module]] += value
     if not any(weights.values()):
         raise AllocationError(
-            f"allocation: 'per_module' gives no module any weight: no edge's '{policy}' differs from zero between the "
+            f"allocation: 'per_module' gives no module any weight: the '{policy}' of every edge is zero between the "
             "first and the last checkpoint of phase_1; train phase_1 longer, or use allocation: top"
         )
     return weights

@@ -1,4 +1,4 @@
-"""Policies: which layers are critical, and how much weight each has. Tables follow the schema ``critical_layers``."""
+"""Policies: the critical layers, and the weight of each layer. Tables follow the schema ``critical_layers``."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ RANDOM = "random"
 def draw_layers(
     n_layers: int, critical: int, seed: int, draw: int, include: Collection[int] = (), exclude: Collection[int] = ()
 ) -> pd.DataFrame:
-    """Rank all layers by uniform random values and call the first ``critical`` of them critical.
+    """Order all layers by uniform random values and mark the first ``critical`` layers as critical.
 
     Args:
         n_layers: number of decoder blocks.
         critical: number of critical layers.
-        seed: seed of the run.
-        draw: number of the draw; together with the seed it determines the values.
-        include: layers that rank before all others, whatever their values.
-        exclude: layers that rank behind all others and are never critical.
+        seed: seed of the fine-tuning.
+        draw: number of the draw; it determines the values together with the seed.
+        include: layers that come before all others, whatever their values.
+        exclude: layers that come after all others and are never critical.
 
     Returns:
-        One row per layer, in layer order: layer, policy ("random"), value in [0, 1), rank_order (1 = largest value
-        of those that come first), critical.
+        One row per layer, in layer order: layer, policy ("random"), value in [0, 1), rank_order (position in the
+        order, from 1), critical.
 
     Raises:
-        AllocationError: there are fewer layers to draw from than are to be critical, or a layer named is not there.
+        AllocationError: there are too few layers to draw from, or the model lacks a named layer.
     """
     if unknown := sorted({*include, *exclude} - set(range(n_layers))):
         raise AllocationError(
             f"include_layers, exclude_layers: {unknown} are not layers of this model, which has layers "
-            f"0..{n_layers - 1}; name others"
+            f"0..{n_layers - 1}; name other layers"
         )
     if critical > n_layers:
         raise AllocationError(
@@ -67,44 +67,44 @@ def critical_layers(table: pd.DataFrame, policy: str, expected: int) -> tuple[in
     """The critical layers of one policy, in ascending order.
 
     Args:
-        table: a ``critical_layers`` table, of one or several policies.
+        table: a ``critical_layers`` table of one or several policies.
         policy: the policy whose rows count.
-        expected: how many critical layers the method asks for.
+        expected: number of critical layers that the method asks for.
 
     Raises:
-        AllocationError: the table has no such policy, or another number of critical layers.
+        AllocationError: the table lacks the policy, or marks another number of layers.
     """
     rows = _rows_of(table, policy)
     layers = tuple(sorted(int(layer) for layer in rows.loc[rows["critical"], "layer"]))
     if len(layers) != expected:
         raise AllocationError(
             f"policy '{policy}' marks {len(layers)} layers as critical {list(layers)}, the method asks for {expected}; "
-            "make the table of critical layers again, or set critical_layers to the number that it marks"
+            "make the table of critical layers again, or set critical_layers to this number"
         )
     return layers
 
 
 def layer_weights(table: pd.DataFrame, policy: str, allocation: str, count: int) -> dict[int, float]:
-    """The weight of every layer in the rank above the common one.
+    """The weight of every layer in the rank above the common rank.
 
     Args:
         table: a ``critical_layers`` table.
         policy: the policy whose values count, such as ``score_change``.
-        allocation: ``top`` (weight 1 for the ``count`` layers of the largest values), ``inverted`` (of the smallest),
-            ``threshold`` (weight 1 for values above the mean by more than a standard deviation, or for the largest one
-            where there are none), or ``proportional`` (the values themselves).
+        allocation: ``top`` (weight 1 for the ``count`` layers of the largest values), ``inverted`` (for the layers of
+            the smallest), ``threshold`` (weight 1 for values above the mean by more than a standard deviation, or for
+            the largest value if there are none), or ``proportional`` (the values themselves).
         count: number of critical layers.
 
     Raises:
-        AllocationError: the table has no such policy, fewer layers than ``count``, or values that are negative or
-            (for ``proportional``) all zero.
+        AllocationError: the table lacks the policy, has fewer layers than ``count``, or has values that are negative
+            or (for ``proportional``) all zero.
     """
     rows = _rows_of(table, policy).sort_values("rank_order")
     layers, values = rows["layer"].to_numpy(), rows["value"].to_numpy(dtype="float64")
     if count > len(layers):
         raise AllocationError(f"critical_layers: {count} is more than the {len(layers)} layers of the model; lower it")
     if not (np.isfinite(values).all() and (values >= 0).all()):
-        raise AllocationError(f"policy '{policy}' has values that are negative or not finite; rank the layers again")
+        raise AllocationError(f"policy '{policy}' has values that are negative or not finite; order the layers again")
     match allocation:
         case "top":
             weights = np.arange(len(layers)) < count

@@ -1,7 +1,7 @@
-"""LoRA ranks by module: from critical layers to ranks, PEFT's patterns for them, and exact parameter counts.
+"""LoRA ranks by module: ranks from critical layers or weights, PEFT's patterns for them, and exact parameter counts.
 
 A LoRA adapter of rank r beside a linear of shape [out_features, in_features] adds two matrices, [r, in_features] and
-[out_features, r], so r x (in_features + out_features) parameters. Counts follow from shapes alone. No torch in here.
+[out_features, r], hence r x (in_features + out_features) parameters. Counts follow from shapes alone, without torch.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Group = TypeVar("Group", bound=Hashable)
 
 
 class AllocationError(ValueError):
-    """Ranks that cannot be allocated; the message names what does not fit, and the fix."""
+    """Ranks that cannot be allocated; the message names the cause and the fix."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def ranks_by_layer(
     if unknown := sorted(set(critical_layers) - layers):
         raise AllocationError(
             f"critical layers {unknown} are not layers of this model, which has layers 0..{max(layers)}; "
-            "rank the layers of the same model again"
+            "order the layers of the same model again"
         )
     return {linear.name: critical_rank if linear.layer in critical_layers else rank for linear in linears}
 
@@ -53,22 +53,22 @@ def ranks_by_layer(
 def ranks_under_budget(
     groups: Mapping[Group, Sequence[BlockLinear]], rank: int, weights: Mapping[Group, float], budget: int
 ) -> dict[str, int]:
-    """``rank`` in every linear, and what is left of a parameter budget as further rank, in proportion to the weights.
+    """``rank`` in every linear, and the rest of a parameter budget as further rank, in proportion to the weights.
 
-    All linears of a group get the same rank. Shares are rounded down, then single units of rank go to the groups whose
-    shares lost most (the earlier group first among equals), while they fit.
+    All linears of a group get the same rank. Shares are rounded down. Then the groups that lost most by rounding get
+    single units of rank (of equal groups the earlier one first), as long as the budget lasts.
 
     Args:
         groups: the model's block linears in groups, such as layers.
         rank: the common rank.
-        weights: of the groups, none negative; a group of weight 0, or without a weight, stays at ``rank``.
+        weights: weights of the groups, not negative; a group of weight 0, or without a weight, stays at ``rank``.
         budget: parameters of all adapters together.
 
     Returns:
-        The rank of every linear. They cost at most the budget, and no group with a weight could get a unit more.
+        The rank of every linear. Together they cost at most the budget, which leaves no unit for a weighted group.
 
     Raises:
-        AllocationError: the budget does not suffice for ``rank`` everywhere, or no group has a weight.
+        AllocationError: the budget is too small for ``rank`` everywhere, or no group has a weight.
     """
     cost = {group: sum(linear.parameters_per_rank for linear in linears) for group, linears in groups.items()}
     left = budget - rank * sum(cost.values())
@@ -76,9 +76,9 @@ def ranks_under_budget(
     total = sum(exact[group] * cost[group] for group in cost)
     if left < 0 or total <= 0:
         raise AllocationError(
-            f"a budget of {budget} parameters does not suffice for rank {rank} everywhere"
+            f"a budget of {budget} parameters does not suffice for rank {rank} everywhere; raise critical_rank"
             if left < 0
-            else "nothing has a weight, so there is nothing to allocate rank by"
+            else "every weight is zero, so no share of the budget is defined; use allocation: top"
         )
     ideal = {group: left * weight / total for group, weight in exact.items() if weight > 0}
     further = {group: math.floor(share) for group, share in ideal.items()}
@@ -93,19 +93,19 @@ def ranks_under_budget(
 
 
 def pattern_of_module(name: str) -> str:
-    r"""A regular expression that matches one module and no other, in the way in which PEFT applies its patterns.
+    r"""A regular expression that matches exactly one module when PEFT applies it.
 
-    PEFT tests ``(.*\.)?(<pattern>)$``: without the anchor at the start, a pattern also matches any module whose name
+    PEFT tests ``(.*\.)?(<pattern>)$``: without the anchor at the start, a pattern also matches every module whose name
     ends in it, and without escapes a dot matches any character.
     """
     return f"^{re.escape(name)}"
 
 
 def rank_patterns(ranks: Mapping[str, int], rank: int, alpha_per_rank: float) -> RankPatterns:
-    """PEFT's form of the ranks of all modules; modules of the default rank need no pattern.
+    """The ranks of all modules in PEFT's form; modules of the default rank need no pattern.
 
-    Every rank comes with its own alpha, so that the scale alpha / rank is ``alpha_per_rank`` in every module: rank and
-    scale are not confounded.
+    Every rank has its own alpha. So the scale alpha / rank is ``alpha_per_rank`` in every module, and rank and scale
+    are not confounded.
 
     Args:
         ranks: rank of every module by its full name.
@@ -122,7 +122,7 @@ def rank_patterns(ranks: Mapping[str, int], rank: int, alpha_per_rank: float) ->
 
 
 def _whole(number: float) -> float:
-    """An int where the number is one: PEFT declares alpha as an int, and reads fractions all the same."""
+    """An int if the number is whole: PEFT declares alpha as an int, but reads fractions too."""
     return int(number) if float(number).is_integer() else number
 
 
@@ -132,16 +132,16 @@ def adapter_parameters(linears: Sequence[BlockLinear], ranks: Mapping[str, int])
 
 
 def trainable_share(trainable: int, total: int) -> float:
-    """Trainable parameters as a share of all parameters that the model holds in training (PAPER section 3).
+    """Trainable parameters as a share of all parameters in training (docs/method.md#parameter-shares).
 
     Args:
-        trainable: parameters that are trained.
-        total: parameters of the model, those that the method adds included.
+        trainable: number of trained parameters.
+        total: number of parameters of the model, with all that the method adds.
     """
     return trainable / total
 
 
 def matched_uniform_rank(linears: Sequence[BlockLinear], ranks: Mapping[str, int]) -> int | None:
-    """The one rank that, in every linear, costs exactly as many parameters as ``ranks``; None where there is none."""
+    """The uniform rank that costs exactly as many parameters as ``ranks``; None if no rank does."""
     rank, remainder = divmod(adapter_parameters(linears, ranks), sum(linear.parameters_per_rank for linear in linears))
     return None if remainder else rank

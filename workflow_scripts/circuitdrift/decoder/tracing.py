@@ -225,8 +225,8 @@ def check_anatomy(anatomy: Anatomy, token_ids: Int[Tensor, "batch position"]) ->
     if not (residual <= tolerance and logits <= tolerance):
         raise AnatomyError(
             f"{type(anatomy.model).__name__}: the declared anatomy does not fit the model: writers' outputs differ "
-            f"from the residual stream by {residual:.2e} of its largest value, watched logits from the plain model's "
-            f"by {logits:.2e}, and rounding explains at most {tolerance:.2e}; use a supported model"
+            f"from the residual stream by {residual:.2e} of its largest value, watched logits from the plain "
+            f"model's by {logits:.2e}, and rounding explains at most {tolerance:.2e}; use a supported model"
         )
 
 

@@ -1,7 +1,7 @@
 """Changes between checkpoints: transitions, change rates, and how far node changes account for edge changes.
 
-Every denominator is a count of parts that a circuit holds, never of all parts of the graph (PAPER sections 5 and 7).
-A ratio whose denominator is zero is undefined and stands in the tables as NaN.
+Definitions: docs/method.md#change-measures. Every denominator counts parts of a circuit, never all parts of the graph.
+A ratio with denominator zero is undefined: NaN in the tables.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LEVELS = ("node", "edge")
 
 @dataclass(frozen=True)
 class Change:
-    """Sizes that say how one set of parts became another, in numbers of nodes or of edges."""
+    """How one set of parts became another, in numbers of nodes or of edges."""
 
     initial: int
     final: int
@@ -34,7 +34,7 @@ class Change:
 
     @property
     def rate(self) -> float:
-        """Changed parts for each part held before; NaN where there was none. It can exceed 1."""
+        """Changed parts over the parts held before; NaN if there were none. It can exceed 1."""
         return ratio(self.changed, self.initial)
 
     @property
@@ -45,12 +45,12 @@ class Change:
 
 
 def ratio(numerator: float, denominator: float) -> float:
-    """The quotient, NaN where the denominator is zero."""
+    """The quotient; NaN if the denominator is zero."""
     return numerator / denominator if denominator else float("nan")
 
 
 def count_change(before: Bool[np.ndarray, "*parts"], after: Bool[np.ndarray, "*parts"]) -> Change:
-    """Count what changes between two circuits, given as the membership of each part of one graph."""
+    """Count the changes between two circuits, given as the membership of each part of one graph."""
     return Change(
         initial=int(before.sum()),
         final=int(after.sum()),
@@ -65,10 +65,9 @@ def membership(series: CircuitSeries, level: str) -> Bool[np.ndarray, "checkpoin
 
 
 def node_induced_changes(series: CircuitSeries, before: int, after: int) -> int:
-    """Edges that change between two checkpoints and touch a node that changes between them too.
+    """Number of edges that change between two checkpoints and touch a node that changes too.
 
-    Such a change is the least that the arrival or loss of a node brings about; what exceeds it happened between nodes
-    that stayed.
+    The arrival or loss of a node brings about at least these changes; all others happen between nodes that stay.
     """
     node_changed = series.node_kept[before] ^ series.node_kept[after]
     edge_changed = series.edge_kept[before] ^ series.edge_kept[after]
@@ -106,30 +105,30 @@ def tabulate_transitions(series: CircuitSeries) -> pd.DataFrame:
 
 
 def summarise(series: CircuitSeries) -> pd.DataFrame:
-    """The whole run in single numbers, in long format: level, measure, value.
+    """A whole fine-tuning in single numbers, in long format: level, measure, value.
 
-    Measures at the levels ``node`` and ``edge`` (the letters are those of PAPER section 5):
+    Measures at the levels ``node`` and ``edge`` (docs/method.md#change-measures):
 
     - ``initial``, ``final``: parts in the first and in the last circuit.
-    - ``changed_cumulative``: changes summed over the transitions; ``rate_cumulative`` (a): over ``initial``. It grows
-      with the number of checkpoints, as a part that comes and goes counts each time.
-    - ``rate_mean`` (b): mean over transitions of the changes over the parts held at the transition's start.
-    - ``added_net``, ``removed_net``, ``changed_net``: the last circuit against the first; ``rate_net`` (c):
-      over ``initial``.
-    - ``jaccard_distance_net`` (d): 1 - Jaccard index of the first and the last circuit; ``jaccard_distance_mean``: the
+    - ``changed_cumulative``: changes summed over the transitions; ``rate_cumulative``: over ``initial``. It grows with
+      the number of checkpoints, because a part that comes and goes counts each time.
+    - ``rate_mean``: mean over transitions of the changes over the parts held at the start of the transition.
+    - ``added_net``, ``removed_net``, ``changed_net``: the last circuit against the first; ``rate_net``: over
+      ``initial``.
+    - ``jaccard_distance_net``: 1 - Jaccard index of the first and the last circuit; ``jaccard_distance_mean``: the
       mean of that distance over transitions.
 
     At the level ``edge`` also, both ``_cumulative`` and ``_net``:
 
     - ``node_induced``: changed edges that touch a changed node; ``node_induced_share``: over the changed edges.
-    - ``node_based_estimate``: nodes changed times the edges for each node in the first circuit (its edges over its
-      nodes); ``excess_over_estimate``: changed edges over that estimate. This excess is by its arithmetic the edges'
-      rate over the nodes' rate, so it is no second piece of evidence beside the ratio below.
+    - ``node_based_estimate``: changed nodes times the edges per node of the first circuit;
+      ``excess_over_estimate``: changed edges over that estimate. By its arithmetic this excess is the edges' rate over
+      the nodes' rate, so it is no evidence beyond the ratio below.
 
     At the level ``edge_over_node``: each rate and distance of the edges over that of the nodes, under the same name.
 
     Returns:
-        Columns of the ``summary`` schema; from_checkpoint is the first, to_checkpoint the last checkpoint.
+        Columns of the ``summary`` schema; from_checkpoint is the first checkpoint, to_checkpoint the last.
     """
     nodes, edges = (_measures(membership(series, level)) for level in LEVELS)
     quotients = {name: ratio(edges[name], nodes[name]) for name in nodes if name.startswith(("rate_", "jaccard_"))}
@@ -164,7 +163,7 @@ def _measures(kept: Bool[np.ndarray, "checkpoints parts"]) -> dict[str, float]:
 
 
 def _node_accounts(series: CircuitSeries, nodes: dict[str, float], edges: dict[str, float]) -> dict[str, float]:
-    """How many edge changes the node changes account for, over all transitions and net."""
+    """Edge changes that node changes account for, over all transitions and net."""
     induced = {
         "cumulative": sum(node_induced_changes(series, *pair) for pair in series.consecutive()),
         "net": node_induced_changes(series, 0, len(series.checkpoints) - 1),

@@ -1,18 +1,18 @@
-"""Noise floors: how much circuits differ that nothing, or nothing of interest, should set apart.
+"""Noise floors: how much circuits differ that should not differ, or differ by chance alone (docs/method.md#controls).
 
-A change between checkpoints means something only where it exceeds what these controls show, and "edges change more
-than nodes" only where the controls' edges do not exceed their nodes just as much (PAPER section 7):
+A change between checkpoints means something only if it exceeds these controls, and "edges change more than nodes" only
+if the controls' edges do not exceed their nodes just as much:
 
 - ``other_seed``: two fine-tunings that differ in their seed alone, at the last checkpoint. It answers: would another
-  run of the same recipe have ended in the same circuit? It holds everything that the seed decides, and the error of a
-  finite set of examples only as far as the two models differ on it, since both are scored on the same examples.
+  fine-tuning by the same recipe end in the same circuit? It includes everything that the seed decides. It includes
+  the error of a finite set of examples only as far as the two models differ on it, because both are scored on the
+  same examples.
 - ``data_split``: one model, one checkpoint, circuits from two disjoint halves of the circuit examples. It answers:
-  how far does the circuit depend on which examples it was extracted from? Each half has half of the examples, so
-  this floor is somewhat higher than that of circuits from all of them.
-- ``random_circuit``: circuits of the study's size from edges drawn uniformly, pruned as every circuit is. It answers:
-  what would nodes and edges show if two circuits had nothing in common but the graph and the number of edges? It is
-  a ceiling, not a floor: with few edges kept out of many, edge sets hardly meet while nearly every node keeps an edge,
-  so that edges exceed nodes by combinatorics alone.
+  how much does the circuit depend on the examples? Circuits from all examples have a somewhat lower floor.
+- ``random_circuit``: circuits of the study's size from edges drawn uniformly, and pruned. It answers: what would nodes
+  and edges show if two circuits shared only the graph and the number of edges? It is a ceiling, not a floor: with few
+  edges kept out of many, edge sets hardly overlap while nearly every node keeps an edge, so edges exceed nodes by
+  combinatorics alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ BASE_SEED = -1
 
 @dataclass(frozen=True)
 class Membership:
-    """Which nodes and structural edges (q, k and v merged) a circuit holds, on the axes of its graph's nodes."""
+    """The nodes and structural edges (q, k and v merged) that a circuit holds, on the axes of its graph's nodes."""
 
     nodes: Bool[np.ndarray, " nodes"]
     edges: Bool[np.ndarray, "writers nodes"]
@@ -65,14 +65,14 @@ def circuit_membership(graph: Graph, scores: Float[Tensor, "writers readers"], f
 
 
 def random_scores(graph: Graph, draw: int) -> Float[Tensor, "writers readers"]:
-    """Scores without any meaning: uniform in (0, 1], float64.
+    """Random scores: uniform in (0, 1], float64.
 
-    The strongest of them are a uniformly drawn set of edges, so that selecting from them as from real scores gives a
-    random circuit of exactly the size that real ones have before pruning.
+    Their strongest edges are a uniformly drawn set of edges. So selecting from them as from real scores gives a random
+    circuit of exactly the size of a real circuit before pruning.
 
     Args:
         graph: the model's graph.
-        draw: seed of the generator; each draw has its own.
+        draw: seed of the generator.
     """
     drawn = 1.0 - np.random.default_rng(draw).random((graph.n_writers, graph.n_readers))
     return torch.from_numpy(drawn)
@@ -81,11 +81,11 @@ def random_scores(graph: Graph, draw: int) -> Float[Tensor, "writers readers"]:
 def compare_pair(
     control: str, checkpoint: str, seeds: tuple[int, int], circuits: tuple[Membership, Membership]
 ) -> pd.DataFrame:
-    """One pair of circuits of a control, compared as if the second came after the first.
+    """Compare one pair of circuits of a control as if the second came after the first.
 
     Returns:
-        Columns of the ``controls`` schema, one row for nodes and one for edges. ``rate`` is changed over initial, as
-        for a transition; ``jaccard`` does not depend on which of the two comes first.
+        Columns of the ``controls`` schema, one row for nodes and one row for edges. ``rate`` is changed over initial,
+        as for a transition; ``jaccard`` does not depend on the order of the two.
     """
     first, second = circuits
     rows: list[dict[str, Any]] = []
@@ -108,7 +108,7 @@ def compare_pair(
 
 
 def compare_all_pairs(control: str, checkpoint: str, circuits: Mapping[int, Membership]) -> list[pd.DataFrame]:
-    """Every pair of a control's circuits once, the lower seed first; none for fewer than two circuits."""
+    """Every pair of a control's circuits once, the lower seed first; no pair for fewer than two circuits."""
     return [
         compare_pair(control, checkpoint, (first, second), (circuits[first], circuits[second]))
         for first, second in combinations(sorted(circuits), 2)

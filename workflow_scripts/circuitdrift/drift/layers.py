@@ -1,4 +1,4 @@
-"""Changes layer by layer, and the ranking of layers that rank allocation builds on."""
+"""Changes layer by layer, and the order of the layers by change, from which ranks are allocated."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ POLICIES = ("score_change", "score_change_normalised")
 
 
 def score_changes(before: Scores, after: Scores) -> Scores:
-    """|score after - score before| of each edge; a circuit that lacks the edge has score 0 there (PAPER section 5)."""
+    """|score after - score before| of each edge, with score 0 if a circuit lacks the edge."""
     change: Scores = np.abs(after - before)
     return change
 
 
 def unit_mass(scores: Scores) -> Scores:
-    """Scores divided by the sum of their absolute values; a circuit of no mass stays as it is.
+    """Scores divided by the sum of their absolute values; if all scores are zero, they stay zero.
 
-    After fine-tuning the objective is larger and every score with it. With unit mass a difference shows where
-    the circuit's weight moved, not that it grew (PAPER section 7).
+    Fine-tuning enlarges the objective, and every score with it. With unit mass a difference shows where the circuit's
+    weight moved, not that it grew (docs/method.md#layer-credit).
     """
     mass = np.abs(scores).sum()
     return scores / mass if mass > 0 else scores
@@ -34,14 +34,14 @@ def unit_mass(scores: Scores) -> Scores:
 def tabulate_layers(series: CircuitSeries) -> pd.DataFrame:
     """Changes in each layer: from each checkpoint to the next, and net from the first to the last.
 
-    A node counts in its own layer, an edge in its source's; the input counts as layer 0. The logits lie beyond the
-    last layer and are left out: no circuit that is not empty lacks them. So the layers' changes add up to the
-    transition's.
+    A node counts in its own layer, an edge in the layer of its source; the input counts as layer 0. The logits, beyond
+    the last layer, are left out: every circuit but the empty one holds them. So the changes of all layers add up to
+    the change of the transition.
 
     Returns:
         Columns of the ``layers`` schema, one row for each pair of checkpoints, level and layer. ``score_change`` has
-        the unit of the scores; ``score_change_normalised`` is the same with each circuit scaled to unit mass, so
-        that its sum over layers lies in [0, 2]. Both are NaN at the level ``node``.
+        the unit of the scores; ``score_change_normalised`` is the change with each circuit scaled to unit mass, so
+        its sum over layers lies in [0, 2]. Both are NaN at the level ``node``.
     """
     frames = []
     for before, after in series.with_net():
@@ -88,7 +88,7 @@ def _sum_by_layer(values: Scores, layer: Int[np.ndarray, " edges"], n_layers: in
 
 
 def net_edge_changes(layers: pd.DataFrame, origin: str) -> pd.DataFrame:
-    """The rows of a ``layers`` table that span the whole run, at the level of edges, by layer.
+    """The edge rows of a ``layers`` table from the first to the last checkpoint, by layer.
 
     Raises:
         DriftError: the table has no such rows.
@@ -97,23 +97,25 @@ def net_edge_changes(layers: pd.DataFrame, origin: str) -> pd.DataFrame:
     spans = (layers["from_checkpoint"] == first) & (layers["to_checkpoint"] == last) & (layers["level"] == "edge")
     if not spans.any():
         raise DriftError(
-            f"{origin}: has no edge rows from checkpoint '{first}' to '{last}'; compare the circuits of the run again"
+            f"{origin}: has no edge rows from checkpoint '{first}' to '{last}'; compare the circuits again"
         )
     net: pd.DataFrame = layers.loc[spans].sort_values("layer").reset_index(drop=True)
     return net
 
 
 def order_layers(layers: pd.DataFrame, top: int, origin: str) -> pd.DataFrame:
-    """Rank the layers by the net change of the edges that they send out, by the paper's rule and the normalised one.
+    """Order the layers by the net change of their outgoing edges, raw (the paper's rule) and normalised.
+
+    Definitions: docs/method.md#critical-layers.
 
     Args:
-        layers: a ``layers`` table; only its rows from the first to the last checkpoint are used.
-        top: how many layers are critical.
-        origin: where the table comes from, for messages.
+        layers: a ``layers`` table, of which only the rows from the first to the last checkpoint count.
+        top: number of critical layers.
+        origin: source of the table, for messages.
 
     Returns:
-        Columns of the ``critical_layers`` schema: every layer once for each policy, in the order of their ranks.
-        rank_order 1 is the largest change; equal changes rank by the lower layer first.
+        Columns of the ``critical_layers`` schema: every layer once for each policy, in this order. rank_order 1 is
+        the largest change; of equal changes the lower layer comes first.
 
     Raises:
         DriftError: ``top`` exceeds the number of layers, a value is not finite, or the table has no net rows.
@@ -127,8 +129,8 @@ def order_layers(layers: pd.DataFrame, top: int, origin: str) -> pd.DataFrame:
     for policy in POLICIES:
         if not np.isfinite(net[policy].to_numpy(dtype="float64")).all():
             raise DriftError(f"{origin}: column '{policy}' has values that are not finite; compare the circuits again")
-        ranked = net[["layer", policy]].rename(columns={policy: "value"})
-        ranked = ranked.sort_values(["value", "layer"], ascending=[False, True]).reset_index(drop=True)
-        order = np.arange(1, len(ranked) + 1)
-        frames.append(ranked.assign(policy=policy, rank_order=order, critical=order <= top))
+        ordered = net[["layer", policy]].rename(columns={policy: "value"})
+        ordered = ordered.sort_values(["value", "layer"], ascending=[False, True]).reset_index(drop=True)
+        order = np.arange(1, len(ordered) + 1)
+        frames.append(ordered.assign(policy=policy, rank_order=order, critical=order <= top))
     return pd.concat(frames, ignore_index=True)[["layer", "policy", "value", "rank_order", "critical"]]

@@ -1,12 +1,13 @@
-"""Changes of single edges, credited to the modules that they touch: what rank allocation by module builds on.
+"""Changes of single edges, credited to the modules that they touch: the basis of rank allocation by module.
 
-An edge carries what its source writes to one input of its target. So its change is credited twice: at the target to
-the linear that reads (the q, k or v projection of a head's attention, or the input linears of an MLP), and at the
-source to the linear that writes (the attention's output projection, or the MLP's output linear). The embedding and the
-logits have no such linear: an edge from ``input``, or to ``logits``, is credited at its other end alone.
+An edge carries the output of its source to one input of its target. Its change is credited twice
+(docs/method.md#layer-credit): at the target to the linear that reads (the q, k or v projection of a head's attention,
+or the input linears of an MLP), and at the source to the linear that writes (the attention's output projection, or the
+MLP's output linear). The embedding and the logits have no such linear: an edge from ``input``, or to ``logits``, is
+credited at its other end alone.
 
-Here the q, k and v edges to a head are edges of their own. In the changes by layer they are merged before they are
-compared (:mod:`circuitdrift.drift.series`), so that what moves from q to k counts there for nothing, and here for both.
+Here the q, k and v edges to a head stay apart. The changes by layer merge them before the comparison
+(:mod:`circuitdrift.drift.series`), so a move from q to k is no change there, and a change of both modules here.
 """
 
 from __future__ import annotations
@@ -26,18 +27,18 @@ def tabulate_module_changes(before: pd.DataFrame, after: pd.DataFrame, origins: 
     """Every edge that one of two circuits keeps, with the change of its score, once for each module that it touches.
 
     Args:
-        before: the edges table of one circuit: every edge of the graph.
-        after: the edges table of the other; the order of the rows does not matter.
-        origins: where the two come from, for messages.
+        before: the edges table of the first circuit, with every edge of the graph.
+        after: the edges table of the second circuit; the order of the rows does not matter.
+        origins: sources of the two tables, for messages.
 
     Returns:
         Columns of the ``module_changes`` schema, by layer, module (in the order of :data:`MODULES`) and edge.
-        ``layer`` and ``module`` say which module a row credits. Scores are 0 in a circuit that lacks the edge;
+        ``layer`` and ``module`` name the module that a row credits. Scores are 0 in a circuit that lacks the edge;
         ``score_change`` is the absolute difference, in the unit of the scores, and ``score_change_normalised`` the
-        same with each circuit scaled to unit mass over its edges.
+        difference with each circuit scaled to unit mass over its edges.
 
     Raises:
-        DriftError: a table repeats an edge or holds a kept edge without a finite score, or the tables are of
+        DriftError: a table repeats an edge or holds a kept edge without a finite score, or the tables belong to
             different graphs.
     """
     for edges, origin in zip((before, after), origins, strict=True):
@@ -50,7 +51,7 @@ def tabulate_module_changes(before: pd.DataFrame, after: pd.DataFrame, origins: 
     if not len(both) == len(before) == len(after):
         raise DriftError(
             f"circuits of different graphs cannot be compared: {origins[0]} and {origins[1]} hold different edges; "
-            "take the checkpoints of one model, selected by one version of the code"
+            "take checkpoints of one model, selected by one version of the code"
         )
     scores_before, scores_after = both["score_before"].to_numpy(), both["score_after"].to_numpy()
     both["score_change"] = score_changes(scores_before, scores_after)
@@ -60,12 +61,12 @@ def tabulate_module_changes(before: pd.DataFrame, after: pd.DataFrame, origins: 
     at_target = kept.assign(layer=kept["target_layer"], module=read)
     at_source = kept.assign(layer=kept["source_layer"], module=kept["source"].str[0].map(_WRITES))
     credited = pd.concat([at_target, at_source]).dropna(subset=["module"])
-    place = credited["module"].map({module: number for number, module in enumerate(MODULES)})
-    ordered = credited.assign(place=place).sort_values(["layer", "place", *EDGE_KEY], ignore_index=True)
+    position = credited["module"].map({module: number for number, module in enumerate(MODULES)})
+    ordered = credited.assign(position=position).sort_values(["layer", "position", *EDGE_KEY], ignore_index=True)
     table: pd.DataFrame = ordered[_COLUMNS]
     return table
 
 
 def _kept_scores(edges: pd.DataFrame) -> Scores:
-    """Scores in float64, 0 for the edges that the circuit lacks."""
+    """Scores in float64, 0 for edges outside the circuit."""
     return np.where(edges["in_circuit"], edges["score"].to_numpy(dtype="float64"), 0.0)

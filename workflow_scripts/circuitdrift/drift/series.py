@@ -1,7 +1,7 @@
-"""The circuits of one run on common axes: which nodes and edges each checkpoint keeps, and with what score.
+"""The circuits of one fine-tuning on common axes: the nodes and edges that each checkpoint keeps, and their scores.
 
-Circuits are compared structurally: the q, k and v edges from a writer to a head count as one edge, kept where any of
-them is kept, with the signed sum of the kept ones' scores (PAPER section 4.3).
+Circuits are compared structurally: the q, k and v edges from a writer to a head count as one edge. It is kept if any of
+the three is kept, and its score is the signed sum of the kept edges' scores (docs/method.md#merged-edges).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class DriftError(ValueError):
 
 @dataclass(frozen=True)
 class GraphIdentity:
-    """What two tables of one graph agree on: the number of nodes and of edges, and a digest of all their names."""
+    """The number of nodes and of edges, and a digest of all their names, by which two tables of one graph agree."""
 
     n_nodes: int
     n_edges: int
@@ -37,9 +37,9 @@ class StructuralCircuit:
     """One circuit with the inputs of each head merged.
 
     Attributes:
-        checkpoint: its checkpoint's name.
-        origin: where it comes from (a file), for messages.
-        graph: the graph that it was selected from.
+        checkpoint: name of the checkpoint.
+        origin: source (a file), for messages.
+        graph: the graph from which the circuit was selected.
         nodes: every node of the graph, indexed by name in sorted order: ``kind``, ``layer``, ``in_circuit``.
         edges: the kept edges, indexed by (source, target) in sorted order: ``source_layer``, ``score`` (float64).
     """
@@ -55,18 +55,18 @@ class StructuralCircuit:
 class CircuitSeries:
     """Circuits of one graph, in the order of their checkpoints.
 
-    The edge axis holds the structural edges that at least one of the circuits keeps; all others change nowhere.
+    The edge axis holds the structural edges that at least one circuit keeps; all others never change.
 
     Attributes:
         checkpoints: names, the base model's first.
-        n_layers: layers of the model.
-        nodes: the nodes' names, shape (nodes,).
-        node_layer: the layer of each node; the input's is 0, that of the logits ``n_layers``.
+        n_layers: number of layers of the model.
+        nodes: names of the nodes.
+        node_layer: layer of each node: 0 for the input, ``n_layers`` for the logits.
         node_kept: whether a circuit holds a node.
         edge_source, edge_target: positions on the node axis.
-        edge_source_layer: the layer that an edge's change is credited to; the input's is 0.
+        edge_source_layer: the layer to which an edge's change is credited, 0 for the input.
         edge_kept: whether a circuit holds an edge.
-        edge_score: signed score, 0 where the circuit lacks the edge.
+        edge_score: signed score, 0 if the circuit lacks the edge.
     """
 
     checkpoints: tuple[str, ...]
@@ -85,13 +85,13 @@ class CircuitSeries:
         return [(after - 1, after) for after in range(1, len(self.checkpoints))]
 
     def with_net(self) -> list[tuple[int, int]]:
-        """The consecutive pairs and, where it is not one of them, the pair of the first and the last checkpoint."""
+        """The consecutive pairs and, if it is not among them, the pair of the first and the last checkpoint."""
         net = (0, len(self.checkpoints) - 1)
         return [*self.consecutive(), *([net] if len(self.checkpoints) > 2 else [])]
 
 
 def merge_inputs(edges: pd.DataFrame) -> pd.DataFrame:
-    """The kept edges with the q, k and v edges of each (source, target) merged into one.
+    """The kept edges, with the q, k and v edges of each (source, target) merged into one.
 
     Args:
         edges: columns source, target, qkv, source_layer, score, in_circuit; one row for each edge of the graph.
@@ -109,44 +109,44 @@ def check_kept_edges(edges: pd.DataFrame, origin: str) -> None:
     """Refuse the edges table of a circuit that cannot be compared.
 
     Raises:
-        DriftError: a kept edge stands in the table twice, or has no finite score.
+        DriftError: the table holds a kept edge twice, or a kept edge has no finite score.
     """
     kept = edges.loc[edges["in_circuit"]]
     if kept.duplicated(EDGE_KEY).any():
         first = kept.loc[kept.duplicated(EDGE_KEY), EDGE_KEY].iloc[0].tolist()
-        raise DriftError(f"{origin}: the edge {first} stands in the table twice; delete the table and select again")
+        raise DriftError(f"{origin}: the table holds the edge {first} twice; delete the table and select again")
     bad_scores = kept.loc[~np.isfinite(kept["score"].to_numpy(dtype="float64")), EDGE_KEY]
     if len(bad_scores):
         raise DriftError(
             f"{origin}: the circuit's edge {bad_scores.iloc[0].tolist()} has no finite score; "
-            "score the checkpoint again, in float32 if it overflowed"
+            "score the checkpoint again, in float32 if activations overflowed"
         )
 
 
 def structural_circuit(edges: pd.DataFrame, nodes: pd.DataFrame, checkpoint: str, origin: str) -> StructuralCircuit:
-    """Make one checkpoint's circuit comparable; the order of the tables' rows does not matter.
+    """One checkpoint's circuit with merged inputs; the order of the tables' rows does not matter.
 
     Args:
-        edges: the edges table of the circuit, every edge of the graph.
-        nodes: the nodes table of the circuit, every node of the graph.
+        edges: the edges table of the circuit, with every edge of the graph.
+        nodes: the nodes table of the circuit, with every node of the graph.
         checkpoint: the checkpoint's name.
-        origin: where the tables come from, for messages.
+        origin: source of the tables, for messages.
 
     Raises:
         DriftError: the tables repeat a node or an edge, hold a kept edge without a finite score, or keep an edge
-            whose ends the circuit does not hold (tables of two different circuits).
+            whose nodes the circuit lacks (tables of two different circuits).
     """
     check_kept_edges(edges, origin)
     kept = edges.loc[edges["in_circuit"]]
     if nodes["node"].duplicated().any():
         first = nodes.loc[nodes["node"].duplicated(), "node"].iloc[0]
-        raise DriftError(f"{origin}: the node '{first}' stands in the table twice; delete the table and select again")
+        raise DriftError(f"{origin}: the table holds the node '{first}' twice; delete the table and select again")
     in_circuit = set(nodes.loc[nodes["in_circuit"], "node"])
     strays = (set(kept["source"]) | set(kept["target"])) - in_circuit
     if strays:
         raise DriftError(
-            f"{origin}: the circuit keeps edges at node '{min(strays)}' but does not hold the node; "
-            "the edges and nodes tables belong to different circuits: select both again"
+            f"{origin}: the circuit keeps edges at node '{min(strays)}' but lacks the node; "
+            "the edges and nodes tables belong to different circuits, so select both again"
         )
     return StructuralCircuit(
         checkpoint=checkpoint,
@@ -158,7 +158,7 @@ def structural_circuit(edges: pd.DataFrame, nodes: pd.DataFrame, checkpoint: str
 
 
 def _identity(edges: pd.DataFrame, nodes: pd.DataFrame) -> GraphIdentity:
-    """The graph's identity, independent of the order of rows: hashes of single rows are summed (modulo 2**64)."""
+    """The graph's identity, whatever the order of the rows: hashes of single rows are summed (modulo 2**64)."""
     edge_hashes = pd.util.hash_pandas_object(edges[EDGE_KEY].fillna("").astype(str), index=False)
     node_hashes = pd.util.hash_pandas_object(nodes["node"].astype(str), index=False)
     digest = edge_hashes.to_numpy(dtype=np.uint64).sum() ^ node_hashes.to_numpy(dtype=np.uint64).sum()
@@ -166,10 +166,10 @@ def _identity(edges: pd.DataFrame, nodes: pd.DataFrame) -> GraphIdentity:
 
 
 def stack_circuits(circuits: Sequence[StructuralCircuit]) -> CircuitSeries:
-    """Put the circuits of one run on common axes, in the order given.
+    """Put the circuits of one fine-tuning on common axes, in the given order.
 
     Raises:
-        DriftError: fewer than two circuits, a checkpoint given twice, or circuits of different graphs.
+        DriftError: there are fewer than two circuits, a checkpoint twice, or circuits of different graphs.
     """
     if len(circuits) < 2:
         given = ", ".join(circuit.origin for circuit in circuits) or "none"
@@ -182,7 +182,7 @@ def stack_circuits(circuits: Sequence[StructuralCircuit]) -> CircuitSeries:
             raise DriftError(
                 f"circuits of different graphs cannot be compared: {first.origin} has {first.graph}, "
                 f"{circuit.origin} has {circuit.graph}{_same_size_note(first, circuit)}; "
-                "take the checkpoints of one model, selected by one version of the code"
+                "take checkpoints of one model, selected by one version of the code"
             )
         if circuit.checkpoint in {earlier.checkpoint for earlier in circuits[:position]}:
             raise DriftError(f"{circuit.origin}: checkpoint '{circuit.checkpoint}' is given twice; give each once")

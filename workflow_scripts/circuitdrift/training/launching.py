@@ -1,11 +1,11 @@
-"""Starting the processes of a run, and ending them all when one of them fails.
+"""Starting the processes of a run, and ending all of them when one fails.
 
-A Snakemake job is one Python process. For a run on several devices it starts one worker for each, waits, passes their
-messages on to its own log, and raises the error of the first that fails. The workers are new interpreters ("spawn"):
-a copy of a process that has used CUDA or threads ("fork") can deadlock. This is done here with ``multiprocessing``
-rather than by ``torchrun`` or ``accelerate launch``, which start a script by its command line, where a job's script has
-its settings from Snakemake; accelerate's ``notebook_launcher`` takes a function, but forks. Within a worker,
-accelerate chooses the device and the way to communicate (NCCL between GPUs, gloo between processors).
+A Snakemake job is one Python process. For a run on several devices it starts a worker for each, waits, passes their
+messages to its own log, and raises the first error. The workers are new interpreters ("spawn"), because a copy ("fork")
+of a process that has used CUDA or threads can deadlock. ``multiprocessing`` starts them, because ``torchrun`` and
+``accelerate launch`` start a script by its command line, while a job's script gets its settings from Snakemake;
+accelerate's ``notebook_launcher`` takes a function, but forks. Within a worker, accelerate chooses the device and the
+communication (NCCL between GPUs, gloo between processors).
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ logger = logging.getLogger(__name__)
 
 START_METHOD: Final = "spawn"
 LONGEST_WAIT = timedelta(hours=2)
-"""For another process, say while the first one writes a checkpoint. A process that has ended is noticed at once."""
+"""Limit of the wait for another process, e.g. while process 0 writes a checkpoint. An exit is noticed at once."""
 SECONDS_OF_GRACE = 1.0
-"""After a failure, for another process to end that may have failed before."""
+"""Wait after a failure for an earlier failure of another process."""
 
 
 class ProcessError(RuntimeError):
-    """A run whose processes cannot be started as configured, or of which one has failed; the message says why."""
+    """A run whose processes cannot start as configured, or one of which has failed; the message says why."""
 
 
 class Failure(NamedTuple):
-    """How a worker failed: when by the machine's clock, the error, and where."""
+    """A worker's failure: the time by the machine's clock, the error, and its traceback."""
 
     seconds: float
     message: str
@@ -54,7 +54,7 @@ class Failure(NamedTuple):
 
 
 def resolve_processes(wanted: int | Literal["auto"], device: torch.device) -> int:
-    """The number of processes that ``execution.processes`` asks for; ``auto`` is one for each CUDA device in sight.
+    """The number of processes by ``execution.processes``; ``auto`` is one for each visible CUDA device.
 
     Raises:
         ProcessError: there are fewer devices than processes.
@@ -66,14 +66,14 @@ def resolve_processes(wanted: int | Literal["auto"], device: torch.device) -> in
         return devices
     if wanted > devices:
         raise ProcessError(
-            f"execution.processes: {wanted} processes need a device each, and {devices} of type {device.type} can be "
-            "seen here; set it to auto or to a smaller number, or give the job more devices (docs/clusters.md)"
+            f"execution.processes: {wanted} processes need a device each, but only {devices} of type {device.type} are "
+            "visible; set it to auto or to a smaller number, or give the job more devices (docs/clusters.md)"
         )
     return wanted
 
 
 class Worker:
-    """A process of a run as the starting one sees it, and what it has said so far."""
+    """A process of a run as the starting process sees it, and its failure, if it reported one."""
 
     def __init__(self, process: BaseProcess, connection: Connection) -> None:
         self.process = process
@@ -82,7 +82,7 @@ class Worker:
         self.has_ended = False
 
     def receive(self) -> None:
-        """Wait for a message: pass a log record on to this process's log, keep a failure, or note the end."""
+        """Wait for a message: pass a log record to this process's log, keep a failure, or note the exit."""
         try:
             message = self.connection.recv()
         except (EOFError, OSError):
@@ -96,7 +96,7 @@ class Worker:
 
     @property
     def has_vanished(self) -> bool:
-        """Whether it has ended without a word, as one does that is killed."""
+        """Whether the process exited without reporting, e.g. killed."""
         return self.has_ended and self.failure is None and self.process.exitcode != 0
 
 
@@ -104,12 +104,12 @@ def launch(count: int, device: torch.device, work: Callable[[Processes], None]) 
     """Call ``work`` in ``count`` processes at the same time, and wait.
 
     Args:
-        count: how many; with 1 it is called here, and nothing is started.
-        device: its type; each process has its own device of that type.
-        work: what each process does; it must be picklable: a function at the top of a module, or a partial of one.
+        count: number of processes; with 1, ``work`` is called in this process.
+        device: a device of the type to use; each process gets its own.
+        work: the body of a process, picklable: a function at the top level of a module, or a partial of one.
 
     Raises:
-        ProcessError: the first error of any of the processes; the others have been ended.
+        ProcessError: the first error of any process; the other processes have been ended.
     """
     if count == 1:
         work(ALONE)
@@ -118,12 +118,12 @@ def launch(count: int, device: torch.device, work: Callable[[Processes], None]) 
     threads = max(1, torch.get_num_threads() // count)
     workers: list[Worker] = []
     with tempfile.TemporaryDirectory() as folder:
-        meeting = Path(folder) / "meeting"
+        rendezvous_file = Path(folder) / "rendezvous"
         try:
-            for rank in range(count):
+            for index in range(count):
                 receiver, sender = context.Pipe(duplex=False)
-                level = logging.getLogger().getEffectiveLevel() if rank == 0 else logging.WARNING
-                place = (Processes(rank, count), device.type, meeting, threads, sender, level)
+                level = logging.getLogger().getEffectiveLevel() if index == 0 else logging.WARNING
+                place = (Processes(index, count), device.type, rendezvous_file, threads, sender, level)
                 process = context.Process(target=_work, args=(*place, work), daemon=True)
                 process.start()
                 sender.close()
@@ -136,10 +136,10 @@ def launch(count: int, device: torch.device, work: Callable[[Processes], None]) 
 
 
 def _wait_for(workers: Sequence[Worker]) -> None:
-    """Pass on the workers' messages until all have ended well, or one has not.
+    """Pass on the workers' messages until all have succeeded or one has failed.
 
     Raises:
-        ProcessError: the error of the worker that failed first: the others fail after it, for want of an answer.
+        ProcessError: the error of the worker that failed first; the others fail after it, because it does not answer.
     """
     while not all(worker.has_ended for worker in workers):
         _receive(workers)
@@ -151,7 +151,7 @@ def _wait_for(workers: Sequence[Worker]) -> None:
 
 
 def _receive(workers: Sequence[Worker], seconds: float | None = None) -> None:
-    """Take a message of each of the workers that have one, once any of them has."""
+    """Wait until any worker has a message, and take one from each worker that has."""
     running = [worker for worker in workers if not worker.has_ended]
     ready = wait([worker.connection for worker in running], seconds)
     for worker in running:
@@ -160,11 +160,11 @@ def _receive(workers: Sequence[Worker], seconds: float | None = None) -> None:
 
 
 def _first_error(workers: Sequence[Worker]) -> str:
-    for rank, worker in enumerate(workers):
+    for index, worker in enumerate(workers):
         if worker.has_vanished:
             code = worker.process.exitcode or 0
-            how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-            return f"process {rank + 1} of {len(workers)} {how}; where memory ran out, give the job more (mem_mb)"
+            how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
+            return f"process {index + 1} of {len(workers)} {how}; if memory ran out, give the job more (mem_mb)"
     first = min(worker.failure for worker in workers if worker.failure)
     logger.error("%s", first.traceback)
     return first.message
@@ -173,38 +173,38 @@ def _first_error(workers: Sequence[Worker]) -> str:
 def _work(
     processes: Processes,
     device_type: str,
-    meeting: Path,
+    rendezvous_file: Path,
     threads: int,
     sender: Connection,
     level: int,
     work: Callable[[Processes], None],
 ) -> None:
-    """What a worker does: meet the others, run, and tell of a failure."""
+    """The body of a worker: meet the others, run, and report a failure."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
     logging.root.handlers = [Messages(sender)]
     logging.root.setLevel(level)
-    rank, count = str(processes.rank), str(processes.count)
-    os.environ |= {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    index, count = str(processes.index), str(processes.count)
+    os.environ |= {"RANK": index, "LOCAL_RANK": index, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
     try:
         state = PartialState(
             cpu=device_type == "cpu",
-            init_method=meeting.as_uri(),
-            rank=processes.rank,
+            init_method=rendezvous_file.as_uri(),
+            rank=processes.index,
             world_size=processes.count,
             timeout=LONGEST_WAIT,
         )
         work(replace(processes, device=state.device))
         state.destroy_process_group()
     except Exception as error:
-        message = f"process {processes.rank + 1} of {processes.count}: {type(error).__name__}: {error}"
+        message = f"process {processes.index + 1} of {processes.count}: {type(error).__name__}: {error}"
         sender.send(Failure(time.monotonic(), message, traceback.format_exc()))
         sys.exit(1)
 
 
 class Messages(logging.Handler):
-    """Sends log records to the starting process, as text with their arguments filled in."""
+    """Sends log records to the starting process as text, with their arguments filled in."""
 
     def __init__(self, sender: Connection) -> None:
         super().__init__()
@@ -217,7 +217,7 @@ class Messages(logging.Handler):
 
 
 def _end_with_parent() -> None:
-    """Wait for the end of the starting process, however it comes, and end too: nobody would read the results."""
+    """Wait until the starting process ends, however it does, and end too: nothing would read the results."""
     if parent := multiprocessing.parent_process():
         parent.join()
         os.kill(os.getpid(), signal.SIGKILL)

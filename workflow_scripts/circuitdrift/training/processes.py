@@ -1,10 +1,10 @@
-"""Several processes that train one model, each on its own device: what each of them takes of a step, and the sums.
+"""Several processes that train one model, each on its own device: their shares of a step, and sums over them.
 
-Each process holds the whole model. Of a step's examples it runs its share and adds up the gradient of that share's part
-of the loss; the sum of these over the processes is the gradient of the whole step, up to rounding, however many there
-are. All take the same update from it, so their weights stay the same. Gradients are summed here rather than by torch's
-``DistributedDataParallel``, which expects as many passes of every process and takes the mean of them: a step's passes
-follow from the lengths of its examples, and a process may have none.
+Each process holds the whole model. It runs its share of a step's examples and adds up the gradient of that share's part
+of the loss. The sum over the processes is the gradient of the whole step, up to rounding. All processes take the same
+update from it, so their weights stay equal. Gradients are summed here rather than by torch's
+``DistributedDataParallel``, which expects equally many passes from every process and averages them. Here the number of
+passes depends on the lengths of the examples, and a process may have none.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from circuitdrift.training.examples import Batch
 CPU = torch.device("cpu")
 
 NUMBERS_PER_SUM = 2**25
-"""Most numbers of gradients that are copied together to be summed at once: 128 MB of float32."""
+"""Most gradient entries that are copied together and summed at once: 128 MB of float32."""
 
 
 @dataclass(frozen=True)
@@ -31,46 +31,46 @@ class Processes:
     """The processes that train together, as one of them sees them.
 
     Attributes:
-        rank: this process, from 0; the first one alone writes files.
-        count: how many there are. With 1, nothing here does anything, and no others are waited for.
-        device: this process's own, over which it talks to the others.
-        sharded: whether the model is spread over them (``circuitdrift.training.sharding``), so that a pass of one needs
-            a pass of each of the others.
+        index: number of this process, from 0; process 0 alone writes files.
+        count: number of processes. With 1, every sum and share is trivial and no other process is awaited.
+        device: device of this process, over which it talks to the others.
+        sharded: whether the model is spread over the processes (``circuitdrift.training.sharding``), so that a pass of
+            one process needs a pass of every other.
     """
 
-    rank: int
+    index: int
     count: int
     device: torch.device = CPU
     sharded: bool = False
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that writes files and messages."""
-        return self.rank == 0
+        """Whether this process writes files and messages."""
+        return self.index == 0
 
     def share(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, Int[np.ndarray, " own"]]]:
         """This process's examples of a step: every ``count``-th, counted on from batch to batch.
 
-        So all processes have as many examples of each length, but for one.
+        So the processes' numbers of examples differ by at most one, for each length too.
 
         Args:
-            batches: the batches of the step, which are the same in every process.
+            batches: the batches of the step, the same in every process.
 
         Yields:
-            Each batch, with the places in it of the examples that are this process's, of which there may be none.
+            Each batch, with the positions in it of this process's examples; there may be none.
         """
         before = 0
         for batch in batches:
-            yield batch, np.arange((self.rank - before) % self.count, len(batch), self.count)
+            yield batch, np.arange((self.index - before) % self.count, len(batch), self.count)
             before += len(batch)
 
     def most_passes(self, batches: Sequence[Batch], size: int) -> int:
-        """The most passes, of at most ``size`` examples each, that any of the processes needs for its share."""
-        shares = (replace(self, rank=rank).share(batches) for rank in range(self.count))
-        return max(sum(math.ceil(len(places) / size) for _, places in share) for share in shares)
+        """The largest number of passes, of at most ``size`` examples each, that any process needs for its share."""
+        shares = (replace(self, index=index).share(batches) for index in range(self.count))
+        return max(sum(math.ceil(len(own) / size) for _, own in share) for share in shares)
 
     def sum(self, values: Shaped[Tensor, " number"]) -> Shaped[Tensor, " number"]:
-        """The sum over the processes; the same bits in each of them."""
+        """The sum over the processes, with the same bits in each."""
         if self.count == 1:
             return values
         total = values.clone()
@@ -78,9 +78,9 @@ class Processes:
         return total
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace each gradient by its sum over the processes; one that no process has stays absent.
+        """Replace each gradient by its sum over the processes; a gradient that no process has stays absent.
 
-        Those of a sharded model are sums already.
+        Gradients of a sharded model are sums already.
         """
         if self.count == 1 or self.sharded:
             return
@@ -97,7 +97,7 @@ class Processes:
                 gradient.copy_(part.view_as(gradient))
 
     def value_of_first(self, value: int) -> int:
-        """The first process's value, in all of them."""
+        """The value of process 0, in every process."""
         if self.count == 1:
             return value
         shared = torch.tensor([value], device=self.device)
@@ -105,19 +105,19 @@ class Processes:
         return int(shared.item())
 
     def seed_step(self, seed: int, step: int) -> None:
-        """Give each process random numbers of its own (for dropout), which depend on seed, step and rank alone.
+        """Seed each process's own random numbers (for dropout) from seed, step and index.
 
-        They need no saving, then, for a run that is continued. A process that is alone keeps torch's running state.
+        So a continued run needs no saved state of them. A single process keeps torch's running state.
         """
         if self.count > 1:
-            torch.manual_seed(int(np.random.SeedSequence([seed, step, self.rank]).generate_state(1)[0]))
+            torch.manual_seed(int(np.random.SeedSequence([seed, step, self.index]).generate_state(1)[0]))
 
 
 ALONE = Processes(0, 1)
 
 
 def _groups(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Neighbouring gradients, as many as make up ``NUMBERS_PER_SUM`` numbers, or one that is larger."""
+    """Neighbouring gradients, up to ``NUMBERS_PER_SUM`` entries together, or a single larger one."""
     group: list[Tensor] = []
     for gradient in gradients:
         if group and sum(other.numel() for other in group) + gradient.numel() > NUMBERS_PER_SUM:

@@ -216,8 +216,8 @@ def _why_unknown(name: str, graph: Graph) -> str:
             return f"'{node}' is not a node of {_described(graph)}; correct cfg, or write the file again"
     inputs = " or ".join(f"<{which}>" for which in INPUTS_OF_A_HEAD)
     return (
-        f"not an edge of {_described(graph)}, where edges lead from earlier to later nodes and may name the input "
-        f"of a head ({inputs}); correct cfg, or write the file again"
+        f"not an edge of {_described(graph)}, where edges lead from earlier nodes to later nodes and may name the "
+        f"input of a head ({inputs}); correct cfg, or write the file again"
     )
 
 
