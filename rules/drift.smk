@@ -63,7 +63,7 @@ rule measure_controls:
         mem_mb=memory_for(1500, 8000),
         runtime=30,
     params:
-        fraction=study.config.circuit.fraction,
+        choice=settings(study.config.circuit.choice()),
         random_circuits=study.config.drift.random_circuits,
         code=code_of("measure_controls"),
     script:

@@ -1,21 +1,36 @@
 """Stage ``measure_controls``: how much circuits differ by another seed, by another half of the data, and by chance."""
 
+import logging
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from circuitdrift import stage
 from circuitdrift.circuits.score_file import ScoreFile, read_scores
-from circuitdrift.drift.controls import BASE_SEED, circuit_membership, compare_all_pairs, compare_pair, random_scores
+from circuitdrift.circuits.selection import determined_by_scores, select_circuit
+from circuitdrift.config.circuits import Selection
+from circuitdrift.drift.controls import BASE_SEED, circuit_membership, compare_all_pairs, compare_pair, random_circuit
+from circuitdrift.drift.fold_circuits import fold_scores, rows_of_scores
+from circuitdrift.drift.reliability import draw_halves
 from circuitdrift.drift.series import DriftError
 from circuitdrift.provenance import BASE_CHECKPOINT, Provenance
 from circuitdrift.storage import write_table
 
+logger = logging.getLogger(__name__)
+
 NO_CHECKPOINT = "none"
+HALF_SPLITS = 20
+SEED = 0
 
 
 def main(
-    base_scores: Path, scores: list[Path], controls: Path, fraction: float, random_circuits: int, provenance: Provenance
+    base_scores: Path,
+    scores: list[Path],
+    controls: Path,
+    choice: Selection,
+    random_circuits: int,
+    provenance: Provenance,
 ) -> None:
     """Compare circuits that differ by noise or by chance; ``circuitdrift.drift.controls`` says what each answers.
 
@@ -23,12 +38,12 @@ def main(
         base_scores: scores of the base model; its data_split rows have the seed -1 and the checkpoint 00.
         scores: scores of the last checkpoint of every seed of one method.
         controls: output; the rows of random_circuit have the checkpoint ``none``, and draws in place of seeds.
-        fraction: share of all edges that a circuit keeps before pruning.
+        choice: the study's selection; ``minimal`` is replaced by top circuits of ``fraction``.
         random_circuits: how many random circuits to draw; every pair of draws is compared.
         provenance: origin of the output.
 
     Raises:
-        StorageError: a file holds no edge scores, or none from halves of the examples.
+        StorageError: a file holds no edge scores, or none by fold.
         DriftError: the files are of different graphs, or two of one seed.
     """
     base = read_scores(base_scores)
@@ -42,15 +57,17 @@ def main(
             raise DriftError(f"{runs[seed].path} and {path} are both of seed {seed}; give each seed once")
         runs[seed] = run
 
-    finals = {seed: circuit_membership(run.graph, run.scores, fraction) for seed, run in runs.items()}
-    drawn = {
-        draw: circuit_membership(base.graph, random_scores(base.graph, draw), fraction)
-        for draw in range(random_circuits)
-    }
+    graph, selection = base.graph, determined_by_scores(choice)
+    finals = {s: circuit_membership(graph, select_circuit(graph, run.scores, selection)) for s, run in runs.items()}
+    size = int(select_circuit(graph, base.scores, selection).sum())
+    if not size:
+        logger.warning("%s: the circuit is empty, so no random circuits match it; raise circuit.fraction", base.path)
+    draws = range(random_circuits) if size else ()
+    drawn = {draw: circuit_membership(graph, random_circuit(graph, size, draw)) for draw in draws}
     frames = [
         *compare_all_pairs("other_seed", _last_checkpoint(runs), finals),
-        _compare_halves(base, BASE_CHECKPOINT, BASE_SEED, fraction),
-        *(_compare_halves(run, run.checkpoint, seed, fraction) for seed, run in runs.items()),
+        *_compare_halves(base, BASE_CHECKPOINT, BASE_SEED, selection),
+        *(frame for seed, run in runs.items() for frame in _compare_halves(run, run.checkpoint, seed, selection)),
         *compare_all_pairs("random_circuit", NO_CHECKPOINT, drawn),
     ]
     write_table(controls, pd.concat(frames, ignore_index=True), "controls", provenance)
@@ -64,9 +81,24 @@ def _last_checkpoint(runs: dict[int, ScoreFile]) -> str:
     return names.pop()
 
 
-def _compare_halves(scored: ScoreFile, checkpoint: str, seed: int, fraction: float) -> pd.DataFrame:
-    first, second = (circuit_membership(scored.graph, half, fraction) for half in (scored.half_a, scored.half_b))
-    return compare_pair("data_split", checkpoint, (seed, seed), (first, second))
+def _compare_halves(scored: ScoreFile, checkpoint: str, seed: int, selection: Selection) -> list[pd.DataFrame]:
+    """Circuits from random disjoint halves of one checkpoint's folds."""
+    folds = fold_scores(scored)
+    if folds.n_folds < 2:
+        return []
+    halves = draw_halves(np.arange(folds.n_folds), folds.n_folds, folds.n_folds // 2, HALF_SPLITS, SEED)
+    first, second = (
+        select_circuit(scored.graph, rows_of_scores(scored.graph, folds.means(half)), selection) for half in halves
+    )
+    return [
+        compare_pair(
+            "data_split",
+            checkpoint,
+            (seed, seed),
+            (circuit_membership(scored.graph, one), circuit_membership(scored.graph, other)),
+        )
+        for one, other in zip(first, second, strict=True)
+    ]
 
 
 if __name__ == "__main__":

@@ -2,13 +2,11 @@
 
 from pathlib import Path
 
-import numpy as np
-
 from circuitdrift import stage
-from circuitdrift.circuits.score_file import ScoreFile, read_scores
+from circuitdrift.circuits.score_file import read_scores
+from circuitdrift.circuits.selection import determined_by_scores
 from circuitdrift.config.circuits import Selection
-from circuitdrift.drift.fold_circuits import features_of_circuits
-from circuitdrift.drift.reliability import FoldScores
+from circuitdrift.drift.fold_circuits import features_of_circuits, fold_scores
 from circuitdrift.drift.reliability_table import Resampling, tabulate_reliability
 from circuitdrift.drift.series import DriftError
 from circuitdrift.provenance import Provenance
@@ -23,8 +21,7 @@ def main(
     Args:
         scores: score files of the run's checkpoints in order, the base model's first.
         reliability: output.
-        choice: the study's selection. Scores alone do not determine a ``minimal`` circuit; in its place, top circuits
-            of ``fraction`` are compared.
+        choice: the study's selection; ``minimal`` is replaced by top circuits of ``fraction``.
         half_splits: random half-splits that a similarity is averaged over.
         exchanges: exchanges of before and after behind a p-value.
         provenance: origin of the output.
@@ -38,16 +35,10 @@ def main(
             raise DriftError(
                 f"{files[0].path} is of {files[0].graph} but {file.path} of {file.graph}; take the scores of one model"
             )
-    checkpoints = {file.checkpoint: _fold_scores(file) for file in files}
-    compared = Selection(fraction=choice.fraction) if choice.selection == "minimal" else choice
-    describe = features_of_circuits(files[0].graph, compared)
+    checkpoints = {file.checkpoint: fold_scores(file) for file in files}
+    describe = features_of_circuits(files[0].graph, determined_by_scores(choice))
     table = tabulate_reliability(checkpoints, describe, Resampling(half_splits, exchanges))
     write_table(reliability, table, "reliability", provenance)
-
-
-def _fold_scores(file: ScoreFile) -> FoldScores:
-    """The scores of the graph's edges by fold, in float64."""
-    return FoldScores(file.by_fold[:, file.graph.edge_mask].double().numpy(), np.array(file.fold_sizes))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +11,13 @@ import torch
 import compare_circuits
 import measure_controls
 import order_layers
-from circuitdrift.circuits.selection import edge_count, edge_table, node_table, select_circuit, strongest_edges
-from circuitdrift.config.circuits import Selection
+from circuitdrift.circuits import score_file as scores_file
+from circuitdrift.circuits.score_file import ScoreFile
+from circuitdrift.circuits.selection import edge_table, node_table, prune, select_circuit, strongest_edges
+from circuitdrift.config.circuits import Attribution, Selection
 from circuitdrift.config.methods import CircuitLoraMethod
 from circuitdrift.decoder.graph import Graph
-from circuitdrift.drift.controls import circuit_membership, compare_pair, random_scores
+from circuitdrift.drift.controls import circuit_membership, compare_pair, random_circuit
 from circuitdrift.drift.series import DriftError, merge_inputs
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import StorageError, read_table, write_table, write_tensors
@@ -38,29 +39,38 @@ def test_membership_is_that_of_the_study_s_tables(draw):
     circuit = select_circuit(GRAPH, scores, Selection(fraction=FRACTION))
     merged = set(merge_inputs(edge_table(GRAPH, scores, circuit)).index)
     held = node_table(GRAPH, circuit).query("in_circuit")["node"]
-    membership = circuit_membership(GRAPH, scores, FRACTION)
+    membership = circuit_membership(GRAPH, circuit)
     writers, nodes = np.nonzero(membership.edges)
     assert {(GRAPH.writers[w], GRAPH.nodes[n]) for w, n in zip(writers, nodes, strict=True)} == merged
     assert {GRAPH.nodes[n] for n in np.nonzero(membership.nodes)[0]} == set(held)
 
 
-def test_random_circuits_have_the_size_of_real_ones_and_follow_from_their_draw():
-    drawn = strongest_edges(GRAPH, random_scores(GRAPH, 3), edge_count(GRAPH, FRACTION))
-    assert drawn.sum() == edge_count(GRAPH, FRACTION)
-    assert torch.equal(random_scores(GRAPH, 3), random_scores(GRAPH, 3))
-    assert not torch.equal(random_scores(GRAPH, 3), random_scores(GRAPH, 4))
+@pytest.mark.parametrize("n_edges", [1, 5, 17, GRAPH.n_edges])
+def test_random_circuits_have_the_size_asked_for_after_pruning_and_follow_from_their_draw(n_edges):
+    circuits = [random_circuit(GRAPH, n_edges, draw) for draw in range(6)]
+    for circuit in circuits:
+        assert torch.equal(circuit, prune(GRAPH, circuit))
+        assert int(circuit.sum()) >= n_edges
+    assert np.median([int(circuit.sum()) for circuit in circuits]) <= n_edges + 5
+    assert torch.equal(random_circuit(GRAPH, n_edges, 3), circuits[3])
+    assert len({circuit.numpy().tobytes() for circuit in circuits}) == (1 if n_edges == GRAPH.n_edges else 6)
 
 
-def test_random_edges_are_drawn_uniformly():
-    n, draws = edge_count(GRAPH, FRACTION), 400
-    counts = sum(strongest_edges(GRAPH, random_scores(GRAPH, d), n).double() for d in range(draws))[GRAPH.edge_mask]
-    share = n / GRAPH.n_edges
-    sigma = (draws * share * (1 - share)) ** 0.5
-    assert ((counts - draws * share).abs() < 5 * sigma).all()
+def test_random_circuits_are_the_smallest_of_their_order():
+    """The slow twin: add edges in the same order, one after the other, until enough survive pruning."""
+    order = 1.0 - np.random.default_rng(2).random((GRAPH.n_writers, GRAPH.n_readers))
+    for n in range(1, GRAPH.n_edges + 1):
+        circuit = prune(GRAPH, strongest_edges(GRAPH, torch.from_numpy(order), n))
+        if int(circuit.sum()) >= 12:
+            break
+    assert torch.equal(random_circuit(GRAPH, 12, 2), circuit)
 
 
 def test_a_pair_is_the_same_either_way_round_but_for_its_denominator():
-    one, other = (circuit_membership(GRAPH, noisy_scores(seed), FRACTION) for seed in (0, 1))
+    one, other = (
+        circuit_membership(GRAPH, select_circuit(GRAPH, noisy_scores(seed), Selection(fraction=FRACTION)))
+        for seed in (0, 1)
+    )
     forth, back = (compare_pair("c", "10", (0, 1), pair) for pair in ((one, other), (other, one)))
     assert forth["changed"].tolist() == back["changed"].tolist()
     assert forth["jaccard"].tolist() == back["jaccard"].tolist()
@@ -72,14 +82,13 @@ def test_a_pair_is_the_same_either_way_round_but_for_its_denominator():
 # ----------------------------------------------------------------------------------------- the stages
 
 
-def write_scores(path: Path, seed: int | None, checkpoint: str, graph: Graph = GRAPH, halves: bool = True) -> Path:
+def write_scores(path: Path, seed: int | None, checkpoint: str, graph: Graph = GRAPH) -> Path:
     value = noisy_scores(0 if seed is None else seed) if graph is GRAPH else torch.rand(graph.edge_mask.shape)
-    tensors = {"scores": value}
-    if halves:
-        tensors |= {"scores_half_a": value + 0.1, "scores_half_b": value.flip(1)}
+    noise = 0.2 * torch.randn(8, *graph.edge_mask.shape, generator=torch.Generator().manual_seed(seed or 0))
     labels = {"checkpoint": checkpoint} | ({} if seed is None else {"seed": str(seed)})
-    metadata = {"graph": json.dumps({"n_layers": graph.n_layers, "n_heads": graph.n_heads, "parallel": graph.parallel})}
-    write_tensors(path, tensors, metadata, Provenance.detached(**labels))
+    by_fold = (value + noise) * graph.edge_mask
+    file = ScoreFile(path, graph, Provenance.detached(**labels), by_fold.mean(dim=0), by_fold, (4,) * 8)
+    scores_file.write_scores(file, Attribution())
     return path
 
 
@@ -89,7 +98,7 @@ def measure(tmp_path: Path, base: Path, scores: list[Path]) -> Path:
         base_scores=base,
         scores=scores,
         controls=controls,
-        fraction=FRACTION,
+        choice=Selection(fraction=FRACTION),
         random_circuits=4,
         provenance=Provenance.detached(),
     )
@@ -104,12 +113,12 @@ def test_measure_controls(tmp_path):
     assert measure(tmp_path, base, scores).read_bytes() == written
     table = read_table(path, "controls")
     pairs = table[table["level"] == "edge"].groupby("control", sort=False)
-    assert pairs.size().to_dict() == {"other_seed": 3, "data_split": 4, "random_circuit": 6}
+    assert pairs.size().to_dict() == {"other_seed": 3, "data_split": 4 * 20, "random_circuit": 6}
     other_seed = table.query("control == 'other_seed' and level == 'edge'")
     assert other_seed[["seed_a", "seed_b"]].to_numpy().tolist() == [[0, 1], [0, 2], [1, 2]]
     assert set(other_seed["checkpoint"]) == {"10"}
     split = table.query("control == 'data_split' and level == 'node'")
-    assert sorted(split[["seed_a", "checkpoint"]].itertuples(index=False, name=None)) == [
+    assert sorted(set(split[["seed_a", "checkpoint"]].itertuples(index=False, name=None))) == [
         (-1, "00"),
         (0, "10"),
         (1, "10"),
@@ -135,12 +144,14 @@ def test_measure_controls_refuses_what_it_cannot_compare(tmp_path):
     larger = write_scores(tmp_path / "larger.safetensors", 1, "10", Graph(n_layers=4, n_heads=2, parallel=True))
     with pytest.raises(DriftError, match=r"base\.safetensors.*n_layers=3.*larger\.safetensors.*n_layers=4"):
         measure(tmp_path, base, [run, larger])
-    with pytest.raises(StorageError, match=r"half\.safetensors.*scores_half_a"):
-        measure(tmp_path, base, [write_scores(tmp_path / "half.safetensors", 1, "10", halves=False)])
+    old = tmp_path / "old.safetensors"
+    write_tensors(old, {"scores": noisy_scores(0)}, {}, Provenance.detached(seed="1", checkpoint="10"))
+    with pytest.raises(StorageError, match=r"old\.safetensors.*scores_by_fold"):
+        measure(tmp_path, base, [old])
 
 
 def write_circuit(folder: Path, seed: int, checkpoint: str, graph: Graph = GRAPH) -> tuple[Path, Path]:
-    scores = random_scores(graph, seed)
+    scores = torch.rand(graph.edge_mask.shape, generator=torch.Generator().manual_seed(seed))
     circuit = select_circuit(graph, scores, Selection(fraction=FRACTION))
     edges, nodes = folder / checkpoint / "edges.parquet", folder / checkpoint / "nodes.parquet"
     provenance = Provenance.detached(checkpoint=checkpoint)

@@ -156,6 +156,11 @@ def select_circuit(
     return prune(graph, edges)
 
 
+def determined_by_scores(choice: Selection) -> Selection:
+    """The selection itself; top circuits of ``fraction`` in place of ``minimal`` ones, which need the model too."""
+    return Selection(fraction=choice.fraction) if choice.selection == "minimal" else choice
+
+
 def resized(choice: Selection, fraction: float) -> Selection:
     """The selection of a share of all edges: grown greedily if the study does so, otherwise by absolute score."""
     return Selection(selection="greedy" if choice.selection == "greedy" else "top", fraction=fraction)

@@ -7,12 +7,13 @@ if the controls' edges do not exceed their nodes just as much:
   fine-tuning by the same recipe end in the same circuit? It includes everything that the seed decides. It includes
   the error of a finite set of examples only as far as the two models differ on it, because both are scored on the
   same examples.
-- ``data_split``: one model, one checkpoint, circuits from two disjoint halves of the circuit examples. It answers:
-  how much does the circuit depend on the examples? Circuits from all examples have a somewhat lower floor.
-- ``random_circuit``: circuits of the study's size from edges drawn uniformly, and pruned. It answers: what would nodes
-  and edges show if two circuits shared only the graph and the number of edges? It is a ceiling, not a floor: with few
-  edges kept out of many, edge sets hardly overlap while nearly every node keeps an edge, so edges exceed nodes by
-  combinatorics alone.
+- ``data_split``: one model, one checkpoint, circuits from two disjoint halves of the circuit examples, over several
+  random half-splits of the folds, which hold equal shares of each kind. It answers: how much does the circuit depend on
+  the examples? A half has half of the examples, so circuits from all examples have a lower floor.
+- ``random_circuit``: circuits from edges drawn uniformly, of the base circuit's size after pruning. It answers: what
+  would nodes and edges show if two circuits shared only the graph and the number of edges? It is a ceiling, not a
+  floor: with few edges kept out of many, edge sets hardly overlap while nearly every node keeps an edge, so edges
+  exceed nodes by combinatorics alone.
 """
 
 from __future__ import annotations
@@ -25,11 +26,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from torch import Tensor
 
-from circuitdrift.circuits.selection import nodes_in, select_circuit
-from circuitdrift.config.circuits import Selection
+from circuitdrift.circuits.selection import nodes_in, prune, strongest_edges
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift.changes import count_change
 
@@ -44,38 +44,39 @@ class Membership:
     edges: Bool[np.ndarray, "writers nodes"]
 
 
-def circuit_membership(graph: Graph, scores: Float[Tensor, "writers readers"], fraction: float) -> Membership:
-    """Select the top circuit of a share of edges, and merge the q, k and v inputs of each head.
-
-    Studies of another selection are compared by their top circuits too, so that all circuits of a control keep
-    equally many edges before pruning.
-
-    Args:
-        graph: the model's graph.
-        scores: signed edge scores.
-        fraction: share of all edges that the circuit keeps before pruning.
-
-    Raises:
-        ValueError: the scores do not fit the graph or are not finite.
-    """
-    circuit = select_circuit(graph, scores, Selection(fraction=fraction))
+def circuit_membership(graph: Graph, circuit: Bool[Tensor, "writers readers"]) -> Membership:
+    """A circuit with the q, k and v inputs of each head merged."""
     inputs_kept = torch.zeros(graph.n_writers, len(graph.nodes), dtype=torch.int32)
     inputs_kept.index_add_(1, graph.node_of_reader, circuit.to(torch.int32))
     return Membership(nodes=nodes_in(graph, circuit).numpy(), edges=(inputs_kept > 0).numpy())
 
 
-def random_scores(graph: Graph, draw: int) -> Float[Tensor, "writers readers"]:
-    """Random scores: uniform in (0, 1], float64.
+def random_circuit(graph: Graph, n_edges: int, draw: int) -> Bool[Tensor, "writers readers"]:
+    """A pruned circuit from edges in random order: the smallest with at least ``n_edges`` edges left.
 
-    Their strongest edges are a uniformly drawn set of edges. So selecting from them as from real scores gives a random
-    circuit of exactly the size of a real circuit before pruning.
+    Pruning removes nearly all of a few random edges. So edges are added, one after the other, until enough of them
+    lie on paths from ``input`` to ``logits``; more edges never prune to fewer.
 
     Args:
         graph: the model's graph.
-        draw: seed of the generator.
+        n_edges: edges to keep after pruning, at least one and at most those of the graph.
+        draw: seed of the order.
     """
     drawn = 1.0 - np.random.default_rng(draw).random((graph.n_writers, graph.n_readers))
-    return torch.from_numpy(drawn)
+    scores = torch.from_numpy(drawn)
+
+    def pruned(n: int) -> Bool[Tensor, "writers readers"]:
+        kept: Bool[Tensor, "writers readers"] = prune(graph, strongest_edges(graph, scores, n))
+        return kept
+
+    too_few, enough = 0, graph.n_edges
+    while enough - too_few > 1:
+        middle = (too_few + enough) // 2
+        if int(pruned(middle).sum()) >= n_edges:
+            enough = middle
+        else:
+            too_few = middle
+    return pruned(enough)
 
 
 def compare_pair(

@@ -8,10 +8,11 @@ from jaxtyping import Bool, Float
 from scipy import stats
 from torch import Tensor
 
+from circuitdrift.circuits.score_file import ScoreFile
 from circuitdrift.circuits.selection import nodes_in, select_circuit
 from circuitdrift.config.circuits import Selection
 from circuitdrift.decoder.graph import Graph
-from circuitdrift.drift.reliability import Describe, Features
+from circuitdrift.drift.reliability import Describe, Features, FoldScores
 
 
 def features_of_circuits(graph: Graph, choice: Selection) -> Describe:
@@ -28,8 +29,7 @@ def features_of_circuits(graph: Graph, choice: Selection) -> Describe:
     """
 
     def describe(rows: Float[np.ndarray, "row edge"]) -> Features:
-        scores = torch.zeros(len(rows), *graph.edge_mask.shape, dtype=torch.float64)
-        scores[:, graph.edge_mask] = torch.from_numpy(rows)
+        scores = rows_of_scores(graph, rows)
         circuits = select_circuit(graph, scores, choice)
         strength = np.abs(rows)
         outgoing = scores.abs().sum(dim=2).numpy()
@@ -45,6 +45,18 @@ def features_of_circuits(graph: Graph, choice: Selection) -> Describe:
         }
 
     return describe
+
+
+def fold_scores(file: ScoreFile) -> FoldScores:
+    """The scores of the graph's edges by fold, in float64."""
+    return FoldScores(file.by_fold[:, file.graph.edge_mask].double().numpy(), np.array(file.fold_sizes))
+
+
+def rows_of_scores(graph: Graph, rows: Float[np.ndarray, "row edge"]) -> Float[Tensor, "row writers readers"]:
+    """Scores of the graph's edges on its axes; zero where it has no edge."""
+    scores = torch.zeros(len(rows), *graph.edge_mask.shape, dtype=torch.float64)
+    scores[:, graph.edge_mask] = torch.from_numpy(rows)
+    return scores
 
 
 def _merged(graph: Graph, circuits: Bool[Tensor, "row writers readers"]) -> Bool[Tensor, "row writers nodes"]:

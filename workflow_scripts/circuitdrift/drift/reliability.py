@@ -47,6 +47,11 @@ class FoldScores:
     scores: Float[np.ndarray, "fold edge"]
     sizes: Int[np.ndarray, " fold"]
 
+    @property
+    def n_folds(self) -> int:
+        """Number of folds."""
+        return len(self.sizes)
+
     def means(self, chosen: Bool[np.ndarray, "row fold"]) -> Float[np.ndarray, "row edge"]:
         """The mean over the prompts of the chosen folds."""
         weights = chosen * self.sizes
