@@ -2,7 +2,6 @@
 # Everything here runs at parsing, again in each cluster job, so it imports no torch.
 import re
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -55,9 +54,9 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-def code_of(script):
-    """Digest of a stage script and the library modules it imports."""
-    return digest_of_code(SCRIPTS / f"{script}.py")
+def code_of(script, *named):
+    """Digest of a stage script and the library modules it imports, also of those that it is given by name."""
+    return digest_of_code(SCRIPTS / f"{script}.py", *named)
 
 
 def settings(section):
@@ -133,28 +132,6 @@ def imported_tables(wildcards, file):
     return [pattern.format(name=wildcards.name) for pattern in study.imported_files(wildcards.name, file)]
 
 
-def figure_files(name, category):
-    """The files of a figure; the picture goes into the report."""
-    picture = report(
-        f"{study.results}/figures/{name}.svg",
-        caption=f"../docs/captions/{name}.rst",
-        category=category,
-        labels={"figure": name.replace("_", " ")},
-    )
-    return {
-        "pdf": f"{study.results}/figures/{name}.pdf",
-        "svg": picture,
-        "png": f"{study.results}/figures/{name}.png",
-        "table": f"{study.results}/figures/{name}.parquet",
-    }
-
-
-def table_files(name):
-    """The files of a table; the csv goes into the report."""
-    csv = report(
-        f"{study.results}/tables/{name}.csv",
-        caption=f"../docs/captions/table_{name}.rst",
-        category="Tables",
-        labels={"table": name.replace("_", " ")},
-    )
-    return {"csv": csv, "md": f"{study.results}/tables/{name}.md", "tex": f"{study.results}/tables/{name}.tex"}
+def paths_by_name(files):
+    """A job's input as a param: a list of paths for each name."""
+    return {name: [paths] if isinstance(paths, str) else list(paths) for name, paths in files.items()}

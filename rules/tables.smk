@@ -1,138 +1,42 @@
-# Tables, as csv, Markdown and LaTeX.
-rule tabulate_method_accuracy:
-    input:
-        accuracy=accuracies,
-    output:
-        **table_files("method_accuracy"),
-    log:
-        "<logs>/tabulate_method_accuracy.log",
-    conda:
-        "../environment.yml"
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        provenance=code_of("tabulate_method_accuracy"),
-    script:
-        "../workflow_scripts/tabulate_method_accuracy.py"
+# Tables, one rule for each table of the list in figures/catalogue.py.
+# Needs accuracy, circuits, drift and allocations; makes tables/<name>.csv, .md and .tex.
+from circuitdrift.figures import catalogue
 
+tables_of_study = catalogue.of_study(catalogue.TABLES, study)
 
-rule tabulate_change_rates:
-    input:
-        summary=summaries,
-        controls=controls,
-    output:
-        **table_files("change_rates"),
-    log:
-        "<logs>/tabulate_change_rates.log",
-    conda:
-        "../environment.yml"
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        provenance=code_of("tabulate_change_rates"),
-    script:
-        "../workflow_scripts/tabulate_change_rates.py"
+for table in tables_of_study:
 
-
-rule tabulate_critical_layers:
-    input:
-        critical_layers=study.of_runs(f"{study.allocation}/critical_layers.parquet", study.allocated_runs),
-    output:
-        **table_files("critical_layers"),
-    log:
-        "<logs>/tabulate_critical_layers.log",
-    conda:
-        "../environment.yml"
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        provenance=code_of("tabulate_critical_layers"),
-    script:
-        "../workflow_scripts/tabulate_critical_layers.py"
-
-
-rule tabulate_base_accuracy:
-    input:
-        accuracy=accuracies,
-        test=study.of_runs(f"{study.data}/test.parquet", study.runs),
-    output:
-        **table_files("base_accuracy"),
-    log:
-        "<logs>/tabulate_base_accuracy.log",
-    conda:
-        "../environment.yml"
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        provenance=code_of("tabulate_base_accuracy"),
-    script:
-        "../workflow_scripts/tabulate_base_accuracy.py"
-
-
-rule tabulate_faithfulness_areas:
-    input:
-        areas=study.base_and_last_circuit_files("faithfulness_areas.parquet"),
-    output:
-        **table_files("faithfulness_areas"),
-    log:
-        "<logs>/tabulate_faithfulness_areas.log",
-    conda:
-        "../environment.yml"
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        provenance=code_of("tabulate_faithfulness_areas"),
-    script:
-        "../workflow_scripts/tabulate_faithfulness_areas.py"
-
-
-rule tabulate_training_cost:
-    input:
-        accuracy=accuracies,
-        training_log=study.of_runs(f"{study.run}/training_log.parquet", study.runs),
-        benchmarks=study.of_runs(study.benchmark, study.runs),
-        scoring_benchmarks=[path for _, path in study.phase_1_scorings],
-    output:
-        **table_files("training_cost"),
-    log:
-        "<logs>/tabulate_training_cost.log",
-    conda:
-        "../environment.yml"
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        benchmarked=[asdict(run) for run in study.runs],
-        scored=[asdict(run) for run, _ in study.phase_1_scorings],
-        phase_1=study.phase_1,
-        provenance=code_of("tabulate_training_cost"),
-    script:
-        "../workflow_scripts/tabulate_training_cost.py"
-
-
-rule tabulate_learning_rates:
-    input:
-        trials=study.of_runs(study.trials, study.tuned_runs),
-    output:
-        **table_files("learning_rates"),
-    log:
-        "<logs>/tabulate_learning_rates.log",
-    conda:
-        "../environment.yml"
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        provenance=code_of("tabulate_learning_rates"),
-    script:
-        "../workflow_scripts/tabulate_learning_rates.py"
+    rule:
+        name:
+            f"tabulate_{table.name}"
+        input:
+            **{name: catalogue.files_of_study(study)[name] for name in table.reads},
+        output:
+            csv=report(
+                f"{study.results}/tables/{table.name}.csv",
+                caption=f"../docs/captions/table_{table.name}.rst",
+                category="Tables",
+                labels={"table": table.name.replace("_", " ")},
+            ),
+            md=f"{study.results}/tables/{table.name}.md",
+            tex=f"{study.results}/tables/{table.name}.tex",
+        log:
+            f"<logs>/tabulate_{table.name}.log",
+        conda:
+            "../environment.yml"
+        resources:
+            mem_mb=2000,
+            runtime=30,
+        params:
+            table=table.name,
+            reads=lambda wildcards, input: paths_by_name(input),
+            settings={name: catalogue.settings_of_study(study)[name] for name in table.settings},
+            methods=settings(study.config)["methods"],
+            code=code_of("write_table", f"circuitdrift.figures.{table.name}"),
+        script:
+            "../workflow_scripts/write_table.py"
 
 
 rule tables:
     input:
-        [f"{study.results}/tables/{name}.csv" for name in study.tables],
+        [f"{study.results}/tables/{table.name}.csv" for table in tables_of_study],

@@ -21,8 +21,8 @@ def run(main: Callable[..., None]) -> None:
     """Call ``main`` with the values of the Snakemake job that the running script belongs to.
 
     Each keyword of ``main`` is the rule's input, output or param of the same name, converted to the annotated type.
-    ``provenance`` is built from the job; the rule gives the digest of its code under that name. Messages go to the
-    job's log file. A failing ``main`` leaves its traceback in the log and its message on the screen.
+    ``provenance`` is built from the job, for a ``main`` that asks for it; the rule gives the digest of its code as
+    ``code``. Messages go to the job's log file. A failing ``main`` leaves its traceback in the log and its message on the screen.
     """
     job = sys.modules["__main__"].snakemake
     with _logging_to(Path(job.log[0]) if job.log else None):
@@ -32,11 +32,13 @@ def run(main: Callable[..., None]) -> None:
 def arguments(main: Callable[..., None], job: Any) -> dict[str, Any]:
     """The keywords to call ``main`` with, from a Snakemake job object."""
     given = {**_named(job.input), **_named(job.output), **_named(job.params)}
-    if "provenance" in given:
-        settings = {key: value for key, value in _named(job.params).items() if key != "provenance"}
-        given["provenance"] = Provenance.of_rule(job.rule, _named(job.wildcards), settings, given["provenance"])
     hints = get_type_hints(main)
-    return {name: _convert(given[name], hints[name]) for name in inspect.signature(main).parameters}
+    keywords = inspect.signature(main).parameters
+    if "provenance" in keywords:
+        settings = {key: value for key, value in _named(job.params).items() if key not in {"code", "provenance"}}
+        digest = given.get("code") or given["provenance"]
+        given["provenance"] = Provenance.of_rule(job.rule, _named(job.wildcards), settings, digest)
+    return {name: _convert(given[name], hints[name]) for name in keywords}
 
 
 def _named(values: Any) -> dict[str, Any]:
