@@ -54,9 +54,10 @@ wildcard_constraints:
     seed=r"\d+",
 
 
-def code_of(script, *named):
-    """Digest of a stage script and the library modules it imports, also of those that it is given by name."""
-    return digest_of_code(SCRIPTS / f"{script}.py", *named)
+def code_of(script, *modules):
+    """Digest of a stage script, of library modules that it loads by name (figures.style), and of all that they import."""
+    files = (SCRIPTS.joinpath("circuitdrift", *module.split(".")).with_suffix(".py") for module in modules)
+    return digest_of_code(SCRIPTS / f"{script}.py", *files)
 
 
 def settings(section):
@@ -134,4 +135,6 @@ def imported_tables(wildcards, file):
 
 def paths_by_name(files):
     """A job's input as a param: a list of paths for each name."""
-    return {name: [paths] if isinstance(paths, str) else list(paths) for name, paths in files.items()}
+    return {
+        name: [str(path) for path in ([paths] if isinstance(paths, str) else paths)] for name, paths in files.items()
+    }

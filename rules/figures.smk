@@ -25,7 +25,7 @@ for figure in figures_of_study:
         name:
             f"plot_{figure.name}"
         input:
-            **{name: catalogue.files_of_study(study)[name] for name in figure.reads},
+            **catalogue.files(figure, study),
         output:
             **figure_files(figure),
         log:
@@ -38,13 +38,15 @@ for figure in figures_of_study:
         params:
             figure=figure.name,
             reads=lambda wildcards, input: paths_by_name(input),
-            files=lambda wildcards, output: dict(output.items()),
-            settings={name: catalogue.settings_of_study(study)[name] for name in figure.settings},
+            files=lambda wildcards, output: {ending: str(path) for ending, path in output.items()},
+            settings=catalogue.settings(figure, study),
             methods=settings(study.config)["methods"],
             style=settings(study.config.figures),
-            code=code_of("plot_figure", f"circuitdrift.figures.{figure.name}"),
+            code=code_of("plot_figure", f"figures.{figure.name}"),
         script:
             "../workflow_scripts/plot_figure.py"
+
+    del figure
 
 
 rule figures:

@@ -10,7 +10,7 @@ for table in tables_of_study:
         name:
             f"tabulate_{table.name}"
         input:
-            **{name: catalogue.files_of_study(study)[name] for name in table.reads},
+            **catalogue.files(table, study),
         output:
             csv=report(
                 f"{study.results}/tables/{table.name}.csv",
@@ -30,11 +30,13 @@ for table in tables_of_study:
         params:
             table=table.name,
             reads=lambda wildcards, input: paths_by_name(input),
-            settings={name: catalogue.settings_of_study(study)[name] for name in table.settings},
+            settings=catalogue.settings(table, study),
             methods=settings(study.config)["methods"],
-            code=code_of("write_table", f"circuitdrift.figures.{table.name}"),
+            code=code_of("write_table", f"figures.{table.name}"),
         script:
             "../workflow_scripts/write_table.py"
+
+    del table
 
 
 rule tables:

@@ -77,20 +77,19 @@ def digest_of_config(section: Any) -> str:
     return hashlib.sha256(json.dumps(section, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def digest_of_code(script: Path, *named: str) -> str:
-    """Short sha256 of a stage script and of every library module that it imports, directly or not.
+def digest_of_code(*files: Path) -> str:
+    """Short sha256 of Python files, and of every library module that they import, directly or not.
+
+    It covers the syntax trees without docstrings, so that a comment, a docstring or a reformatting changes nothing.
 
     Args:
-        script: the stage script.
-        named: modules that the script imports by a name it is given, in dotted form.
-
-    Taken of the syntax trees without docstrings, so that a comment, a docstring or a reformatting changes nothing.
+        files: a stage script, with the modules that it chooses from at run time, if any.
 
     Raises:
-        SyntaxError: naming the file, where one does not parse.
+        SyntaxError: a file does not parse; the message names it.
     """
-    roots = {script.resolve()}.union(*map(_files_of, named))
-    modules = sorted(roots.union(*map(_imported_modules, roots)))
+    given = {file.resolve() for file in files}
+    modules = sorted(given.union(*map(_imported_modules, given)))
     joined = "\n".join(f"{module.name}:{_digest_of_module(module)}" for module in modules)
     return hashlib.sha256(joined.encode()).hexdigest()[:16]
 

@@ -22,7 +22,8 @@ def run(main: Callable[..., None]) -> None:
 
     Each keyword of ``main`` is the rule's input, output or param of the same name, converted to the annotated type.
     ``provenance`` is built from the job, for a ``main`` that asks for it; the rule gives the digest of its code as
-    ``code``. Messages go to the job's log file. A failing ``main`` leaves its traceback in the log and its message on the screen.
+    ``code``. Messages go to the job's log file. A failing ``main`` leaves its traceback in the log and its message
+    on the screen.
     """
     job = sys.modules["__main__"].snakemake
     with _logging_to(Path(job.log[0]) if job.log else None):

@@ -7,7 +7,7 @@ keywords of these functions are the names in ``reads`` and ``settings``, and ``t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
@@ -21,9 +21,9 @@ class Entry:
 
     Attributes:
         name: of its module, and of its files.
-        reads: names of the files it is made from, keys of :func:`files_of_study`.
+        reads: names of the files it is made from, keys of :func:`_files`.
         needs: the runs without which a study cannot have it.
-        settings: what else it takes, keys of :func:`settings_of_study`.
+        settings: what else it takes, keys of :func:`_settings`.
     """
 
     name: str
@@ -77,45 +77,52 @@ def of_study(listed: Sequence[Listed], study: Study) -> list[Listed]:
     return [entry for entry in listed if getattr(study, entry.needs)]
 
 
-def files_of_study(study: Study) -> dict[str, list[str]]:
-    """Every group of files that figures and tables are made from, by the name under which they read it."""
+def files(entry: Entry, study: Study) -> dict[str, list[str]]:
+    """The files that a figure or table of a study reads, by name."""
+    groups = _files(study)
+    return {name: groups[name]() for name in entry.reads}
+
+
+def settings(entry: Entry, study: Study) -> dict[str, Any]:
+    """The settings that a figure or table of a study takes beside its style and the methods, by name."""
+    return {name: _settings(study)[name] for name in entry.settings}
+
+
+def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
+    """Each group of files. Tables are named after their schema, except the splits of a task."""
     last_circuit = f"{study.circuits}/{study.checkpoints[-1]}"
     shown = _shown_run(study)
-    of_runs = {
-        "accuracy": (f"{study.run}/accuracy.parquet", study.runs),
-        "training_log": (f"{study.run}/training_log.parquet", study.runs),
-        "test": (f"{study.data}/test.parquet", study.runs),
-        "benchmarks": (study.benchmark, study.runs),
-        "trials": (study.trials, study.tuned_runs),
-        "critical_layers": (f"{study.allocation}/critical_layers.parquet", study.allocated_runs),
-        "transitions": (f"{study.drift}/transitions.parquet", study.drift_runs),
-        "summary": (f"{study.drift}/summary.parquet", study.drift_runs),
-        "layers": (f"{study.drift}/layers.parquet", study.drift_runs),
-        "controls": (study.controls, study.drift_runs),
-        "before_edges": (f"{study.base_circuit}/edges.parquet", shown),
-        "before_nodes": (f"{study.base_circuit}/nodes.parquet", shown),
-        "after_edges": (f"{last_circuit}/edges.parquet", shown),
-        "after_nodes": (f"{last_circuit}/nodes.parquet", shown),
-    }
-    scorings = [
-        path
-        for run in _phase_1_runs(study)
-        for job in study.circuit_jobs
-        for path in study.of_runs(job.scoring_benchmark, (run,))
-    ]
-    return {name: study.of_runs(pattern, runs) for name, (pattern, runs) in of_runs.items()} | {
-        "scoring_benchmarks": scorings,
-        "faithfulness": study.all_circuit_files("faithfulness.parquet"),
-        "base_and_last_faithfulness": study.base_and_last_circuit_files("faithfulness.parquet"),
-        "faithfulness_areas": study.base_and_last_circuit_files("faithfulness_areas.parquet"),
+
+    def of_runs(pattern: str, runs: tuple[Run, ...]) -> Callable[[], list[str]]:
+        return lambda: study.of_runs(pattern, runs)
+
+    return {
+        "accuracy": of_runs(f"{study.run}/accuracy.parquet", study.runs),
+        "training_log": of_runs(f"{study.run}/training_log.parquet", study.runs),
+        "benchmarks": of_runs(study.benchmark, study.runs),
+        "scoring_benchmarks": lambda: [path for _, path in _phase_1_scorings(study)],
+        "test": of_runs(f"{study.data}/test.parquet", study.runs),
+        "trials": of_runs(study.trials, study.tuned_runs),
+        "critical_layers": of_runs(f"{study.allocation}/critical_layers.parquet", study.allocated_runs),
+        "faithfulness": lambda: study.all_circuit_files("faithfulness.parquet"),
+        "base_and_last_faithfulness": lambda: study.base_and_last_circuit_files("faithfulness.parquet"),
+        "faithfulness_areas": lambda: study.base_and_last_circuit_files("faithfulness_areas.parquet"),
+        "transitions": of_runs(f"{study.drift}/transitions.parquet", study.drift_runs),
+        "summary": of_runs(f"{study.drift}/summary.parquet", study.drift_runs),
+        "layers": of_runs(f"{study.drift}/layers.parquet", study.drift_runs),
+        "controls": of_runs(study.controls, study.drift_runs),
+        "before_edges": of_runs(f"{study.base_circuit}/edges.parquet", shown),
+        "after_edges": of_runs(f"{last_circuit}/edges.parquet", shown),
+        "before_nodes": of_runs(f"{study.base_circuit}/nodes.parquet", shown),
+        "after_nodes": of_runs(f"{last_circuit}/nodes.parquet", shown),
     }
 
 
-def settings_of_study(study: Study) -> dict[str, Any]:
-    """Every setting that figures and tables take beside their style and the methods, by its name.
+def _settings(study: Study) -> dict[str, Any]:
+    """All settings: ``benchmarked`` and ``scored`` name the run of each of ``benchmarks`` and ``scoring_benchmarks``.
 
-    ``top_layers`` is how many layers are marked as critical: as many as the first CircuitLoRA has, otherwise five as
-    in the paper. ``benchmarked`` and ``scored`` name the run of each file of ``benchmarks`` and ``scoring_benchmarks``.
+    ``top_layers``, the number of layers marked as critical, is that of the first CircuitLoRA, otherwise five as in the
+    paper.
     """
     circuit_loras = [method for method in study.config.methods.values() if isinstance(method, CircuitLoraMethod)]
     return {
@@ -123,12 +130,19 @@ def settings_of_study(study: Study) -> dict[str, Any]:
         "top_layers": circuit_loras[0].critical_layers if circuit_loras else 5,
         "phase_1": study.phase_1,
         "benchmarked": [asdict(run) for run in study.runs],
-        "scored": [asdict(run) for run in _phase_1_runs(study) for _ in study.circuit_jobs],
+        "scored": [asdict(run) for run, _ in _phase_1_scorings(study)],
     }
 
 
-def _phase_1_runs(study: Study) -> list[Run]:
-    return [run for run in study.runs if run.method in study.phase_1.values()]
+def _phase_1_scorings(study: Study) -> list[tuple[Run, str]]:
+    """Each run that is a phase 1, with the measurements of each job that scored its circuits, the base model's first."""
+    return [
+        (run, path)
+        for run in study.runs
+        if run.method in study.phase_1.values()
+        for job in study.circuit_jobs
+        for path in study.of_runs(job.scoring_benchmark, (run,))
+    ]
 
 
 def _shown_run(study: Study) -> tuple[Run, ...]:

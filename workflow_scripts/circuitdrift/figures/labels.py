@@ -123,7 +123,7 @@ def _phrase(field: str, value: Any) -> str:
         return f"without {_layers(value)}"
     if isinstance(value, str):
         return value.removeprefix("score_change_").replace("_", " ")
-    return f"{field.replace('_', ' ')} {value:g}"
+    return f"{field.replace('_', ' ').replace('kl ', 'KL ')} {value:g}"
 
 
 def _layers(layers: tuple[int, ...]) -> str:
