@@ -27,10 +27,10 @@ def library(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(provenance, "LIBRARY", root)
 
-    def digest() -> str:
+    def digest(*modules: str) -> str:
         for function in (provenance._syntax_tree, provenance._digest_of_module, provenance._direct_imports):
             function.cache_clear()
-        return digest_of_code(script)
+        return digest_of_code(script, *(root / module for module in modules))
 
     yield tmp_path, digest
     for function in (provenance._syntax_tree, provenance._digest_of_module, provenance._direct_imports):
@@ -53,6 +53,17 @@ def test_the_digest_of_code_follows_what_is_imported(library, file, text, change
     before = digest()
     (folder / file).write_text(text)
     assert (digest() != before) is changes
+
+
+def test_the_digest_of_code_follows_modules_that_the_script_loads_by_name(library):
+    folder, digest = library
+    before = digest("unused.py")
+    assert before != digest()
+    (folder / "circuitdrift" / "unused.py").write_text("from circuitdrift import other\n")
+    (folder / "circuitdrift" / "other.py").write_text("Z = 1\n")
+    with_other = digest("unused.py")
+    (folder / "circuitdrift" / "other.py").write_text("Z = 2\n")
+    assert len({before, with_other, digest("unused.py")}) == 3
 
 
 def test_the_digest_of_config_ignores_the_order_of_keys_only():

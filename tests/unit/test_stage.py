@@ -36,7 +36,7 @@ def main(
 
 VALUES = {
     "inputs": {"first": "a.parquet", "many": ["b", "c"], "none": []},
-    "params": {"method": {"kind": "lora", "rank": 2}, "n": 3, "provenance": "digest"},
+    "params": {"method": {"kind": "lora", "rank": 2}, "n": 3, "code": "digest"},
 }
 
 
@@ -48,6 +48,13 @@ def test_values_arrive_as_the_annotated_types():
     assert given["method"] == LoraMethod(kind="lora", rank=2)
     origin = given["provenance"]
     assert (origin.rule, origin.wildcards, origin.seed, origin.code_digest) == ("demo", {"seed": "7"}, 7, "digest")
+
+
+def test_a_main_that_asks_for_no_provenance_gets_none():
+    def plain(n: int) -> None:
+        """A stage."""
+
+    assert stage.arguments(plain, job(params={"n": 3, "code": "digest"})) == {"n": 3}
 
 
 def test_one_file_is_a_list_of_one_where_several_may_come():

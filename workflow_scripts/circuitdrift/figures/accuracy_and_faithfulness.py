@@ -12,11 +12,11 @@ from circuitdrift.figures.labels import MethodLabels
 from circuitdrift.figures.style import method_legend, method_styles, panel_grid, panel_groups
 from circuitdrift.figures.tidy import RUN, FigureDataError, in_percent, spread_base, with_seed_means
 
-_ROWS = (
-    ("accuracy", "Accuracy (%)"),
-    ("kl_model_circuit", "Faithfulness (%)\nto the model"),
-    ("kl_from_corrupted", "Faithfulness (%)\nas in the paper"),
-)
+_FAITHFULNESS = {
+    "kl_model_circuit": "Faithfulness (%)\nto the model",
+    "kl_from_corrupted": "Faithfulness (%)\nas in the paper",
+}
+_ROWS = {"accuracy": "Accuracy (%)", **_FAITHFULNESS}
 
 
 def tidy(accuracy: pd.DataFrame, faithfulness: pd.DataFrame) -> pd.DataFrame:
@@ -32,7 +32,7 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
     grid = panel_grid(groups, [1.5, 1.25, 1.25], style, share_y=True)
     for group in groups:
         shown = of_group(table, group)
-        for row, (measure, title) in enumerate(_ROWS):
+        for row, (measure, title) in enumerate(_ROWS.items()):
             ax = grid.axes[group, row]
             for method, look in styles.items():
                 plot_curve(ax, shown[(shown["method"] == method) & (shown["measure"] == measure)], "checkpoint", look)
@@ -41,8 +41,8 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
             checkpoint_axis(ax, shown["checkpoint"])
         grid.axes[group, 0].set_ylim(0, 103)
         grid.axes[group, len(_ROWS) - 1].set_xlabel("Checkpoint")
-    for row in (1, 2):
-        _percent_limits(grid.axes[groups[0], row], table[table["measure"] == _ROWS[row][0]])
+    for row, measure in enumerate(_FAITHFULNESS, start=1):
+        _percent_limits(grid.axes[groups[0], row], table[table["measure"] == measure])
     grid.figure.align_ylabels()
     method_legend(grid.figure, styles, seed_handle(table))
     return grid.figure
@@ -59,7 +59,7 @@ def _accuracy_over_checkpoints(accuracy: pd.DataFrame) -> pd.DataFrame:
 
 def _faithfulness_of_own_circuit(faithfulness: pd.DataFrame) -> pd.DataFrame:
     """Faithfulness in percent of the study's own circuit, at each checkpoint, with the mean over seeds."""
-    chosen = faithfulness[faithfulness["own_circuit"] & faithfulness["metric"].isin([measure for measure, _ in _ROWS])]
+    chosen = faithfulness[faithfulness["own_circuit"] & faithfulness["metric"].isin(list(_FAITHFULNESS))]
     if chosen.empty:
         raise FigureDataError(
             "faithfulness tables: no row of the study's own circuit; run the rule measure_faithfulness again"

@@ -135,7 +135,7 @@ def _settings(study: Study) -> dict[str, Any]:
 
 
 def _phase_1_scorings(study: Study) -> list[tuple[Run, str]]:
-    """Each run that is a phase 1, with the measurements of each job that scored its circuits, the base model's first."""
+    """Each run that is a phase 1, with the measurements of each job that scored its circuits, base model included."""
     return [
         (run, path)
         for run in study.runs

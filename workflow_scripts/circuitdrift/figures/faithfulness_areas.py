@@ -23,7 +23,8 @@ def table(faithfulness_areas: pd.DataFrame, labels: MethodLabels) -> Table:
     means = areas[areas["statistic"] == "mean"]
     rows = []
     for (model, task), of_task in means.groupby(["model", "task"], sort=False):
-        for method in sorted(of_task["method"].unique(), key=lambda name: (name != BASE_MODEL, labels.order(name))):
+        methods = set(of_task["method"]) - {BASE_MODEL}
+        for method in [BASE_MODEL, *sorted(methods, key=labels.order)]:
             found = of_task[of_task["method"] == method].set_index(["area", "metric"])[["value", "lower", "upper"]]
             cells = {title: _area(*found.loc[key]) for title, key in _AREAS.items()}
             name = "Before fine-tuning" if method == BASE_MODEL else labels.of(method)
