@@ -6,7 +6,6 @@
 #           and those inputs that depend on wildcards
 import re
 import sys
-from dataclasses import asdict
 
 SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
@@ -137,28 +136,8 @@ def imported_nodes(wildcards):
     return [circuit.nodes.format(**wildcards) for circuit in study.imported_circuits(wildcards.name)]
 
 
-def figure_files(name, category):
-    """The files of a figure; the picture goes into the report."""
-    picture = report(
-        layout.figure(name, "svg"),
-        caption=f"../docs/captions/{name}.rst",
-        category=category,
-        labels={"figure": name.replace("_", " ")},
-    )
+def paths_by_name(files):
+    """A job's input as a param: a list of paths for each name."""
     return {
-        "pdf": layout.figure(name, "pdf"),
-        "svg": picture,
-        "png": layout.figure(name, "png"),
-        "table": layout.figure(name, "parquet"),
+        name: [str(path) for path in ([paths] if isinstance(paths, str) else paths)] for name, paths in files.items()
     }
-
-
-def table_files(name):
-    """The files of a table; the csv goes into the report."""
-    csv = report(
-        layout.table(name, "csv"),
-        caption=f"../docs/captions/table_{name}.rst",
-        category="Tables",
-        labels={"table": name.replace("_", " ")},
-    )
-    return {"csv": csv, "md": layout.table(name, "md"), "tex": layout.table(name, "tex")}

@@ -9,7 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pydantic import TypeAdapter
 
+from circuitdrift.config.methods import MethodConfig
+from circuitdrift.figures.labels import MethodLabels
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table
 
@@ -21,6 +24,16 @@ PARAMETERS = {
     "random_lora_8_32": 196_608,
     "full": 1_347_584,
 }
+_CRITICAL = {"rank": 8, "critical_rank": 32, "critical_layers": 2}
+METHODS = TypeAdapter(dict[str, MethodConfig]).validate_python(
+    {
+        "full": {"kind": "full"},
+        **{f"lora_r{rank}": {"kind": "lora", "rank": rank} for rank in (2, 8, 16)},
+        "random_lora_8_32": {"kind": "random_lora", **_CRITICAL},
+        "circuit_lora_8_32": {"kind": "circuit_lora", "phase_1": "lora_r2", **_CRITICAL},
+    }
+)
+LABELS = MethodLabels(METHODS)
 FRACTIONS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5)
 METRICS = ("kl_model_circuit", "kl_from_corrupted", "accuracy", "logit_difference")
 
@@ -131,7 +144,7 @@ class MadeUpStudy:
             ]
             columns = ["metric", "area", "value", "lower", "upper", "n_sizes", "smallest", "largest"]
             table = pd.DataFrame(rows, columns=columns)
-            paths.append(self.write("areas", table, "faithfulness_areas", **wildcards))
+            paths.append(self.write("faithfulness_areas", table, "faithfulness_areas", **wildcards))
         return paths
 
     def transitions(self) -> list[Path]:
@@ -230,8 +243,8 @@ class MadeUpStudy:
         kept = edges[edges["in_circuit"]]
         nodes = nodes.assign(in_circuit=nodes["node"].isin({*kept["source"], *kept["target"]}))
         return (
-            self.write(f"edges-{checkpoint}", edges, "edges", checkpoint=checkpoint),
-            self.write(f"nodes-{checkpoint}", nodes, "nodes", checkpoint=checkpoint),
+            self.write("edges", edges, "edges", checkpoint=checkpoint),
+            self.write("nodes", nodes, "nodes", checkpoint=checkpoint),
         )
 
 

@@ -116,7 +116,7 @@ def test_a_refusal_names_the_key_and_the_fix(raw, words):
 
 def test_an_import_alone_is_a_study():
     study = Study(load({"imports": {"i": {**IMPORT, "checkpoints": dict(reversed(CHECKPOINTS.items()))}}}))
-    assert (study.runs, study.figures, study.tables) == ((), (), ())
+    assert study.runs == ()
     assert [Path(circuit.folder).name for circuit in study.imported_circuits("i")] == ["00", "01"]
     assert study.of_imports(study.layout.imported_drift.layers) == ["results/embedded/drift/imported/i/layers.parquet"]
 
@@ -173,9 +173,8 @@ def test_learning_rates_are_searched_for_only_with_a_grid():
         "seeds": [0, 7],
     }
     off = Study(load({**sections, "learning_rate_search": {"rates": [], "seed": 7}}))
-    assert (off.tuned_runs, "learning_rates" in off.tables) == ((), False)
+    assert off.tuned_runs == ()
     on = Study(load({**sections, "learning_rate_search": {"rates": [0.5, 1, 2]}}))
-    assert "learning_rates" in on.tables
     searches = [f"results/embedded/learning_rates/m/t/{method}/trials.parquet" for method in "ab"]
     assert on.of_runs(on.layout.trials, on.tuned_runs) == searches
 

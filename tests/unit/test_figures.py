@@ -7,28 +7,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from figure_tables import MadeUpStudy
+from figure_tables import LABELS, METHODS, MadeUpStudy
 
-import plot_accuracy_and_faithfulness
-import plot_change_rates
-import plot_circuit_before_after
-import plot_explorer
-import plot_faithfulness_by_size
-import plot_layer_changes
-import plot_method_accuracy
-import plot_transition_changes
+import plot_figure
 from circuitdrift.config.figures import Figures
-from circuitdrift.figures import tidy
-from circuitdrift.figures.circuit_map import compare_for_map
-from circuitdrift.figures.labels import (
-    checkpoint_label,
-    control_label,
-    method_label,
-    method_order,
-    share_label,
-    task_label,
+from circuitdrift.figures import (
+    accuracy_and_faithfulness,
+    change_rates,
+    circuit_before_after,
+    explorer,
+    faithfulness_by_size,
+    tidy,
+    transition_changes,
 )
-from circuitdrift.figures.style import method_styles
 from circuitdrift.figures.tidy import FigureDataError
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, read_tables
@@ -44,60 +35,13 @@ def small(tmp_path: Path) -> MadeUpStudy:
 
 
 def outputs(folder: Path) -> dict[str, Path]:
-    return {kind: folder / f"figure.{kind}" for kind in ("pdf", "svg", "png")} | {"table": folder / "figure.parquet"}
+    return {ending: folder / f"figure.{ending}" for ending in ("pdf", "svg", "png", "parquet")}
 
 
-def common(folder: Path) -> dict[str, object]:
-    return {**outputs(folder), "style": STYLE, "provenance": Provenance.detached()}
-
-
-@pytest.mark.parametrize(
-    ("name", "label"),
-    [
-        ("add_sub_100", "Add/Sub (100)"),
-        ("mul_div", "Mul/Div"),
-        ("lcm", "LCM"),
-        ("complex_ioi", "Complex IOI"),
-        ("compositional_add_sub", "Compositional Add/Sub"),
-        ("own", "Own"),
-    ],
-)
-def test_tasks_have_readable_names(name: str, label: str) -> None:
-    assert task_label(name) == label
-
-
-@pytest.mark.parametrize(
-    ("name", "label"),
-    [
-        ("lora_r8", "LoRA r=8"),
-        ("circuit_lora_8_32", "CircuitLoRA (8, 32)"),
-        ("circuit_lora_8_32_normalised", "CircuitLoRA (8, 32), normalised"),
-        ("random_lora_16_64_draw_1", "RandomLoRA (16, 64), draw 1"),
-        ("grpo_r4", "GRPO r=4"),
-        ("full", "Full fine-tuning"),
-        ("my_method", "My method"),
-    ],
-)
-def test_methods_have_readable_names(name: str, label: str) -> None:
-    assert method_label(name) == label
-
-
-def test_other_labels() -> None:
-    assert [share_label(share) for share in (0.001111, 0.14, 1.0)] == ["0.111 %", "14.0 %", "100 %"]
-    assert [checkpoint_label(name) for name in ("00", "10")] == ["base model", "checkpoint 10"]
-    assert control_label("random_circuit") == "Random circuits"
-
-
-def test_methods_are_ordered_by_family_and_then_by_rank() -> None:
-    methods = ["circuit_lora_8_32", "lora_r16", "lora_r2", "random_lora_8_32", "full"]
-    ordered = sorted(methods, key=method_order)
-    assert ordered == ["full", "lora_r2", "lora_r16", "random_lora_8_32", "circuit_lora_8_32"]
-
-
-def test_every_method_has_its_own_colour_however_many_there_are() -> None:
-    for count in (1, 10, 25):
-        styles = method_styles([f"lora_r{rank}" for rank in range(1, count + 1)], STYLE)
-        assert len({look.colour for look in styles.values()}) == count
+def drawn(folder: Path, figure: str, reads: dict[str, list[Path]], **settings: object) -> pd.DataFrame:
+    """Draw a figure into a folder and read its table."""
+    plot_figure.main(figure, reads, outputs(folder), settings, METHODS, STYLE, Provenance.detached())
+    return read_table(folder / "figure.parquet", "figure")
 
 
 def test_mean_over_seeds_averages_values_and_intervals() -> None:
@@ -127,10 +71,8 @@ def test_each_run_gets_the_base_models_rows() -> None:
 
 
 def test_accuracy_and_faithfulness_start_at_the_base_model(small: MadeUpStudy, tmp_path: Path) -> None:
-    plot_accuracy_and_faithfulness.main(
-        accuracy=small.accuracy(), faithfulness=small.faithfulness(), **common(tmp_path)
-    )
-    table = read_table(tmp_path / "figure.parquet", "figure")
+    reads = {"accuracy": small.accuracy(), "faithfulness": small.faithfulness()}
+    table = drawn(tmp_path, "accuracy_and_faithfulness", reads)
     means = table[table["statistic"] == "mean"]
     assert set(means["measure"]) == {"accuracy", "kl_model_circuit", "kl_from_corrupted"}
     assert (means.groupby(["method", "measure"])["checkpoint"].apply(list).map(tuple) == ("00", "01", "02")).all()
@@ -142,8 +84,7 @@ def test_faithfulness_by_size_shows_the_base_model_once_and_the_last_checkpoint_
     small: MadeUpStudy, tmp_path: Path
 ) -> None:
     paths = small.faithfulness()
-    plot_faithfulness_by_size.main(faithfulness=paths, **common(tmp_path))
-    table = read_table(tmp_path / "figure.parquet", "figure")
+    table = drawn(tmp_path, "faithfulness_by_size", {"base_and_last_faithfulness": paths})
     last = table[table["method"] != tidy.BASE_MODEL]
     assert set(last["method"]) == set(small.methods)
     assert set(last["checkpoint"]) == {"02"}
@@ -158,38 +99,37 @@ def test_faithfulness_by_size_leaves_out_sizes_and_measures_that_some_curve_lack
     curves = read_tables(small.faithfulness(), "faithfulness")
     lacking = (curves["method"] == "lora_r2") & (curves["seed"] == 1) & (curves["size_fraction"] == 0.05)
     curves.loc[curves["metric"] == "logit_difference", "faithfulness"] = np.nan
-    table = tidy.faithfulness_by_size(curves[~lacking])
+    table = faithfulness_by_size.tidy(curves[~lacking])
     assert set(table["size_fraction"]) == {0.01, 0.02, 0.1, 0.2, 0.5}
     assert set(table["measure"]) == {"kl_model_circuit"}
     with pytest.raises(FigureDataError, match="no size that all circuits have"):
-        tidy.faithfulness_by_size(curves.assign(faithfulness=np.nan))
+        faithfulness_by_size.tidy(curves.assign(faithfulness=np.nan))
 
 
 def test_tables_without_the_studys_own_circuit_are_refused(small: MadeUpStudy) -> None:
     curves = read_tables(small.faithfulness(), "faithfulness").assign(own_circuit=False)
     with pytest.raises(FigureDataError, match="no row of the study's own circuit"):
-        tidy.faithfulness_of_own_circuit(curves)
+        accuracy_and_faithfulness.tidy(read_tables(small.accuracy(), "accuracy"), curves)
 
 
 def test_transition_figure_ignores_the_net_pair(small: MadeUpStudy, tmp_path: Path) -> None:
     paths = small.transitions()
-    plot_transition_changes.main(transitions=paths, **common(tmp_path))
     frame = read_tables(paths, "transitions")
     net = frame[frame["to_checkpoint"] == "02"].assign(from_checkpoint="00")
-    drawn = read_table(tmp_path / "figure.parquet", "figure")
-    assert len(tidy.transition_changes(pd.concat([frame, net]))) == len(drawn)
-    mean = drawn[drawn["statistic"] == "mean"]
+    table = drawn(tmp_path, "transition_changes", {"transitions": paths})
+    assert len(transition_changes.tidy(pd.concat([frame, net]))) == len(table)
+    mean = table[table["statistic"] == "mean"]
     assert np.allclose(mean["changed"], mean["added"] + mean["removed"])
 
 
 def test_change_rates_are_means_in_percent_beside_the_controls(small: MadeUpStudy, tmp_path: Path) -> None:
     summary, controls = small.summary(), small.controls()
-    plot_change_rates.main(summary=summary, controls=controls, **common(tmp_path))
-    drawn = read_table(tmp_path / "figure.parquet", "figure").set_index(["name", "measure", "level"])
+    table = drawn(tmp_path, "change_rates", {"summary": summary, "controls": controls})
+    table = table.set_index(["name", "measure", "level"])
     raw = read_tables(summary, "summary").query("method == 'lora_r2' and measure == 'rate_net' and level == 'edge'")
-    assert drawn.loc[("lora_r2", "rate_net", "edge"), "value"] == pytest.approx(100 * raw["value"].mean())
-    assert drawn.loc[("lora_r2", "rate_net", "edge"), "lower"] == pytest.approx(100 * raw["value"].min())
-    labels = set(drawn.loc[drawn["kind"] == "control", "label"])
+    assert table.loc[("lora_r2", "rate_net", "edge"), "value"] == pytest.approx(100 * raw["value"].mean())
+    assert table.loc[("lora_r2", "rate_net", "edge"), "lower"] == pytest.approx(100 * raw["value"].min())
+    labels = set(table.loc[table["kind"] == "control", "label"])
     assert labels == {
         "Other seed",
         "Other data split, base model",
@@ -201,7 +141,7 @@ def test_change_rates_are_means_in_percent_beside_the_controls(small: MadeUpStud
 def test_change_rates_do_without_a_second_seed(tmp_path: Path) -> None:
     study = MadeUpStudy(tmp_path / "in", tasks=("own",), methods=("lora_r2",), seeds=(3,), n_checkpoints=1)
     controls = read_tables(study.controls(), "controls").query("control == 'random_circuit'")
-    rates = tidy.change_rates(read_tables(study.summary(), "summary"), controls)
+    rates = change_rates.tidy(read_tables(study.summary(), "summary"), controls, LABELS)
     assert set(rates.loc[rates["kind"] == "control", "label"]) == {"Random circuits"}
 
 
@@ -209,13 +149,12 @@ def test_summary_without_rates_is_refused(small: MadeUpStudy) -> None:
     summary = read_tables(small.summary(), "summary").assign(measure="initial")
     controls = read_tables(small.controls(), "controls").head(0)
     with pytest.raises(FigureDataError, match="rate_net"):
-        tidy.change_rates(summary, controls)
+        change_rates.tidy(summary, controls, LABELS)
 
 
 def test_critical_layers_are_the_top_of_the_net_change(small: MadeUpStudy, tmp_path: Path) -> None:
     paths = small.layers()
-    plot_layer_changes.main(layers=paths, top_layers=1, **common(tmp_path))
-    mean = read_table(tmp_path / "figure.parquet", "figure").query("statistic == 'mean'")
+    mean = drawn(tmp_path, "layer_changes", {"layers": paths}, top_layers=1).query("statistic == 'mean'")
     for _, run in mean.groupby("method"):
         assert run.loc[run["critical"], "layer"].tolist() == [run.loc[run["score_change"].idxmax(), "layer"]]
     raw = read_tables(paths, "layers").query("from_checkpoint == '00' and to_checkpoint == '02' and level == 'edge'")
@@ -224,11 +163,11 @@ def test_critical_layers_are_the_top_of_the_net_change(small: MadeUpStudy, tmp_p
 
 def test_final_accuracy_is_the_last_checkpoints(small: MadeUpStudy, tmp_path: Path) -> None:
     paths = small.accuracy()
-    plot_method_accuracy.main(accuracy=paths, **common(tmp_path))
-    drawn = read_table(tmp_path / "figure.parquet", "figure").query("statistic == 'mean'").set_index("method")
+    table = drawn(tmp_path, "method_accuracy", {"accuracy": paths})
+    table = table.query("statistic == 'mean'").set_index("method")
     raw = read_tables(paths, "accuracy").query("checkpoint == '02'").groupby("method")["accuracy"].mean()
-    assert drawn["accuracy"].to_dict() == pytest.approx((100 * raw).to_dict())
-    assert drawn.loc["circuit_lora_8_32", "trainable_parameters"] == 196_608
+    assert table["accuracy"].to_dict() == pytest.approx((100 * raw).to_dict())
+    assert table.loc["circuit_lora_8_32", "trainable_parameters"] == 196_608
 
 
 def test_final_accuracy_needs_the_number_of_parameters(small: MadeUpStudy) -> None:
@@ -239,63 +178,68 @@ def test_final_accuracy_needs_the_number_of_parameters(small: MadeUpStudy) -> No
 
 def test_circuit_map_agrees_with_sets_of_edges(small: MadeUpStudy, tmp_path: Path) -> None:
     (before_edges, before_nodes), (after_edges, after_nodes) = small.circuit("00"), small.circuit("02")
-    plot_circuit_before_after.main(
-        before_edges=before_edges,
-        after_edges=after_edges,
-        before_nodes=before_nodes,
-        after_nodes=after_nodes,
-        **common(tmp_path),
-    )
-    drawn = read_table(tmp_path / "figure.parquet", "figure")
+    reads = {
+        "before_edges": [before_edges],
+        "after_edges": [after_edges],
+        "before_nodes": [before_nodes],
+        "after_nodes": [after_nodes],
+    }
+    table = drawn(tmp_path, "circuit_before_after", reads)
 
     def edge_set(path: Path) -> set[tuple[str, str]]:
         kept = read_table(path, "edges").query("in_circuit")
         return set(zip(kept["source"], kept["target"], strict=True))
 
     before, after = edge_set(before_edges), edge_set(after_edges)
-    edges = drawn[drawn["part"] == "edge"]
+    edges = table[table["part"] == "edge"]
     for status, expected in (("kept", before & after), ("removed", before - after), ("added", after - before)):
         rows = edges[edges["status"] == status]
         assert set(zip(rows["source"], rows["target"], strict=True)) == expected
-    nodes = drawn[drawn["part"] == "node"].set_index("node")
+    nodes = table[table["part"] == "node"].set_index("node")
     assert nodes.loc["input", "y"] < nodes.loc["a0.h0", "y"] < nodes.loc["m0", "y"] < nodes.loc["logits", "y"]
 
 
 def test_circuits_of_two_models_are_refused(small: MadeUpStudy) -> None:
     edges, nodes = (read_table(path, name) for path, name in zip(small.circuit("00"), ("edges", "nodes"), strict=True))
     with pytest.raises(FigureDataError, match="different graphs"):
-        compare_for_map(edges, edges, nodes, nodes.head(4))
+        circuit_before_after.tidy(edges, edges, nodes, nodes.head(4))
 
 
 def test_the_same_tables_give_the_same_bytes(small: MadeUpStudy, tmp_path: Path) -> None:
     paths = small.accuracy()
     for folder in ("one", "two"):
-        plot_method_accuracy.main(accuracy=paths, **common(tmp_path / folder))
+        drawn(tmp_path / folder, "method_accuracy", {"accuracy": paths})
     for one, two in zip(outputs(tmp_path / "one").values(), outputs(tmp_path / "two").values(), strict=True):
         assert one.read_bytes() == two.read_bytes()
 
 
+def test_the_explorer_marks_the_studys_own_circuit(small: MadeUpStudy) -> None:
+    tables = explorer.tidy(
+        read_tables(small.accuracy(), "accuracy"),
+        read_tables(small.faithfulness(), "faithfulness"),
+        read_tables(small.transitions(), "transitions"),
+        read_tables(small.layers(), "layers"),
+    )
+    sizes = tables["faithfulness"]
+    assert set(sizes.loc[sizes["own_circuit"], "size"]) == {5.0}
+
+
 def test_two_models_are_told_apart(tmp_path: Path) -> None:
     study = MadeUpStudy(tmp_path / "in", tasks=("lcm",), methods=("lora_r2",), models=("one", "two"), n_checkpoints=1)
-    plot_method_accuracy.main(accuracy=study.accuracy(), **common(tmp_path))
-    drawn = read_table(tmp_path / "figure.parquet", "figure")
-    assert set(drawn["model"]) == {"one", "two"}
+    table = drawn(tmp_path, "method_accuracy", {"accuracy": study.accuracy()})
+    assert set(table["model"]) == {"one", "two"}
 
 
 def test_explorer_needs_no_network_and_takes_many_rows(tmp_path: Path) -> None:
     small = MadeUpStudy(tmp_path / "in", tasks=("lcm",), methods=("lora_r2",), n_checkpoints=2, n_layers=800)
     page = tmp_path / "explorer.html"
-    plot_explorer.main(
-        accuracy=small.accuracy(),
-        faithfulness=small.faithfulness(),
-        transitions=small.transitions(),
-        layers=small.layers(),
-        html=page,
-        study="smoke",
-        fraction=0.05,
-        style=STYLE,
-        provenance=Provenance.detached(),
-    )
+    reads = {
+        "accuracy": small.accuracy(),
+        "faithfulness": small.faithfulness(),
+        "transitions": small.transitions(),
+        "layers": small.layers(),
+    }
+    plot_figure.main("explorer", reads, {"html": page}, {"study": "smoke"}, METHODS, STYLE, Provenance.detached())
     text = page.read_text()
     assert "<script src=" not in text
     assert "<link" not in text

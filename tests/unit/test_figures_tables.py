@@ -6,19 +6,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from figure_tables import MadeUpStudy
+from figure_tables import LABELS, METHODS, MadeUpStudy
 
-import tabulate_base_accuracy
-import tabulate_change_rates
-import tabulate_critical_layers
-import tabulate_faithfulness_areas
-import tabulate_learning_rates
-import tabulate_method_accuracy
-import tabulate_training_cost
-from circuitdrift.figures.costs import read_seconds, training_cost
-from circuitdrift.figures.tables import Table, as_latex, as_markdown, critical_layers, escape_latex
+import write_table
+from circuitdrift.figures import critical_layers
+from circuitdrift.figures.layout import Table, as_latex, as_markdown, escape_latex
 from circuitdrift.figures.tidy import FigureDataError
-from circuitdrift.provenance import Provenance
+from circuitdrift.figures.training_cost import cost_of_runs, read_seconds
 from circuitdrift.storage import read_tables
 
 
@@ -32,31 +26,31 @@ def study(tmp_path: Path) -> MadeUpStudy:
     )
 
 
-def outputs(folder: Path) -> dict[str, object]:
-    files = {kind: folder / f"table.{kind}" for kind in ("csv", "md", "tex")}
-    return {**files, "provenance": Provenance.detached()}
+def written(folder: Path, table: str, reads: dict[str, list[Path]], **settings: object) -> pd.DataFrame:
+    """Write a table into a folder and read its numbers."""
+    files = {ending: folder / f"table.{ending}" for ending in ("csv", "md", "tex")}
+    write_table.main(table, reads, settings, METHODS, **files)
+    return pd.read_csv(files["csv"])
 
 
 def test_method_accuracy_is_ordered_by_parameters(study: MadeUpStudy, tmp_path: Path) -> None:
-    tabulate_method_accuracy.main(accuracy=study.accuracy(), **outputs(tmp_path))
+    numbers = written(tmp_path, "method_accuracy", {"accuracy": study.accuracy()})
     rows = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
     assert rows[0] == "| Method | Trainable parameters | Share | Add/Sub (100) | LCM | Mean of tasks |"
     assert [row.split(" | ")[0] for row in rows[2:]] == ["| LoRA r=2", "| LoRA r=16", "| CircuitLoRA (8, 32)"]
-    numbers = pd.read_csv(tmp_path / "table.csv")
     assert set(numbers["statistic"]) == {"seed", "mean"}
     assert len(numbers) == 2 * 3 * (2 + 1)
 
 
 def test_change_rates_name_the_controls(study: MadeUpStudy, tmp_path: Path) -> None:
-    tabulate_change_rates.main(summary=study.summary(), controls=study.controls(), **outputs(tmp_path))
+    written(tmp_path, "change_rates", {"summary": study.summary(), "controls": study.controls()})
     text = (tmp_path / "table.md").read_text()
     assert "Control: other seed" in text
     assert "| cumulative |" in text
 
 
 def test_base_accuracy_stands_beside_the_majority_guess(study: MadeUpStudy, tmp_path: Path) -> None:
-    tabulate_base_accuracy.main(accuracy=study.accuracy(), test=study.test_splits(), **outputs(tmp_path))
-    numbers = pd.read_csv(tmp_path / "table.csv")
+    numbers = written(tmp_path, "base_accuracy", {"accuracy": study.accuracy(), "test": study.test_splits()})
     assert numbers["task"].tolist() == ["add_sub_100", "lcm"]
     assert numbers["majority_share"].tolist() == [0.75, 0.75]
     assert numbers["commonest_answer"].tolist() == [4, 4]
@@ -64,7 +58,7 @@ def test_base_accuracy_stands_beside_the_majority_guess(study: MadeUpStudy, tmp_
 
 
 def test_areas_of_the_base_model_stand_above_those_of_the_methods(study: MadeUpStudy, tmp_path: Path) -> None:
-    tabulate_faithfulness_areas.main(areas=study.faithfulness_areas(), **outputs(tmp_path))
+    written(tmp_path, "faithfulness_areas", {"faithfulness_areas": study.faithfulness_areas()})
     rows = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
     assert rows[0].startswith("| Task | Method | CPR, KL | CMD, KL | CPR, logit difference |")
     assert len(rows) == 2 + 2 * (1 + 3)
@@ -74,8 +68,7 @@ def test_areas_of_the_base_model_stand_above_those_of_the_methods(study: MadeUpS
 
 
 def test_critical_layers_are_listed_by_rank(study: MadeUpStudy, tmp_path: Path) -> None:
-    tabulate_critical_layers.main(critical_layers=study.critical_layers(), **outputs(tmp_path))
-    numbers = pd.read_csv(tmp_path / "table.csv")
+    numbers = written(tmp_path, "critical_layers", {"critical_layers": study.critical_layers()})
     assert numbers.groupby(["task", "name", "policy", "seed"]).size().eq(2).all()
 
 
@@ -87,9 +80,8 @@ def test_overlap_counts_layers_that_both_sets_hold() -> None:
             {**labels, "layer": layers, "rank_order": order, "value": 1.0, "critical": [r <= 3 for r in order]}
         )
 
-    table = critical_layers(
-        pd.concat([ranked("lcm", [0, 3, 4, 7]), ranked("mul_div", [4, 0, 5, 3]), ranked("own", [7, 8, 9, 0])])
-    )
+    tasks = [ranked("lcm", [0, 3, 4, 7]), ranked("mul_div", [4, 0, 5, 3]), ranked("own", [7, 8, 9, 0])]
+    table = critical_layers.table(pd.concat(tasks), LABELS)
     row = table.layout.set_index("Task").loc["LCM"]
     assert row["Critical layers"] == "0, 3, 4"
     assert row["Shared with other tasks"] == "1.0 of 3"
@@ -107,17 +99,14 @@ def test_training_cost_adds_phase_1_and_its_scoring(study: MadeUpStudy, tmp_path
     runs = [{**run, "seed": int(run["seed"])} for run in study.runs()]
     scored = [run for run in runs if run["method"] == "lora_r2" for _ in range(2)]
     own_seconds = {"lora_r16": 16.0, "lora_r2": 2.0, "circuit_lora_8_32": 40.0}
-    tabulate_training_cost.main(
-        accuracy=study.accuracy(),
-        training_log=study.training_logs(),
-        benchmarks=[benchmark(tmp_path / f"{n}.tsv", own_seconds[run["method"]]) for n, run in enumerate(runs)],
-        scoring_benchmarks=[benchmark(tmp_path / f"scored-{n}.tsv", 100.0) for n, _ in enumerate(scored)],
-        benchmarked=runs,
-        scored=scored,
-        phase_1={"circuit_lora_8_32": "lora_r2"},
-        **outputs(tmp_path),
-    )
-    numbers = pd.read_csv(tmp_path / "table.csv")
+    reads = {
+        "accuracy": study.accuracy(),
+        "training_log": study.training_logs(),
+        "benchmarks": [benchmark(tmp_path / f"{n}.tsv", own_seconds[run["method"]]) for n, run in enumerate(runs)],
+        "scoring_benchmarks": [benchmark(tmp_path / f"scored-{n}.tsv", 100.0) for n, _ in enumerate(scored)],
+    }
+    phase_1 = {"circuit_lora_8_32": "lora_r2"}
+    numbers = written(tmp_path, "training_cost", reads, benchmarked=runs, scored=scored, phase_1=phase_1)
     assert len(numbers) == 2 * 3 * (2 + 1)
     own, both = (
         numbers[numbers["method"] == method].set_index(["task", "statistic", "seed"])
@@ -143,12 +132,12 @@ def test_training_cost_of_a_study_without_a_phase_1_is_its_own(study: MadeUpStud
     files = [benchmark(tmp_path / f"{n}.tsv", 1.0) for n, _ in enumerate(runs)]
     logs = read_tables(study.training_logs(), "training_log")
     accuracy = read_tables(study.accuracy(), "accuracy")
-    cost = training_cost(accuracy, logs, read_seconds(files, runs), read_seconds([], []), {})
+    cost = cost_of_runs(accuracy, logs, read_seconds(files, runs), read_seconds([], []), {})
     for name in ("tokens", "flops", "seconds"):
         assert (cost[f"total_{name}"] == cost[name]).all()
     assert cost["seconds"].eq(1).all()
     with pytest.raises(FigureDataError, match="'flops'"):
-        training_cost(accuracy, logs.drop(columns="flops"), read_seconds(files, runs), read_seconds([], []), {})
+        cost_of_runs(accuracy, logs.drop(columns="flops"), read_seconds(files, runs), read_seconds([], []), {})
 
 
 @pytest.mark.parametrize("content", ["h:m:s\n0:00:01\n", "s\tio\nNA\t1\n", "s\tio\n-\t1\n"])
@@ -166,12 +155,11 @@ def test_every_learning_rate_is_listed_and_a_diverged_one_named(study: MadeUpStu
         trials = trials.assign(accuracy=[0.25, 0.5, None], lower=[0.2, 0.4, None], upper=[0.3, 0.6, None])
         trials = trials.assign(loss=[1.0, 0.5, None], chosen=[False, True, False])
         paths.append(study.write("trials", trials, "trials", model="m", task="lcm", method=method))
-    tabulate_learning_rates.main(trials=paths, **outputs(tmp_path))
+    numbers = written(tmp_path, "learning_rates", {"trials": paths})
     text = (tmp_path / "table.md").read_text()
     assert "| LCM | LoRA r=16 | 1 | 0.003 | 50.0 [40.0, 60.0] | 0.500 | yes |" in text
     assert "| LCM | LoRA r=2 | 4 | 0.012 | diverged | \N{EN DASH} |  |" in text
     assert "3 trials for each method" in text
-    numbers = pd.read_csv(tmp_path / "table.csv")
     assert numbers.groupby("method")["chosen"].sum().tolist() == [1, 1]
     assert numbers["accuracy"].isna().sum() == 2
 

@@ -58,6 +58,13 @@ def test_provenance_goes_only_to_a_main_that_asks_for_it():
     assert stage.arguments(without, job(params={"n": 3, "code": "digest"})) == {"n": 3}
 
 
+def test_a_main_that_asks_for_no_provenance_gets_none():
+    def plain(n: int) -> None:
+        """A stage."""
+
+    assert stage.arguments(plain, job(params={"n": 3, "code": "digest"})) == {"n": 3}
+
+
 def test_one_file_is_a_list_of_one_where_several_may_come():
     values = {**VALUES, "inputs": {**VALUES["inputs"], "many": "b"}}
     assert stage.arguments(main, job(**values))["many"] == [Path("b")]

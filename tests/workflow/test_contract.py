@@ -16,6 +16,7 @@ from conftest import ROOT
 from snakemake.api import SnakemakeApi
 from snakemake.settings.types import ConfigSettings, OutputSettings, ResourceSettings
 
+from circuitdrift.figures import catalogue
 from circuitdrift.provenance import digest_of_code
 
 CONFIGS = [ROOT / "config.yaml", *sorted((ROOT / "configs").glob("*.yaml"))]
@@ -35,6 +36,10 @@ TARGETS = [
     "benchmark_training",
     "all",
 ]
+
+
+DRIVERS = {"plot_figure": "plot_", "write_table": "tabulate_"}
+"""Scripts that make every figure and every table, and how the names of their rules begin."""
 
 
 def parsed_rules(folder, **sections):
@@ -76,8 +81,9 @@ def test_every_rule_gives_its_script_exactly_the_keywords_of_main(rules):
     assert len(rules) > 15
     for rule in rules:
         script = Path(str(rule.script)).stem
-        fields = {name for group in (rule.input, rule.output, rule.params) for name in group.keys()}  # noqa: SIM118
-        fields -= {"code"}
+        groups = [rule.params] if script == "plot_figure" else [rule.output, rule.params]
+        groups += [] if script in DRIVERS else [rule.input]
+        fields = {name for group in groups for name in group.keys()} - {"code"}  # noqa: SIM118
         keywords = set(inspect.signature(importlib.import_module(script).main).parameters) - {"provenance"}
         assert fields == keywords, f"{rule.name}: rule has {fields - keywords}, main has {keywords - fields}"
 
@@ -85,14 +91,39 @@ def test_every_rule_gives_its_script_exactly_the_keywords_of_main(rules):
 def test_every_rule_has_the_digest_of_its_own_script_among_its_params(rules):
     for rule in rules:
         script = ROOT / "workflow_scripts" / Path(str(rule.script)).name
-        assert rule.params.get("code") == digest_of_code(script), f"{rule.name}: code_of() names another script"
+        if script.stem not in DRIVERS:
+            assert rule.params.get("code") == digest_of_code(script), f"{rule.name}: code_of() names another script"
+
+
+def test_params_of_figures_and_tables_hold_their_files_by_name(rules):
+    """Their mains take the names as keys, so that one script serves them all; the list's test compares the keys."""
+    listed = {f"plot_{f.name}": f for f in catalogue.FIGURES} | {f"tabulate_{t.name}": t for t in catalogue.TABLES}
+    driven = [rule for rule in rules if Path(str(rule.script)).stem in DRIVERS]
+    assert len(driven) > 12
+    for rule in driven:
+        entry = listed[rule.name]
+        assert set(rule.input.keys()) == set(entry.reads)
+        assert set(rule.params.settings) == set(entry.settings)
+        reads = rule.params.reads(None, rule.input)
+        assert [path for paths in reads.values() for path in paths] == [str(path) for path in rule.input]
+        if "files" in rule.params.keys():  # noqa: SIM118
+            assert rule.params.files(None, rule.output) == dict(zip(entry.formats, map(str, rule.output), strict=True))
+
+
+def test_the_digest_of_a_figures_code_is_that_of_the_driver_and_of_its_own_module(rules):
+    scripts = ROOT / "workflow_scripts"
+    for rule in rules:
+        driver = Path(str(rule.script)).stem
+        if driver in DRIVERS:
+            module = scripts / "circuitdrift" / "figures" / f"{rule.name.removeprefix(DRIVERS[driver])}.py"
+            assert rule.params.code == digest_of_code(scripts / f"{driver}.py", module), rule.name
 
 
 def test_every_script_belongs_to_the_rule_it_is_named_after(rules):
     used = set()
     for rule in rules:
         script = Path(str(rule.script)).stem
-        assert rule.name == script or rule.name.startswith(f"{script}_")
+        assert rule.name == script or rule.name.startswith(DRIVERS.get(script, f"{script}_"))
         used.add(script)
     assert used == {path.stem for path in (ROOT / "workflow_scripts").glob("*.py")}
 
@@ -119,7 +150,7 @@ def test_parsing_imports_no_torch(tmp_path):
         line.rsplit("|", 1)[-1].strip() for line in result.stderr.splitlines() if line.startswith("import time")
     }
     assert "circuitdrift.study" in imported
-    assert not {"torch", "transformers", "peft", "seaborn"} & imported
+    assert not {"torch", "transformers", "peft", "matplotlib", "seaborn"} & imported
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

@@ -165,6 +165,16 @@ def test_an_edited_library_module_re_runs_the_rules_that_use_it(smoke, edited):
 EDIT = "from __future__ import annotations\n\nADDED_BY_A_TEST = 1\n"
 
 
+def test_an_edited_figure_is_drawn_again_and_no_other(smoke, edited):
+    edited("workflow_scripts/circuitdrift/figures/layer_changes.py", "from __future__ import annotations\n", EDIT)
+    assert smoke.rules_to_run() == {"plot_layer_changes"}
+
+
+def test_an_edited_table_is_written_again_and_no_other(smoke, edited):
+    edited("workflow_scripts/circuitdrift/figures/critical_layers.py", "from __future__ import annotations\n", EDIT)
+    assert smoke.rules_to_run() == {"tabulate_critical_layers"}
+
+
 def test_a_comment_or_a_docstring_re_runs_nothing(smoke, edited):
     module = "workflow_scripts/circuitdrift/drift/layers.py"
     edited(module, "from __future__ import annotations\n", "from __future__ import annotations\n\n# a comment\n")

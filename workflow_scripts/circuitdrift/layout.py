@@ -80,7 +80,6 @@ class Layout:
         self.imported_drift = DriftFiles(f"{self.results}/drift/imported/{{name}}")
         self.imported_allocation = AllocationFiles(f"{self.results}/allocation/imported/{{name}}")
 
-        self.explorer = f"{self.results}/figures/explorer.html"
         self.attribution_benchmark = f"{self.results}/benchmarks/attribution.md"
         self.training_benchmark = f"{self.results}/benchmarks/training.md"
 

@@ -129,12 +129,6 @@ class Study:
         return tuple(run for run in self.runs if run.method in self.drift_methods)
 
     @cached_property
-    def phase_1_scorings(self) -> tuple[tuple[Run, str], ...]:
-        """Each run that is a phase 1, with the measurements of each job that scored its circuits, base included."""
-        runs = [run for run in self.runs if run.method in self.phase_1.values()]
-        return tuple((run, _fill(job.scoring_benchmark, run)) for run in runs for job in self.circuit_jobs)
-
-    @cached_property
     def allocated_runs(self) -> tuple[Run, ...]:
         """Runs whose ranks differ between layers."""
         methods = self.config.methods
@@ -144,49 +138,6 @@ class Study:
     def tuned_runs(self) -> tuple[Run, ...]:
         """Runs whose learning rate is searched for: all or none."""
         return self.runs if self.config.learning_rate_search.rates else ()
-
-    @cached_property
-    def figures(self) -> tuple[str, ...]:
-        """Names of the figures that the study has the data for."""
-        of_runs = ("method_accuracy",) if self.runs else ()
-        of_drift = (
-            "accuracy_and_faithfulness",
-            "faithfulness_by_size",
-            "transition_changes",
-            "change_rates",
-            "layer_changes",
-            "circuit_before_after",
-        )
-        return of_runs + (of_drift if self.drift_runs else ())
-
-    @cached_property
-    def tables(self) -> tuple[str, ...]:
-        """Names of the tables that the study has the data for."""
-        return (
-            *(("method_accuracy", "base_accuracy", "training_cost") if self.runs else ()),
-            *(("change_rates", "faithfulness_areas") if self.drift_runs else ()),
-            *(("critical_layers",) if self.allocated_runs else ()),
-            *(("learning_rates",) if self.tuned_runs else ()),
-        )
-
-    @cached_property
-    def shown_circuits(self) -> tuple[str, str]:
-        """Folders of the circuit before and after the one run that single-circuit figures show.
-
-        It is the first run with circuits of the model and task that the ``figures`` section names; without one there
-        is no such figure.
-        """
-        figures = self.config.figures
-        for run in self.drift_runs:
-            if figures.model in {None, run.model} and figures.task in {None, run.task}:
-                return _fill(self.circuits[0].folder, run), _fill(self.circuits[-1].folder, run)
-        return "", ""
-
-    @cached_property
-    def critical_layers(self) -> int:
-        """How many layers figures mark as critical: as many as the first CircuitLoRA has, five as in the paper else."""
-        methods = self.config.methods.values()
-        return next((method.critical_layers for method in methods if isinstance(method, CircuitLoraMethod)), 5)
 
     def models_from(self, *sources: str) -> tuple[str, ...]:
         """Names of the models of some sources."""

@@ -9,9 +9,9 @@ import pandas as pd
 import vl_convert
 
 from circuitdrift.config.figures import Figures
-from circuitdrift.figures import tidy
-from circuitdrift.figures.labels import method_label, method_order, task_label
+from circuitdrift.figures.labels import MethodLabels, task_label
 from circuitdrift.figures.style import method_styles
+from circuitdrift.figures.tidy import RUN, in_percent, only_neighbouring, spread_base
 
 _WIDTH, _HEIGHT = 400, 190
 _ADDED, _REMOVED = "#0072B2", "#D55E00"
@@ -41,22 +41,21 @@ mark for its numbers.</p>
 """
 
 
-def tables_for_explorer(
+def tidy(
     accuracy: pd.DataFrame, faithfulness: pd.DataFrame, transitions: pd.DataFrame, layers: pd.DataFrame
 ) -> dict[str, pd.DataFrame]:
     """The four tables that the explorer's charts read: percentages, single seeds, a plain ``checkpoint`` each."""
-    test = accuracy[accuracy["split"] == "test"].assign(label=accuracy["method"].map(method_label))
-    sizes = tidy.spread_base(faithfulness[faithfulness["metric"].isin(list(_METRICS))])
+    sizes = spread_base(faithfulness[faithfulness["metric"].isin(list(_METRICS))])
     sizes = sizes.assign(metric=sizes["metric"].map(_METRICS), size=100 * sizes["size_fraction"])
-    changes = tidy.only_neighbouring(transitions).rename(columns={"to_checkpoint": "checkpoint"})
-    by_layer = tidy.only_neighbouring(layers[layers["level"] == "edge"]).rename(columns={"to_checkpoint": "checkpoint"})
-    run = [*tidy.RUN, "seed", "checkpoint"]
+    changes = only_neighbouring(transitions).rename(columns={"to_checkpoint": "checkpoint"})
+    by_layer = only_neighbouring(layers[layers["level"] == "edge"]).rename(columns={"to_checkpoint": "checkpoint"})
+    run = [*RUN, "seed", "checkpoint"]
     return {
-        "accuracy": _in_percent(test, ["accuracy", "lower", "upper"])[
-            [*run, "label", "accuracy", "lower", "upper", "n"]
+        "accuracy": _in_percent(accuracy[accuracy["split"] == "test"], ["accuracy", "lower", "upper"])[
+            [*run, "accuracy", "lower", "upper", "n"]
         ],
         "faithfulness": _in_percent(sizes, ["faithfulness", "lower", "upper"])[
-            [*run, "metric", "size", "n_edges", "faithfulness", "lower", "upper"]
+            [*run, "metric", "size", "n_edges", "own_circuit", "faithfulness", "lower", "upper"]
         ],
         "changes": _long_changes(changes, [*run, "level"]),
         "layers": _long_changes(by_layer, [*run, "layer", "score_change", "score_change_normalised"]),
@@ -64,7 +63,7 @@ def tables_for_explorer(
 
 
 def _in_percent(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
-    return table.assign(**{column: (100 * table[column]).round(2) for column in columns})
+    return in_percent(table, columns).round(dict.fromkeys(columns, 2))
 
 
 def _long_changes(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
@@ -73,34 +72,34 @@ def _long_changes(table: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
     return long.assign(signed=long["count"].where(long["change"] == "added", -long["count"]))
 
 
-def build_chart(tables: dict[str, pd.DataFrame], fraction: float, style: Figures) -> alt.VConcatChart:
-    """The linked charts.
+def draw(table: dict[str, pd.DataFrame], style: Figures, labels: MethodLabels, study: str) -> str:
+    """The page, with its tables and scripts inside, so that it opens without a network.
 
     Args:
-        tables: from :func:`tables_for_explorer`.
-        fraction: the configured circuit size; the curve of faithfulness over checkpoints shows the measured size
-            nearest to it.
+        table: from :func:`tidy`.
         style: the study's figure settings.
+        labels: of the study's methods.
+        study: the study's name, for the heading.
     """
-    accuracy = tables["accuracy"]
+    return _as_html(_linked_charts(table, style, labels), study)
+
+
+def _linked_charts(tables: dict[str, pd.DataFrame], style: Figures, labels: MethodLabels) -> alt.VConcatChart:
+    accuracy = tables["accuracy"].assign(label=tables["accuracy"]["method"].map(labels.of))
     with_circuits = set(tables["changes"]["method"])
-    methods = sorted(with_circuits or set(accuracy["method"]), key=method_order)
+    methods = sorted(with_circuits or set(accuracy["method"]), key=labels.order)
     params = [
         _dropdown("picked_model", "Model", accuracy["model"].drop_duplicates().tolist(), str),
         _dropdown("picked_task", "Task", accuracy["task"].drop_duplicates().tolist(), task_label),
-        _dropdown("picked_method", "Method", methods, method_label),
+        _dropdown("picked_method", "Method", methods, labels.of),
         _dropdown("picked_seed", "Seed", sorted(int(seed) for seed in accuracy["seed"].unique()), str),
         _checkpoint_slider(accuracy),
     ]
-    sizes = tables["faithfulness"]["size"]
-    nearest = float(sizes.iloc[(sizes - 100 * fraction).abs().argmin()])
     chart = alt.vconcat(
-        alt.hconcat(_accuracy_chart(accuracy, style), _changes_chart(tables["changes"]), spacing=50).resolve_scale(
-            color="independent"
-        ),
         alt.hconcat(
-            _faithfulness_chart(tables["faithfulness"], nearest), _size_chart(tables["faithfulness"]), spacing=50
-        ),
+            _accuracy_chart(accuracy, style, labels), _changes_chart(tables["changes"]), spacing=50
+        ).resolve_scale(color="independent"),
+        alt.hconcat(_faithfulness_chart(tables["faithfulness"]), _size_chart(tables["faithfulness"]), spacing=50),
         alt.hconcat(_layer_count_chart(tables["layers"]), _layer_score_chart(tables["layers"]), spacing=50),
         spacing=26,
     ).resolve_scale(color="independent")
@@ -110,8 +109,7 @@ def build_chart(tables: dict[str, pd.DataFrame], fraction: float, style: Figures
     return configured
 
 
-def as_html(chart: alt.VConcatChart, study: str) -> str:
-    """The chart as one HTML file with its scripts inside, so that it opens without a network."""
+def _as_html(chart: alt.VConcatChart, study: str) -> str:
     version = "v" + ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
     with alt.data_transformers.enable("default", max_rows=None):
         specification = chart.to_dict()
@@ -145,8 +143,8 @@ def _picked_rule(table: pd.DataFrame) -> alt.Chart:
     return one.mark_rule(color="#999999", strokeDash=[3, 3]).encode(x=_checkpoint_x())
 
 
-def _accuracy_chart(table: pd.DataFrame, style: Figures) -> alt.LayerChart:
-    looks = method_styles(table["method"].unique().tolist(), style)
+def _accuracy_chart(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> alt.LayerChart:
+    looks = method_styles(table["method"].unique().tolist(), style, labels)
     scale = alt.Scale(domain=[look.label for look in looks.values()], range=[look.colour for look in looks.values()])
     colour = alt.Color(
         "label:N",
@@ -193,10 +191,13 @@ def _accuracy_chart(table: pd.DataFrame, style: Figures) -> alt.LayerChart:
     return layered
 
 
-def _faithfulness_chart(table: pd.DataFrame, size: float) -> alt.LayerChart:
+def _faithfulness_chart(table: pd.DataFrame) -> alt.LayerChart:
+    """Over checkpoints, of the study's own circuit, whose size may differ between checkpoints."""
+    sizes = table.loc[table["own_circuit"], "size"]
+    share = f"{sizes.min():g}" if sizes.nunique() == 1 else f"{sizes.min():.2g} to {sizes.max():.2g}"
     base = (
         alt.Chart(table)
-        .transform_filter(f"{_PICKED} && abs(datum.size - {size}) < 1e-6")
+        .transform_filter(f"{_PICKED} && datum.own_circuit")
         .transform_calculate(at="toNumber(datum.checkpoint)")
     )
     colour = _metric_colour()
@@ -208,7 +209,7 @@ def _faithfulness_chart(table: pd.DataFrame, size: float) -> alt.LayerChart:
         x=_checkpoint_x(), y=y, color=colour, tooltip=_faithfulness_tooltip()
     )
     layered: alt.LayerChart = (band + line + _picked_rule(table)).properties(
-        width=_WIDTH, height=_HEIGHT, title=f"Faithfulness of the circuit with {size:g} % of the edges"
+        width=_WIDTH, height=_HEIGHT, title=f"Faithfulness of the circuit with {share} % of the edges"
     )
     return layered
 

@@ -1,8 +1,15 @@
-"""Names as a reader sees them: tasks, methods, controls and numbers of parameters."""
+"""Names and signs as a reader sees them: tasks, methods, controls, checkpoints and numbers of parameters."""
 
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from circuitdrift.config.methods import CircuitLoraMethod, MethodConfig
 
 _TASK_PHRASES = (
     ("add_sub", "Add/Sub"),
@@ -11,20 +18,116 @@ _TASK_PHRASES = (
     ("ioi", "IOI"),
     ("capital_country", "capital-country"),
 )
-_METHOD_FAMILIES = {
-    "circuit_lora": "CircuitLoRA",
-    "random_lora": "RandomLoRA",
-    "adalora": "AdaLoRA",
-    "lora": "LoRA",
-    "grpo": "GRPO",
-}
-_METHOD_ORDER = ("full", "ia3", "lora", "adalora", "random_lora", "circuit_lora", "grpo")
 _CONTROLS = {
     "other_seed": "Other seed",
     "data_split": "Other data split",
     "random_circuit": "Random circuits",
     "random_circuits": "Random circuits",
 }
+
+
+@dataclass(frozen=True)
+class Family:
+    """What the methods of one kind have in common in every figure; ``dashes`` are those of matplotlib's lines."""
+
+    title: str
+    marker: str
+    dashes: Any = "-"
+
+
+FAMILIES = {
+    "full": Family("Full fine-tuning", "D", (0, (1, 1.2))),
+    "ia3": Family("IA3", "v"),
+    "lora": Family("LoRA", "o"),
+    "dora": Family("DoRA", "p"),
+    "rslora": Family("rsLoRA", "h"),
+    "eva_lora": Family("EVA-LoRA", "d"),
+    "adalora": Family("AdaLoRA", "s"),
+    "random_lora": Family("RandomLoRA", "X", (0, (3, 1.5))),
+    "circuit_lora": Family("CircuitLoRA", "^"),
+    "grpo": Family("GRPO", "*"),
+}
+"""By a method's ``kind``, in the order of legends and tables."""
+
+_RANKS = ("rank", "critical_rank", "initial_rank", "target_rank")
+_UNNAMED = {*_RANKS, "kind", "phase_1", "critical_layers"}
+
+
+@dataclass(frozen=True)
+class MethodLabels:
+    """Labels of a study's methods, their families and their order.
+
+    A label is the title of the method's family, its ranks, and a phrase for each other field that is not the default:
+    ``LoRA r=8``, ``CircuitLoRA (8, 32), normalised``. CircuitLoRAs that differ in their phase 1 alone name it. Methods
+    that still have one label have their keys in brackets.
+    """
+
+    methods: Mapping[str, MethodConfig]
+
+    @cached_property
+    def _labels(self) -> dict[str, str]:
+        labels = {name: _own_label(method) for name, method in self.methods.items()}
+        named = dict(labels)
+        for name in _of_shared_labels(labels):
+            method = self.methods[name]
+            if isinstance(method, CircuitLoraMethod):
+                named[name] = f"{labels[name]}, phase 1 {labels.get(method.phase_1, method.phase_1)}"
+        return named | {name: f"{named[name]} [{name}]" for name in _of_shared_labels(named)}
+
+    def of(self, name: str) -> str:
+        """The label of a method, distinct from those of the study's other methods."""
+        return self._labels[name]
+
+    def family(self, name: str) -> Family:
+        """The family of a method."""
+        return FAMILIES[self.methods[name].kind]
+
+    def order(self, name: str) -> tuple[int, tuple[int, ...], str]:
+        """Sort key of a method: its family, then its ranks, then its name."""
+        method = self.methods[name]
+        return list(FAMILIES).index(method.kind), _ranks(method), name
+
+
+def _of_shared_labels(labels: Mapping[str, str]) -> list[str]:
+    """The methods whose label another method has as well."""
+    counts = Counter(labels.values())
+    return [name for name, label in labels.items() if counts[label] > 1]
+
+
+def _own_label(method: MethodConfig) -> str:
+    """What a method's own fields say, without a look at the others."""
+    fields = type(method).model_fields
+    unusual = {name: getattr(method, name) for name, field in fields.items() if getattr(method, name) != field.default}
+    phrases = [_phrase(name, value) for name, value in unusual.items() if name not in _UNNAMED]
+    return ", ".join([FAMILIES[method.kind].title + _size(method), *phrases])
+
+
+def _ranks(method: MethodConfig) -> tuple[int, ...]:
+    return tuple(getattr(method, name) for name in _RANKS if hasattr(method, name))
+
+
+def _size(method: MethodConfig) -> str:
+    ranks = _ranks(method)
+    if method.kind == "adalora":
+        return f" r={ranks[0]} to {ranks[1]}"
+    return "" if not ranks else f" r={ranks[0]}" if len(ranks) == 1 else f" {ranks}"
+
+
+def _phrase(field: str, value: Any) -> str:
+    """A few words for the value of a method's field."""
+    if field == "epochs":
+        return f"{value:g} epoch{'' if value == 1 else 's'}"
+    if field == "include_layers":
+        return f"{_layers(value)} fixed"
+    if field == "exclude_layers":
+        return f"without {_layers(value)}"
+    if isinstance(value, str):
+        return value.removeprefix("score_change_").replace("_", " ")
+    return f"{field.replace('_', ' ').replace('kl ', 'KL ')} {value:g}"
+
+
+def _layers(layers: tuple[int, ...]) -> str:
+    return f"layer{'' if len(layers) == 1 else 's'} {', '.join(map(str, layers))}"
 
 
 def task_label(name: str) -> str:
@@ -34,37 +137,6 @@ def task_label(name: str) -> str:
         text = re.sub(rf"(?<![A-Za-z]){key}(?![A-Za-z])", phrase, text)
     text = re.sub(r"_(\d+)$", r" (\1)", text)
     return _as_words(text)
-
-
-def method_label(name: str) -> str:
-    """A method's name for a legend: ``lora_r8`` becomes ``LoRA r=8``, ``circuit_lora_8_32`` ``CircuitLoRA (8, 32)``."""
-    if name == "full":
-        return "Full fine-tuning"
-    if name == "ia3":
-        return "IA3"
-    for family, title in _METHOD_FAMILIES.items():
-        if name == family:
-            return title
-        if found := re.fullmatch(rf"{family}_r(\d+)(?:_(.+))?", name):
-            return _with_suffix(f"{title} r={found[1]}", found[2])
-        if found := re.fullmatch(rf"{family}_(\d+)_(\d+)(?:_(.+))?", name):
-            return _with_suffix(f"{title} ({found[1]}, {found[2]})", found[3])
-    return _as_words(name)
-
-
-def method_family(name: str) -> str:
-    """The family that a method's name announces: full, ia3, lora, adalora, random_lora, circuit_lora, grpo or other."""
-    for family in ("full", "ia3", *_METHOD_FAMILIES):
-        if name == family or name.startswith(f"{family}_"):
-            return family
-    return "other"
-
-
-def method_order(name: str) -> tuple[int, list[int], str]:
-    """Sort key for methods: family first, then the numbers in the name (ranks), then the name."""
-    family = method_family(name)
-    place = _METHOD_ORDER.index(family) if family in _METHOD_ORDER else len(_METHOD_ORDER)
-    return place, [int(number) for number in re.findall(r"\d+", name)], name
 
 
 def control_label(name: str) -> str:
@@ -80,10 +152,6 @@ def checkpoint_label(name: str) -> str:
 def share_label(share: float) -> str:
     """A share of the model's parameters, given as a fraction, in percent with three significant digits."""
     return f"{100 * share:#.3g}".rstrip(".") + " %"
-
-
-def _with_suffix(label: str, suffix: str | None) -> str:
-    return label if suffix is None else f"{label}, {suffix.replace('_', ' ')}"
 
 
 def _as_words(name: str) -> str:

@@ -22,24 +22,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from circuitdrift.config.figures import Figures
-from circuitdrift.figures import labels
+from circuitdrift.figures.labels import MethodLabels, task_label
 from circuitdrift.storage import write_atomically
 
+ROW_INCHES = 0.21
 INK = "#333333"
 MUTED = "#8c8c8c"
 MAX_COLUMNS = 4
-_MARKERS = {
-    "full": "D",
-    "ia3": "v",
-    "lora": "o",
-    "adalora": "s",
-    "random_lora": "X",
-    "circuit_lora": "^",
-    "grpo": "*",
-    "other": "P",
-}
-_DASHES: dict[str, Any] = {"random_lora": (0, (3, 1.5)), "full": (0, (1, 1.2))}
-
 Group = tuple[str, str]
 
 
@@ -84,21 +73,21 @@ def theme(style: Figures) -> Iterator[None]:
     plt.close("all")
 
 
-def method_styles(methods: Sequence[str], style: Figures) -> dict[str, MethodStyle]:
+def method_styles(methods: Sequence[str], style: Figures, labels: MethodLabels) -> dict[str, MethodStyle]:
     """A colour, marker and dash pattern for each method, in the order in which legends list them.
 
     Colours come from the configured palette, or from evenly spaced hues where it has too few; markers tell the
     families apart without colour.
     """
-    ordered = sorted(set(methods), key=labels.method_order)
+    ordered = sorted(set(methods), key=labels.order)
     palette = sns.color_palette(style.palette)
     colours = palette if len(ordered) <= len(palette) else sns.color_palette("husl", len(ordered))
     return {
         method: MethodStyle(
-            label=labels.method_label(method),
+            label=labels.of(method),
             colour=to_hex(colour),
-            marker=_MARKERS[labels.method_family(method)],
-            dashes=_DASHES.get(labels.method_family(method), "-"),
+            marker=labels.family(method).marker,
+            dashes=labels.family(method).dashes,
         )
         for method, colour in zip(ordered, colours, strict=False)
     }
@@ -113,7 +102,7 @@ def group_title(group: Group, groups: Sequence[Group]) -> str:
     """A panel's title: the task, and the model as well where the figure shows several."""
     model, task = group
     several = len({m for m, _ in groups}) > 1
-    return f"{labels.task_label(task)}\n{model}" if several else labels.task_label(task)
+    return f"{task_label(task)}\n{model}" if several else task_label(task)
 
 
 @dataclass(frozen=True)
@@ -215,3 +204,10 @@ def save_figure(figure: Figure, pdf: Path, svg: Path, png: Path) -> None:
             figure.savefig(temporary, format=kind, metadata=silent[kind])
 
         write_atomically(path, write)
+
+
+def category_axis(ax: Axes, names: Sequence[str], labelled: bool) -> None:
+    """Categories from top to bottom, ``ROW_INCHES`` each; only the first panel of a row of panels names them."""
+    ax.set_yticks(range(len(names)), names if labelled else [""] * len(names), fontsize="small")
+    ax.set_ylim(len(names) - 0.4, -0.6)
+    ax.grid(False, axis="y")

@@ -1,6 +1,6 @@
 """IA3: one trained factor for each output of the attention's linears and for each input of the MLP's.
 
-The published share of Pythia-1.4B (PAPER section 3) is that of all four linears of a block with a factor for each of
+The published share of Pythia-1.4B is that of all four linears of a block with a factor for each of
 6144 + 2048 outputs and 2048 + 8192 inputs.
 """
 

@@ -1,8 +1,7 @@
-"""The picture of a circuit before and after fine-tuning: heads and MLPs layer by layer, edges between them."""
+"""The figure of a circuit before and after fine-tuning: heads and MLPs layer by layer, edges between them."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from matplotlib.lines import Line2D
 
 from circuitdrift.config.figures import Figures
 from circuitdrift.drift.series import merge_inputs
+from circuitdrift.figures.labels import checkpoint_label
 from circuitdrift.figures.style import legend_below
 from circuitdrift.figures.tidy import FigureDataError
 
@@ -28,21 +28,9 @@ _FAINTEST, _STRONGEST = 0.25, 0.95
 _CURVE_POINTS = 14
 
 
-@dataclass(frozen=True)
-class CircuitMap:
-    """What the picture shows: the status of each node and edge, and where each node stands."""
-
-    nodes: pd.DataFrame
-    edges: pd.DataFrame
-
-    def as_table(self) -> pd.DataFrame:
-        """Nodes and edges in one tidy table, told apart by ``part``."""
-        return pd.concat([self.nodes.assign(part="node"), self.edges.assign(part="edge")], ignore_index=True)
-
-
-def compare_for_map(
+def tidy(
     before_edges: pd.DataFrame, after_edges: pd.DataFrame, before_nodes: pd.DataFrame, after_nodes: pd.DataFrame
-) -> CircuitMap:
+) -> pd.DataFrame:
     """Tell which nodes and edges were kept, removed and added between two circuits of one graph.
 
     Args:
@@ -52,8 +40,8 @@ def compare_for_map(
         after_nodes: nodes table of the later circuit.
 
     Returns:
-        Nodes with node, kind, layer, head, status (kept, removed, added, absent), x, y; edges with source, target,
-        status, score_before, score_after (0 where absent).
+        Nodes (``part`` is node) with node, kind, layer, head, status (kept, removed, added, absent), x and y; edges
+        (``part`` is edge) with source, target, status, score_before and score_after (0 where absent).
 
     Raises:
         FigureDataError: the two nodes tables are not of the same graph.
@@ -66,12 +54,13 @@ def compare_for_map(
     nodes = before_nodes[columns].merge(after_nodes[["node", "in_circuit"]], on="node", suffixes=("", "_after"))
     nodes["status"] = _status(nodes["in_circuit"], nodes["in_circuit_after"])
     x, y = node_places(nodes)
-    nodes = nodes.drop(columns=["in_circuit", "in_circuit_after"]).assign(x=x, y=y)
+    nodes = nodes.drop(columns=["in_circuit", "in_circuit_after"]).assign(x=x, y=y, part="node")
 
     before, after = (merge_inputs(edges)["score"].reset_index() for edges in (before_edges, after_edges))
     edges = before.merge(after, on=["source", "target"], how="outer", suffixes=("_before", "_after"), sort=True)
     edges["status"] = _status(edges["score_before"].notna(), edges["score_after"].notna())
-    return CircuitMap(nodes, edges.fillna({"score_before": 0.0, "score_after": 0.0}))
+    edges = edges.fillna({"score_before": 0.0, "score_after": 0.0}).assign(part="edge")
+    return pd.concat([nodes, edges], ignore_index=True)
 
 
 def node_places(nodes: pd.DataFrame) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
@@ -97,31 +86,34 @@ def node_places(nodes: pd.DataFrame) -> tuple[Float[np.ndarray, " nodes"], Float
     return x, y
 
 
-def draw_circuit_map(circuit: CircuitMap, titles: tuple[str, str], style: Figures) -> Figure:
+def draw(table: pd.DataFrame, style: Figures, before_edges: pd.DataFrame, after_edges: pd.DataFrame) -> Figure:
     """Draw the two circuits side by side: before, with what was removed; after, with what was added.
 
     Args:
-        circuit: from :func:`compare_for_map`.
-        titles: what stands over the panels, such as the checkpoints' names.
+        table: from :func:`tidy`.
         style: the study's figure settings.
+        before_edges: names the checkpoint of the earlier circuit.
+        after_edges: names the checkpoint of the later circuit.
     """
-    n_layers = int(circuit.nodes["y"].max())
+    nodes, edges = table[table["part"] == "node"], table[table["part"] == "edge"]
+    before, after = (checkpoint_label(of_circuit["checkpoint"].iloc[0]) for of_circuit in (before_edges, after_edges))
+    n_layers = int(nodes["y"].max())
     height = style.width_inches * float(np.clip(0.09 * n_layers, 0.6, 1.15))
     figure = Figure(figsize=(style.width_inches, height), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    strongest = float(circuit.edges[["score_before", "score_after"]].abs().to_numpy().max(initial=0.0))
+    strongest = float(edges[["score_before", "score_after"]].abs().to_numpy().max(initial=0.0))
     for ax, title, change, score in (
-        (left, titles[0], "removed", "score_before"),
-        (right, titles[1], "added", "score_after"),
+        (left, f"Before: {before}", "removed", "score_before"),
+        (right, f"After: {after}", "added", "score_after"),
     ):
-        _draw_edges(ax, circuit, score, change, strongest)
-        _draw_nodes(ax, circuit.nodes, change)
-        shown = circuit.edges[circuit.edges["status"].isin(["kept", change])]
-        present = circuit.nodes["status"].isin(["kept", change])
+        shown = edges[edges["status"].isin(["kept", change])]
+        _draw_edges(ax, nodes, shown, score, strongest)
+        _draw_nodes(ax, nodes, change)
+        present = nodes["status"].isin(["kept", change])
         ax.set_title(f"{title}\n{int(present.sum()):,} nodes, {len(shown):,} edges", fontsize="medium")
-        _layer_axes(ax, circuit.nodes)
+        _layer_axes(ax, nodes)
     left.set_ylabel("Layer")
-    legend_below(figure, [*(_handle(circuit, status) for status in COLOURS), _absent_handle()])
+    legend_below(figure, [*(_handle(table, status) for status in COLOURS), _absent_handle()])
     return figure
 
 
@@ -129,14 +121,13 @@ def _status(before: pd.Series, after: pd.Series) -> np.ndarray[Any, np.dtype[np.
     return np.select([before & after, before, after], ["kept", "removed", "added"], default="absent").astype(object)
 
 
-def _draw_edges(ax: Axes, circuit: CircuitMap, score: str, change: str, strongest: float) -> None:
+def _draw_edges(ax: Axes, nodes: pd.DataFrame, shown: pd.DataFrame, score: str, strongest: float) -> None:
     """Curves, the weakest at the back; width and opacity grow with the cube root of |score|."""
-    shown = circuit.edges[circuit.edges["status"].isin(["kept", change])]
     if shown.empty or strongest == 0.0:
         return
     strength = np.cbrt(shown[score].abs().to_numpy(dtype=float) / strongest)
     order = np.argsort(strength, kind="stable")
-    place = circuit.nodes.set_index("node")[["x", "y"]]
+    place = nodes.set_index("node")[["x", "y"]]
     starts = place.loc[shown["source"]].to_numpy()[order]
     ends = place.loc[shown["target"]].to_numpy()[order]
     crowding = min(1.0, 300 / len(shown))
@@ -212,9 +203,8 @@ def _layer_axes(ax: Axes, nodes: pd.DataFrame) -> None:
         spine.set_visible(False)
 
 
-def _handle(circuit: CircuitMap, status: str) -> Line2D:
-    nodes = int((circuit.nodes["status"] == status).sum())
-    edges = int((circuit.edges["status"] == status).sum())
+def _handle(table: pd.DataFrame, status: str) -> Line2D:
+    nodes, edges = (int(((table["part"] == part) & (table["status"] == status)).sum()) for part in ("node", "edge"))
     label = f"{status}: {nodes:,} nodes, {edges:,} edges"
     return Line2D([], [], color=COLOURS[status], linewidth=1.8, marker="o", markersize=5, label=label)
 

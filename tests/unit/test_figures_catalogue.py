@@ -1,0 +1,83 @@
+"""The list of figures and tables: what each says of itself is true of its module, and each has a caption."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import circuitdrift
+from circuitdrift.config.learning_rates import LearningRateSearch
+from circuitdrift.config.reading import load_study
+from circuitdrift.figures import catalogue
+from circuitdrift.figures.modules import module_of
+from circuitdrift.study import Study, read_study
+
+ROOT = Path(__file__).resolve().parents[2]
+DEFAULT = read_study(ROOT / "config.yaml")
+LISTED = [*catalogue.FIGURES, *catalogue.TABLES]
+BESIDE_FILES_AND_SETTINGS = {"table", "style", "labels"}
+
+
+def keywords(*functions: object) -> set[str]:
+    return {name for function in functions for name in inspect.signature(function).parameters}
+
+
+@pytest.mark.parametrize("figure", catalogue.FIGURES, ids=lambda figure: figure.name)
+def test_a_figure_takes_what_the_list_says(figure):
+    module = module_of(figure.name)
+    assert set(figure.reads) <= keywords(module.tidy)
+    named = keywords(module.tidy, module.draw) - BESIDE_FILES_AND_SETTINGS
+    assert named == {*figure.reads, *figure.settings}
+
+
+@pytest.mark.parametrize("table", catalogue.TABLES, ids=lambda table: table.name)
+def test_a_table_takes_what_the_list_says(table):
+    assert keywords(module_of(table.name).table) - {"labels"} == {*table.reads, *table.settings}
+
+
+def test_every_figure_and_table_has_a_caption():
+    wanted = {f"{figure.name}.rst" for figure in catalogue.FIGURES}
+    wanted |= {f"table_{table.name}.rst" for table in catalogue.TABLES}
+    assert {path.name for path in (ROOT / "docs" / "captions").glob("*.rst")} == {*wanted, "workflow.rst"}
+
+
+@pytest.mark.parametrize("entry", LISTED, ids=lambda entry: f"{type(entry).__name__}-{entry.name}")
+def test_what_an_entry_reads_and_takes_is_known(entry):
+    files = catalogue.files(entry, DEFAULT)
+    assert set(files) == set(entry.reads)
+    assert set(catalogue.settings(entry, DEFAULT)) == set(entry.settings)
+    if entry in catalogue.of_study(LISTED, DEFAULT):
+        assert all(files.values())
+
+
+def test_a_study_without_runs_has_neither_figures_nor_tables():
+    assert catalogue.of_study(LISTED, Study(load_study({}, Path(), "empty.yaml"))) == []
+
+
+def test_learning_rates_are_tabulated_where_they_are_searched_for():
+    searching = DEFAULT.config.model_copy(update={"learning_rate_search": LearningRateSearch(rates=(0.5, 1.0))})
+    names = [
+        [table.name for table in catalogue.of_study(catalogue.TABLES, study)] for study in (DEFAULT, Study(searching))
+    ]
+    assert ["learning_rates" in found for found in names] == [False, True]
+
+
+def test_each_scoring_benchmark_has_its_run():
+    (cost,) = [table for table in catalogue.TABLES if table.name == "training_cost"]
+    files, settings = catalogue.files(cost, DEFAULT), catalogue.settings(cost, DEFAULT)
+    for paths, runs in (("benchmarks", "benchmarked"), ("scoring_benchmarks", "scored")):
+        pairs = zip(files[paths], settings[runs], strict=True)
+        assert all(f"/{run['model']}/{run['task']}/" in path for path, run in pairs)
+    assert {run["method"] for run in settings["scored"]} == {"lora_r2"}
+
+
+def test_the_list_is_light():
+    """The Snakefile imports it at each parsing."""
+    code = "import sys; from circuitdrift.figures import catalogue; print(*sys.modules)"
+    folder = Path(circuitdrift.__file__).parents[1]
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
+    assert not {"torch", "pandas", "matplotlib", "seaborn"} & set(result.stdout.split())

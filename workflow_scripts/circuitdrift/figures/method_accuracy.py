@@ -1,0 +1,134 @@
+"""The figure and the table of accuracy after fine-tuning by method, methods ordered by trainable parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from circuitdrift.config.figures import Figures
+from circuitdrift.figures.labels import MethodLabels, share_label, task_label
+from circuitdrift.figures.layout import EMPTY, Table, counts_phrase, layout_of, percent_with_interval, seeds_phrase
+from circuitdrift.figures.style import (
+    INK,
+    ROW_INCHES,
+    MethodStyle,
+    category_axis,
+    legend_below,
+    method_styles,
+    panel_grid,
+    panel_groups,
+)
+from circuitdrift.figures.tidy import final_accuracy
+
+
+def tidy(accuracy: pd.DataFrame) -> pd.DataFrame:
+    """Test accuracy in percent at each run's last checkpoint, with parameters trained and the mean over seeds."""
+    return final_accuracy(accuracy)
+
+
+def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
+    """Accuracy with its interval, a row for each method; methods of equal size share a band."""
+    groups = panel_groups(table)
+    styles = method_styles(table["method"].unique().tolist(), style, labels)
+    by_size = table.groupby("method")["trainable_parameters"].max()
+    order = sorted(styles, key=lambda method: (by_size[method], labels.order(method)))
+    several_models = table["model"].nunique() > 1
+    names = [
+        styles[m].label if several_models else _with_parameters(styles[m].label, table[table["method"] == m])
+        for m in order
+    ]
+    height = 0.5 + (1.75 if not several_models else 1.2) * ROW_INCHES * len(order)
+    grid = panel_grid(groups, [height], style, share_y=False)
+    for group in groups:
+        ax = grid.axes[group, 0]
+        shown = table[(table["model"] == group[0]) & (table["task"] == group[1])]
+        _equal_parameter_bands(ax, order, by_size)
+        for place, method in enumerate(order):
+            _accuracy_row(ax, place, shown[shown["method"] == method], styles[method])
+        category_axis(ax, names, group in grid.first_in_row)
+        lowest = shown["lower"].min()
+        ax.set_xlim(max(0.0, np.floor((lowest - 2) / 5) * 5) if len(shown) else 0, 101)
+        ax.set_xlabel("Test accuracy (%)")
+    handles = [
+        Line2D([], [], color=INK, marker="o", markersize=5, linewidth=1.3, label="mean over seeds, 95 % interval"),
+        Line2D(
+            [], [], color=INK, marker="o", markerfacecolor="none", linestyle="", markersize=3.5, label="single seed"
+        ),
+        Patch(color="#e4e4e4", label="same number of trainable parameters"),
+    ]
+    legend_below(grid.figure, handles)
+    return grid.figure
+
+
+def table(accuracy: pd.DataFrame, labels: MethodLabels) -> Table:
+    """Final test accuracy by method and task, with trainable parameters (the paper's T1)."""
+    final = tidy(accuracy)
+    means = final[final["statistic"] == "mean"]
+    tasks = means["task"].drop_duplicates().tolist()
+    rows = []
+    for model in means["model"].drop_duplicates():
+        of_model = means[means["model"] == model]
+        sizes = of_model.groupby("method")["trainable_parameters"].max()
+        for method in sorted(sizes.index, key=lambda name: (sizes[name], labels.order(name))):
+            of_method = of_model[of_model["method"] == method].set_index("task")
+            cells = {
+                task_label(task): percent_with_interval(
+                    of_method.loc[task, "accuracy"], *of_method.loc[task, ["lower", "upper"]]
+                )
+                if task in of_method.index
+                else EMPTY
+                for task in tasks
+            }
+            mean = {"Mean of tasks": f"{of_method['accuracy'].mean():.1f}"} if len(of_method) == len(tasks) > 1 else {}
+            rows.append(
+                {
+                    "Model": model,
+                    "Method": labels.of(method),
+                    "Trainable parameters": f"{sizes[method]:,}",
+                    "Share": share_label(of_method["trainable_share"].iloc[0]),
+                    **cells,
+                    **mean,
+                }
+            )
+    note = (
+        f"Test accuracy in % after fine-tuning, mean over {seeds_phrase(means)}, with the mean of the seeds' 95 % "
+        f"Wilson intervals (each over {counts_phrase(means['n'])} test prompts). Methods are ordered by trainable "
+        "parameters; the share is of all parameters, the method's own included."
+    )
+    return Table("Accuracy by method", note, final, layout_of(rows))
+
+
+def _accuracy_row(ax: Axes, place: int, rows: pd.DataFrame, look: MethodStyle) -> None:
+    if rows.empty:
+        return
+    seeds = rows[rows["statistic"] == "seed"]
+    mean = rows[rows["statistic"] == "mean"].iloc[0]
+    ax.plot([mean["lower"], mean["upper"]], [place, place], color=look.colour, linewidth=1.6, zorder=3)
+    ax.plot(mean["accuracy"], place, marker=look.marker, markersize=5.5, color=look.colour, zorder=4)
+    if len(seeds) > 1:
+        ax.scatter(
+            seeds["accuracy"],
+            np.full(len(seeds), place + 0.27),
+            marker=look.marker,
+            s=13,
+            facecolor="none",
+            edgecolor=look.colour,
+            linewidth=0.8,
+            zorder=3,
+        )
+
+
+def _equal_parameter_bands(ax: Axes, order: list[str], parameters: pd.Series) -> None:
+    """Shade the rows of methods that train exactly as many parameters as another one."""
+    for _, members in pd.Series(range(len(order))).groupby([parameters[method] for method in order]):
+        if len(members) > 1:
+            ax.axhspan(members.min() - 0.45, members.max() + 0.45, color="#e4e4e4", alpha=0.8, linewidth=0, zorder=0)
+
+
+def _with_parameters(label: str, rows: pd.DataFrame) -> str:
+    first = rows.iloc[0]
+    return f"{label}\n{int(first['trainable_parameters']):,} ({share_label(first['trainable_share'])})"
