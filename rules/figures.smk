@@ -1,23 +1,11 @@
-# Figures, each with the table it is drawn from, one rule for each figure of the list in figures/catalogue.py.
-# Needs accuracy, circuits and drift; makes figures/<name>.svg, .pdf, .png and .parquet, and explorer.html. A figure is
-# drawn again if its tables, its settings, the style or its own module changed, and then it alone.
+# Figures, one rule for each figure of the list in figures/catalogue.py. An edit of a figure's module redraws it alone.
+#
+# needs     accuracy of runs, circuits, tables of drift, as the list says
+# makes     figures/<name>.svg, .pdf, .png and the table they are drawn from, .parquet; figures/explorer.html
+# steps     plot_<name>
 from circuitdrift.figures import catalogue
 
 figures_of_study = catalogue.of_study(catalogue.FIGURES, study)
-
-
-def figure_files(figure):
-    """The files of a figure by ending; the first goes into the report."""
-    files = {ending: f"{study.results}/figures/{figure.name}.{ending}" for ending in figure.formats}
-    shown = figure.formats[0]
-    files[shown] = report(
-        files[shown],
-        caption=f"../docs/captions/{figure.name}.rst",
-        category=figure.category,
-        labels={"figure": figure.name.replace("_", " ")},
-    )
-    return files
-
 
 for figure in figures_of_study:
 
@@ -27,7 +15,15 @@ for figure in figures_of_study:
         input:
             **catalogue.files(figure, study),
         output:
-            **figure_files(figure),
+            **{
+                figure.formats[0]: report(
+                    f"{study.results}/figures/{figure.name}.{figure.formats[0]}",
+                    caption=f"../docs/captions/{figure.name}.rst",
+                    category=figure.category,
+                    labels={"figure": figure.name.replace("_", " ")},
+                )
+            },
+            **{ending: f"{study.results}/figures/{figure.name}.{ending}" for ending in figure.formats[1:]},
         log:
             f"<logs>/plot_{figure.name}.log",
         conda:

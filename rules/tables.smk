@@ -1,5 +1,8 @@
-# Tables, one rule for each table of the list in figures/catalogue.py.
-# Needs accuracy, circuits, drift and allocations; makes tables/<name>.csv, .md and .tex.
+# Tables, one rule for each table of the list in figures/catalogue.py. An edit of a table's module writes it alone.
+#
+# needs     accuracy and cost of runs, circuits, tables of drift, allocations, learning rates, as the list says
+# makes     tables/<name>.csv, .md and .tex
+# steps     tabulate_<name>
 from circuitdrift.figures import catalogue
 
 tables_of_study = catalogue.of_study(catalogue.TABLES, study)
