@@ -7,20 +7,6 @@ from circuitdrift.figures import catalogue
 
 figures_of_study = catalogue.of_study(catalogue.FIGURES, study)
 
-
-def figure_files(figure):
-    """The files of a figure by ending; the first goes into the report."""
-    files = {ending: layout.figure(figure.name, ending) for ending in figure.formats}
-    shown = figure.formats[0]
-    files[shown] = report(
-        files[shown],
-        caption=f"../docs/captions/{figure.name}.rst",
-        category=figure.category,
-        labels={"figure": figure.name.replace("_", " ")},
-    )
-    return files
-
-
 for figure in figures_of_study:
 
     rule:
@@ -29,7 +15,15 @@ for figure in figures_of_study:
         input:
             **catalogue.files(figure, study),
         output:
-            **figure_files(figure),
+            **{
+                figure.formats[0]: report(
+                    layout.figure(figure.name, figure.formats[0]),
+                    caption=f"../docs/captions/{figure.name}.rst",
+                    category=figure.category,
+                    labels={"figure": figure.name.replace("_", " ")},
+                )
+            },
+            **{ending: layout.figure(figure.name, ending) for ending in figure.formats[1:]},
         log:
             f"<logs>/plot_{figure.name}.log",
         conda:

@@ -28,7 +28,7 @@ _CRITICAL = {"rank": 8, "critical_rank": 32, "critical_layers": 2}
 METHODS = TypeAdapter(dict[str, MethodConfig]).validate_python(
     {
         "full": {"kind": "full"},
-        **{f"lora_r{rank}": {"kind": "lora", "rank": rank} for rank in (2, 8, 16)},
+        **{f"lora_r{rank}": {"kind": "lora", "rank": rank} for rank in (16, 2, 8)},
         "random_lora_8_32": {"kind": "random_lora", **_CRITICAL},
         "circuit_lora_8_32": {"kind": "circuit_lora", "phase_1": "lora_r2", **_CRITICAL},
     }

@@ -127,8 +127,7 @@ def test_other_labels() -> None:
 
 def test_methods_are_ordered_by_family_and_then_by_rank() -> None:
     ordered = ["full", "lora_r2", "lora_r8", "lora_r16", "random_lora_8_32", "circuit_lora_8_32"]
-    backwards = list(METHODS)[::-1]
-    assert sorted(backwards, key=LABELS.order) == ordered
+    assert sorted(METHODS, key=LABELS.order) == ordered
 
 
 def test_every_method_has_its_own_colour_however_many_there_are() -> None:
