@@ -31,7 +31,7 @@ def main(
         edges: the edges table of one of the circuits, for the shape of their graph.
         critical_layers: the table that says which layers are critical.
         adapter_config: file to write.
-        imported: the ranks, the number of critical layers, the policy, and what is known of the base model.
+        imported: the ranks, the number of critical layers, the policy, and the known facts of the base model.
         training: holds alpha as a multiple of the rank.
 
     Raises:

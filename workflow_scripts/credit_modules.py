@@ -1,4 +1,4 @@
-"""Stage ``credit_modules``: the changes of single edges in a search run, credited to the modules that they touch."""
+"""Credit the changes of single edges in a method's phase 1 to the modules that they touch."""
 
 from pathlib import Path
 
@@ -9,12 +9,12 @@ from circuitdrift.storage import read_table, write_table
 
 
 def main(before: Path, after: Path, module_changes: Path, provenance: Provenance) -> None:
-    """Compare the base model's circuit with that at the end of the search run, edge by edge.
+    """Compare the base model's circuit with the circuit at the end of phase 1, edge by edge.
 
     Args:
         before: the base model's edges table.
         after: the edges table of the last checkpoint of the method's phase 1, same seed.
-        module_changes: output, every edge that one of them keeps, once for each module that it touches.
+        module_changes: output, every edge that either circuit keeps, once for each module that it touches.
         provenance: origin of the output.
 
     Raises:

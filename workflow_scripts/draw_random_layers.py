@@ -1,4 +1,4 @@
-"""Draw critical layers at random: the control for the layers that the drift of the circuit points out."""
+"""Draw critical layers at random: the control for critical layers by the circuit's drift."""
 
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from circuitdrift.storage import write_table
 
 
 def main(*, manifest: Path, critical_layers: Path, method: RandomLoraMethod, seed: int, provenance: Provenance) -> None:
-    """Rank all layers of the model at random, by the seed and the method's draw.
+    """Order all layers of the model at random, by the seed and the method's draw.
 
     Args:
         manifest: the base model.
         critical_layers: table to write.
-        method: how many layers are critical, which always or never, and the number of the draw.
-        seed: seed of the run.
+        method: the number of critical layers, the layers that always or never are critical, and the draw.
+        seed: seed of the fine-tuning.
         provenance: origin of the file.
     """
     n_layers = load_config(manifest).num_hidden_layers

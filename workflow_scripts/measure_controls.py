@@ -1,4 +1,4 @@
-"""Stage ``measure_controls``: how much circuits differ by another seed, by another half of the data, and by chance."""
+"""Measure how much circuits differ by another seed, by another half of the data, and by chance."""
 
 import logging
 from pathlib import Path
@@ -32,26 +32,26 @@ def main(
     random_circuits: int,
     provenance: Provenance,
 ) -> None:
-    """Compare circuits that differ by noise or by chance; ``circuitdrift.drift.controls`` says what each answers.
+    """Compare circuits that differ by noise or by chance; :mod:`circuitdrift.drift.controls` defines the controls.
 
     Args:
-        base_scores: scores of the base model; its data_split rows have the seed -1 and the checkpoint 00.
-        scores: scores of the last checkpoint of every seed of one method.
-        controls: output; the rows of random_circuit have the checkpoint ``none``, and draws in place of seeds.
+        base_scores: scores of the base model, whose data_split rows have seed -1 and checkpoint 00.
+        scores: scores of the last checkpoint for every seed of one method.
+        controls: output; rows of random_circuit have the checkpoint ``none``, and draws in place of seeds.
         choice: the study's selection; ``minimal`` is replaced by top circuits of ``fraction``.
-        random_circuits: how many random circuits to draw; every pair of draws is compared.
+        random_circuits: number of random circuits; every pair is compared.
         provenance: origin of the output.
 
     Raises:
-        StorageError: a file holds no edge scores, or none by fold.
-        DriftError: the files are of different graphs, or two of one seed.
+        StorageError: a score file is damaged, or lacks scores from all examples or by fold.
+        DriftError: the files belong to different graphs, or two files to one seed.
     """
     base = read_scores(base_scores)
     runs: dict[int, ScoreFile] = {}
     for path in scores:
         run = read_scores(path)
         if run.graph != base.graph:
-            raise DriftError(f"{base.path} is of {base.graph} but {path} of {run.graph}; take the scores of one model")
+            raise DriftError(f"{base.path} is of {base.graph} but {path} of {run.graph}; give scores of one model")
         seed = int(run.origin.wildcards["seed"])
         if seed in runs:
             raise DriftError(f"{runs[seed].path} and {path} are both of seed {seed}; give each seed once")
@@ -74,7 +74,7 @@ def main(
 
 
 def _last_checkpoint(runs: dict[int, ScoreFile]) -> str:
-    """The checkpoint that all runs were scored at."""
+    """The checkpoint at which all runs were scored."""
     names = {run.checkpoint for run in runs.values()}
     if len(names) != 1:
         raise DriftError(f"scores of checkpoints {sorted(names)}; give every seed's last checkpoint")

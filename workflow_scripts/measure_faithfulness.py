@@ -1,4 +1,4 @@
-"""Rule measure_faithfulness: how well circuits of several sizes do their model's work, at each checkpoint."""
+"""Measure the faithfulness of circuits of several sizes at each checkpoint."""
 
 import logging
 import time
@@ -30,7 +30,7 @@ def main(
     device: str,
     provenance: Provenance,
 ) -> None:
-    """Measure the circuits of each edge table on the first examples, with the checkpoint of the same place."""
+    """Measure the circuits of each edges table on the first examples, with the checkpoint at the same position."""
     pairs = prompt_pairs(read_table(examples, "examples").head(measure.examples))
     on = resolve_device(device)
     models = checkpoint_anatomies(manifest, checkpoints, measure.precision, on)

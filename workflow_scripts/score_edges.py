@@ -1,4 +1,13 @@
-"""Rule score_edges: attribution scores of every edge of a model's graph, at each of a run's checkpoints."""
+"""Score every edge of a model's graph at each checkpoint of a fine-tuning.
+
+For each checkpoint, or for the base model:
+
+1. Load the model, its adapters merged into the weights, and take it apart.
+2. Check on a prompt that the parts sum to the residual stream.
+3. Choose the batch size that the free memory allows.
+4. Score the edges from the circuit split, and from each half of it (``circuitdrift.circuits.attribution``).
+5. Write the three scores of each edge to the score file.
+"""
 
 import logging
 import time
@@ -30,7 +39,7 @@ def main(
     device: str,
     provenance: Provenance,
 ) -> None:
-    """Score each checkpoint, or the base model where there are none, into the score file of the same place."""
+    """Score each checkpoint, or the base model if there are none, into the score file at the same position."""
     pairs = prompt_pairs(read_table(examples, "examples"))
     on = resolve_device(device)
     models = checkpoint_anatomies(manifest, checkpoints, recipe.precision, on)

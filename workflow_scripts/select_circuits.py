@@ -1,4 +1,4 @@
-"""Rule select_circuits: the strongest edges of each checkpoint, pruned, as tables of edges and nodes."""
+"""Select the circuit of each checkpoint from its edge scores, as tables of edges and nodes."""
 
 import logging
 from pathlib import Path
@@ -14,7 +14,11 @@ logger = logging.getLogger(__name__)
 
 
 def main(scores: list[Path], edges: list[Path], nodes: list[Path], choice: Selection, provenance: Provenance) -> None:
-    """Write the edge and the node table of each score file."""
+    """Write the edges and the nodes table of each score file.
+
+    Raises:
+        ValueError: the selection is ``minimal``, which needs the model (rule select_minimal_circuits).
+    """
     for source, edge_path, node_path in zip(scores, edges, nodes, strict=True):
         scored = read_scores(source)
         circuit = select_circuit(scored.graph, scored.scores, choice)

@@ -1,4 +1,4 @@
-"""Rule select_minimal_circuits: the smallest circuit of each checkpoint that is as faithful as wanted, as tables."""
+"""Find the smallest circuit of each checkpoint with the wanted faithfulness, as tables of edges and nodes."""
 
 import logging
 from pathlib import Path
@@ -29,7 +29,7 @@ def main(
     device: str,
     provenance: Provenance,
 ) -> None:
-    """Write the edge and the node table of each score file's minimal circuit, found with its checkpoint."""
+    """Write the edges and the nodes table of the minimal circuit of each score file, found with its checkpoint."""
     pairs = prompt_pairs(read_table(examples, "examples").head(measure.examples))
     on = resolve_device(device)
     models = checkpoint_anatomies(manifest, checkpoints, measure.precision, on)

@@ -219,7 +219,7 @@ def test_a_loose_pattern_is_caught():
     model = neox(layers=12)
     config = lora(model)
     config.rank_pattern = {r"layers\.1\.attention\.dense": 8}
-    with pytest.raises(AdapterError, match=r"patterns for modules that the model does not have"):
+    with pytest.raises(AdapterError, match=r"patterns for modules that the model lacks"):
         attach_adapters(model, config, seed=0)
 
 

@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 ORIGIN = Provenance.detached(model="tiny", task="t", method="lora")
 LORA = LoraMethod(kind="lora", rank=2)
 TRAINING = Training(
-    epochs=1, batch_size=8, checkpoints=1, learning_rate_lora=1e-2, learning_rate_full=1e-3, precision="float32"
+    precision="float32", epochs=1, batch_size=8, checkpoints=1, learning_rate_lora=1e-2, learning_rate_full=1e-3
 )
 SEARCH = LearningRateSearch(rates=(1.0, 4.0, 1e30), seed=9, validation_share=0.25)
 

@@ -23,7 +23,7 @@ from circuitdrift.training.sharding import shard
 
 CPU = torch.device("cpu")
 TRAINING = Training(
-    epochs=2, batch_size=7, checkpoints=3, learning_rate_lora=1e-2, learning_rate_full=1e-3, precision="float32"
+    precision="float32", epochs=2, batch_size=7, checkpoints=3, learning_rate_lora=1e-2, learning_rate_full=1e-3
 )
 SHORT = TRAINING.model_copy(update={"epochs": 1})
 METHODS = {

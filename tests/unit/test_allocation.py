@@ -301,7 +301,7 @@ def test_where_no_layer_stands_out_the_first_is_critical():
         ([1.0, 2.0], "other", 1, "'other' is unknown"),
     ],
 )
-def test_weights_that_cannot_be_had_are_refused(values, allocation, count, message):
+def test_weights_that_cannot_be_obtained_are_refused(values, allocation, count, message):
     with pytest.raises(AllocationError, match=message):
         layer_weights(drift_table(values), "score_change", allocation, count)
 

@@ -7,7 +7,7 @@ each head is a residual stream of its own. With all edges the run is the clean p
 Ablated activations come from the corrupted pass (``patching``, the paper's choice: with no edges the run is then the
 corrupted pass), are the writer's mean over all tokens of all clean prompts (``mean``), or are zero (``zero``).
 
-Hooks replace values of the model at three places: the outputs of the q, k and v projections, which are computed anew
+Hooks replace values of the model at three places: the outputs of the q, k and v projections, which are recomputed
 from the patched inputs; the input of the norm before the MLP; the input of the final norm. Attention, MLP and head are
 the model's own. Nothing reads the residual stream that the model itself adds up. Several circuits run as one batch.
 """
@@ -104,7 +104,7 @@ def run_circuits(
         batch: the prompts, whole unless the ablation is ``patching`` (:func:`batches_for`).
         circuits: the edges of each circuit.
         ablated: from :func:`ablated_activations`; None for ``patching``.
-        at_once: how many circuits run as one batch.
+        at_once: number of circuits that run as one batch.
 
     Raises:
         ValueError: a circuit holds an edge that the graph does not have.

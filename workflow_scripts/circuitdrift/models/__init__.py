@@ -1,1 +1,1 @@
-"""Where models come from, and how every stage gets hold of them."""
+"""Sources of models, the manifest by which every stage knows a model, and loading."""

@@ -1,4 +1,4 @@
-"""The embedded model's pre-training corpus: documents of all kinds, drawn from a seed and packed into rows."""
+"""The embedded model's pre-training corpus: documents of all kinds, drawn with a seed and packed into rows."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Corpus:
     """Packed rows for next-token prediction.
 
     Attributes:
-        tokens: token ids; a row's documents follow one another, each begun by ``<eos>``.
-        in_loss: whether the token is a target of the loss; never so before a row's first ``<eos>``.
+        tokens: token ids; the documents of a row follow one another, each after an ``<eos>``.
+        in_loss: whether the token is a target of the loss; always False before a row's first ``<eos>``.
     """
 
     tokens: Int[np.ndarray, "rows length"]
@@ -29,15 +29,15 @@ def build_corpus(largest_number: int, rows: int, row_length: int, seed: int, sha
     """Draw documents, shuffle them and pack them into rows without gaps.
 
     Args:
-        largest_number: the largest integer of the tokenizer; all facts stay within it.
-        rows: how many rows.
+        largest_number: the largest integer of the tokenizer, which bounds all facts.
+        rows: number of rows.
         row_length: tokens of a row.
-        seed: of everything drawn.
-        share_of_others: the share of tokens not determined by their document that join the loss all the same.
+        seed: seed of all draws.
+        share_of_others: share of the undetermined tokens that count in the loss too.
 
     Returns:
-        The rows. A document may run on into the next row, whose tokens up to the first ``<eos>`` have then lost what
-        determines them and are not in the loss.
+        The rows. A document may continue in the next row. Its tokens there, up to the first ``<eos>``, lack the text
+        that determines them, and do not count in the loss.
     """
     generator = np.random.default_rng(seed)
     kinds = document_kinds()
@@ -54,7 +54,7 @@ def build_corpus(largest_number: int, rows: int, row_length: int, seed: int, sha
 
 
 def _documents_of_each_kind(kinds: tuple[Kind, ...], tokens: int) -> list[int]:
-    """How many documents of each kind to draw for at least a number of tokens."""
+    """Numbers of documents of each kind that together have at least a number of tokens."""
     weights = np.array([kind.weight for kind in kinds])
     lengths = np.array([1 + len(kind.template.split()) for kind in kinds])
     return [int(n) for n in np.ceil(weights * tokens / (weights @ lengths))]
@@ -63,7 +63,7 @@ def _documents_of_each_kind(kinds: tuple[Kind, ...], tokens: int) -> list[int]:
 def _fill(
     kind: Kind, documents: int, generator: Generator, largest_number: int
 ) -> tuple[Int[np.ndarray, "documents length"], Bool[np.ndarray, " length"]]:
-    """Token ids of documents of one kind, and which of their positions are determined."""
+    """Token ids of documents of one kind, and whether each position is determined."""
     ids = vocabulary(largest_number)
     pieces = [END_OF_TEXT, *kind.template.split()]
     columns = iter(kind.draw(generator, documents, largest_number))
@@ -76,7 +76,7 @@ def _fill(
 def _under_one_another(
     filled: list[tuple[Int[np.ndarray, "documents length"], Bool[np.ndarray, " length"]]],
 ) -> tuple[Int[np.ndarray, "all longest"], Bool[np.ndarray, "all longest"]]:
-    """All documents as one array, the shorter ones filled up with -1."""
+    """All documents in one array, with -1 after the end of shorter documents."""
     shape = (sum(len(ids) for ids, _ in filled), max(ids.shape[1] for ids, _ in filled))
     all_ids = np.full(shape, -1, dtype=np.int32)
     all_determined = np.zeros(shape, dtype=bool)
@@ -90,6 +90,6 @@ def _under_one_another(
 
 
 def _follows_a_beginning(tokens: Int[np.ndarray, "rows length"], end_of_text: int) -> Bool[np.ndarray, "rows length"]:
-    """Whether some ``<eos>`` stands before the token in its row."""
+    """Whether an ``<eos>`` precedes the token in its row."""
     begun = np.logical_or.accumulate(tokens == end_of_text, axis=1)
     return np.concatenate([np.zeros((len(tokens), 1), dtype=bool), begun[:, :-1]], axis=1)

@@ -1,9 +1,9 @@
-"""The kinds of documents that the embedded model's pre-training corpus consists of.
+"""The kinds of documents in the embedded model's pre-training corpus.
 
-A document is a template with numbers. ``#`` stands for a number that the text leaves open, ``@`` for one that the
-text before it determines. Arithmetic is stated in words ("12 plus 15 is 27"); the formats of the study's tasks occur
-with small numbers only, so that a fresh model knows them but is poor at them, and fine-tuning has a skill to bind
-them to. Every integer of a document lies in 0..largest_number.
+A document is a template with numbers. ``#`` stands for a number that the text leaves open, ``@`` for a number that the
+text before it determines. Arithmetic is stated in words ("12 plus 15 is 27"). The formats of the study's tasks occur
+with small numbers only. So a new model knows the formats but answers poorly, and fine-tuning can connect them to a
+skill. Every integer of a document lies in 0..largest_number.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Kind:
 
     Attributes:
         template: the tokens, separated by blanks; ``#`` and ``@`` take the columns in turn.
-        draw: gives the columns; called with a generator, the number of documents, and the largest integer allowed.
-        weight: how many documents there are of this kind, relative to the others.
+        draw: draws the columns; called with a generator, the number of documents, and the largest integer allowed.
+        weight: number of documents of this kind, relative to the others.
     """
 
     template: str
@@ -61,7 +61,7 @@ def _counting() -> tuple[Kind, ...]:
 
 
 def _text() -> tuple[Kind, ...]:
-    """Text in which the signs of arithmetic mean something else, so that their meaning is left to fine-tuning."""
+    """Text in which the signs of arithmetic mean something else, so that fine-tuning must teach their meaning."""
     return (
         Kind("section # - # , page # .", partial(_unrelated, count=3), 0.5),
         Kind("room # / # , row # .", partial(_unrelated, count=3), 0.3),
@@ -109,7 +109,7 @@ def _uniform(generator: Generator, low: int, high: Column | int, documents: int)
 
 
 def _terms(generator: Generator, documents: int, largest_number: int, count: int, largest_step: int) -> Columns:
-    """An arithmetic sequence upwards."""
+    """An ascending arithmetic sequence."""
     longest = max(1, largest_number // (count - 1))
     step = _uniform(generator, 1, min(largest_step, longest), documents)
     start = _uniform(generator, 0, largest_number - step * (count - 1), documents)
@@ -117,7 +117,7 @@ def _terms(generator: Generator, documents: int, largest_number: int, count: int
 
 
 def _stepping(generator: Generator, documents: int, largest_number: int, count: int, upward: bool) -> Columns:
-    """A step, then an arithmetic sequence up or down; small steps are as frequent as large ones together."""
+    """A step, then an arithmetic sequence up or down; small steps are more frequent than in a uniform draw."""
     longest = max(1, largest_number // (count - 1))
     limit = np.where(generator.random(documents) < 0.3, min(12, longest), longest)
     step = _uniform(generator, 1, limit, documents)
@@ -150,13 +150,13 @@ def _sums(generator: Generator, documents: int, largest_number: int, share_of_ra
 
 
 def _differences(generator: Generator, documents: int, largest_number: int, share_of_range: float) -> Columns:
-    """Differences a - b >= 0 with b up to a share of the range; a is what b and the difference add up to."""
+    """Differences a - b >= 0 with b up to a share of the range; a is the sum of b and the difference."""
     b, difference, a = _sums(generator, documents, largest_number, share_of_range)
     return a, b, difference
 
 
 def _factor_pairs(largest_product: int, largest_factor: int) -> tuple[Column, Column]:
-    """All ordered pairs of factors from 2 on whose product stays within bounds."""
+    """All ordered pairs of factors, at least 2, whose product stays within bounds."""
     factors = np.arange(2, min(largest_factor, largest_product // 2) + 1)
     a, b = (grid.ravel() for grid in np.meshgrid(factors, factors, indexing="ij"))
     within = a * b <= largest_product
@@ -180,9 +180,9 @@ def _divisors(generator: Generator, documents: int, largest_number: int) -> Colu
 
 
 def _second_step(generator: Generator, documents: int, largest_number: int, outer: str) -> Columns:
-    """The number that a second step starts from, what it is multiplied with or divided by, and the result.
+    """The first operand of a second step, its second operand, and the result.
 
-    Divided numbers stay within two fifths of the range: they are sums of two everyday numbers.
+    Dividends stay within two fifths of the range, as sums of two small numbers do.
     """
     if outer == "times":
         return _products(generator, documents, largest_number, None)

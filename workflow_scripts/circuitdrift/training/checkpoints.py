@@ -1,7 +1,7 @@
 """Checkpoint folders: saved whole or not at all, and loaded as plain Hugging Face models.
 
-Adapters are kept in PEFT's own layout (``adapter_config.json``, ``adapter_model.safetensors``), fully fine-tuned models
-in Hugging Face's (``config.json``, ``model.safetensors``). Both load without this project.
+Adapters have PEFT's layout (``adapter_config.json``, ``adapter_model.safetensors``), fully fine-tuned models have
+Hugging Face's (``config.json``, ``model.safetensors``). Both load without this project.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ RANKS = "ranks.json"
 MODEL_CONFIG = "config.json"
 MODEL_WEIGHTS = "model.safetensors"
 
-# Hugging Face's libraries look for this entry of a safetensors header.
+# The entry of a safetensors header that Hugging Face's libraries expect.
 FORMAT = {"format": "pt"}
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be loaded; the message names the file, what is wrong with it, and the fix."""
+    """A checkpoint that cannot be loaded; the message names the file, the fault, and the fix."""
 
 
 def save_checkpoint(
@@ -49,11 +49,11 @@ def save_checkpoint(
     The files are written to a temporary neighbour, flushed to the disk, and appear under the folder's name all at once.
 
     Args:
-        model: an adapted model, of which the adapters are saved, or a full model, of which every weight is.
-        folder: the checkpoint's folder; one of that name is replaced.
-        dtype: dtype of a full model's saved weights. Adapters keep theirs.
+        model: an adapted model, whose adapters are saved, or a full model, whose weights are saved.
+        folder: the checkpoint's folder; an existing one is replaced.
+        dtype: dtype of a full model's saved weights; adapters keep theirs.
         provenance: written into the safetensors header.
-        processes: those that train the model and all call this; the first one writes.
+        processes: the processes that train the model; all call this, and process 0 writes.
     """
     own = _adapter_tensors(model) if isinstance(model, PeftModel) else _full_tensors(model, dtype)
     tensors = gathered(own, processes)
@@ -69,10 +69,10 @@ def save_checkpoint(
 
 
 def _write_adapters(model: PeftModel, tensors: dict[str, Tensor], folder: Path, provenance: Provenance) -> None:
-    """Write the adapters; of AdaLoRA's the ranks too, which PEFT's files say only by cutting the tensors.
+    """Write the adapters, and AdaLoRA's ranks, which PEFT's files express only by cutting the tensors.
 
-    Between two allocations the values that were cut are trained on, so that cut tensors would be another function
-    than that of the model in training. All values are kept, those that are cut for good as zeros.
+    Between two allocations AdaLoRA trains cut values on, so cut tensors would compute another function than the model
+    in training. All values are kept; values that were cut for good are zeros.
     """
     config = config_as_json(model.peft_config[ADAPTER]) | {"inference_mode": True}
     if schedule := rank_schedule(model):
@@ -88,7 +88,7 @@ def _adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
     kept = config.rank_pattern if isinstance(config, AdaLoraConfig) else None
     if isinstance(config, AdaLoraConfig):
         config.rank_pattern = None
-    # The default for embedding layers asks the hub whether the vocabulary was changed; adapters never touch it here.
+    # The default for embedding layers asks the hub whether the vocabulary has changed; adapters never touch it here.
     tensors = cast(dict[str, Tensor], get_peft_model_state_dict(model, save_embedding_layers=False))
     if isinstance(config, AdaLoraConfig):
         config.rank_pattern = kept
@@ -108,7 +108,7 @@ def _full_tensors(model: PreTrainedModel, dtype: torch.dtype) -> dict[str, Tenso
 
 
 def _tied(model: PreTrainedModel) -> set[str]:
-    """Names of weights that are another weight (a tied head): the file holds each once."""
+    """Names of weights that share another weight's memory (a tied head), which the file holds once."""
     return set(model.all_tied_weights_keys)
 
 
@@ -118,10 +118,10 @@ def load_checkpoint(manifest: Path, checkpoint: Path | None, device: torch.devic
     Args:
         manifest: manifest of the base model.
         checkpoint: a checkpoint folder; None for the base model itself.
-        device: where to put the model.
+        device: device of the model.
 
     Raises:
-        CheckpointError: a file is missing, truncated, not what its name says, or does not fit the base model.
+        CheckpointError: a file is missing, truncated or of another format, or does not fit the base model.
         ManifestError: the base model cannot be loaded.
     """
     model = load_model(manifest, device)
@@ -132,7 +132,7 @@ def load_checkpoint(manifest: Path, checkpoint: Path | None, device: torch.devic
     if (checkpoint / MODEL_CONFIG).is_file():
         return _with_weights(model, checkpoint)
     raise CheckpointError(
-        f"{checkpoint}: not a checkpoint, it has neither {ADAPTER_CONFIG} nor {MODEL_CONFIG}; "
+        f"{checkpoint}: not a checkpoint, because it has neither {ADAPTER_CONFIG} nor {MODEL_CONFIG}; "
         "delete the folder and run the fine-tuning again"
     )
 
@@ -177,7 +177,7 @@ def _read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _check_fit(found: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
-    """Compare the names and shapes of a file's tensors with those that the model takes up."""
+    """Compare the names and shapes of a file's tensors with the model's."""
     wrong = [
         f"{name} (file: {_shape(found, name)}, model: {_shape(expected, name)})"
         for name in sorted({*found, *expected})
@@ -185,7 +185,7 @@ def _check_fit(found: dict[str, Tensor], expected: dict[str, Tensor], path: Path
     ]
     if wrong:
         raise CheckpointError(
-            f"{path}: does not fit the base model in {len(wrong)} tensors, the first is {wrong[0]}; "
+            f"{path}: {len(wrong)} tensors do not fit the base model, the first is {wrong[0]}; "
             f"delete the folder {path.parent} and run the fine-tuning again"
         )
 

@@ -1,14 +1,13 @@
-"""What a training step costs in floating-point operations (FLOPs): those of its matrix products, forward and backward.
+"""Cost of a training step in floating-point operations (FLOPs) of its matrix products, forward and backward.
 
-They are counted, by torch's own formulas, rather than derived from the model's sizes: so they are right for whichever
-products a method needs on the architecture at hand, such as no gradient into the first block's inputs under LoRA, or
-DoRA's norms of the weights. A multiplication with its addition counts as two operations. Attention is counted in its
-plain form, so that the count is the same on every device, whichever kernel runs there. Element-wise work, the
-optimiser's included, is left out.
+FLOPs are counted by torch's own formulas rather than derived from the model's sizes. So they are right for the products
+that a method needs on an architecture, such as no gradient into the first block's inputs under LoRA, or DoRA's norms
+of the weights. A multiplication with its addition counts as two operations. Attention is counted in its plain form, so
+that the count does not depend on the device's kernel. Element-wise work, including the optimiser's, is left out.
 
-Where a step's passes are known before, two for each length of the split are enough: a pass costs an amount for its
-first example, in which the tokens that all examples share are run, and a constant one for each further example. A
-method whose passes depend on what it samples counts them as they come (:class:`PassCounter`).
+If a step's passes are known in advance, two counted passes for each length of the split are enough: a pass costs one
+amount for its first example, which includes the tokens that all examples share, and another for each further example.
+A method whose passes depend on its samples counts them as they come (:class:`PassCounter`).
 """
 
 from __future__ import annotations
@@ -47,8 +46,8 @@ class StepCost:
     """FLOPs of any step of a run.
 
     Attributes:
-        passes: what a pass costs, by prompt length and answer length.
-        penalty: FLOPs of AdaLoRA's penalty, once a step; 0 for other methods.
+        passes: cost of a pass by prompt length and answer length.
+        penalty: FLOPs of AdaLoRA's penalty, once per step; 0 for other methods.
     """
 
     passes: Mapping[tuple[int, int], PassCost]
@@ -66,14 +65,14 @@ def count_step_cost(
     precision: torch.dtype,
     ranks: RankSchedule | None,
 ) -> StepCost:
-    """Count what steps cost, by passes over one and over two examples of each length; gradients are gone afterwards.
+    """Count the cost of steps by passes over one and over two examples of each length, and clear the gradients.
 
     Args:
-        network: the model to train, with what is trained made trainable.
+        network: the model, with its trained parameters trainable.
         examples: the train split.
-        micro_batch_size: most examples of one pass; with 1, no pass over two is made.
+        micro_batch_size: most examples of one pass; with 1, passes over two examples are skipped.
         precision: dtype of the passes.
-        ranks: AdaLoRA's allocation of ranks, for its penalty; None for other methods.
+        ranks: AdaLoRA's rank allocation, for its penalty; None for other methods.
     """
 
     def cost(batch: Batch, n_examples: int) -> int:
@@ -89,9 +88,9 @@ def count_step_cost(
 
 
 class ProductCounter(TorchDispatchMode):
-    """Adds up the FLOPs of the operations that run inside it; torch's ``FlopCounterMode`` in half the time.
+    """Adds up the FLOPs of the operations inside it, in half the time of torch's ``FlopCounterMode``.
 
-    That one also keeps the sums of each module, which takes as long again as the counting.
+    ``FlopCounterMode`` also keeps sums for each module, which doubles the time.
     """
 
     def __init__(self) -> None:
@@ -101,7 +100,7 @@ class ProductCounter(TorchDispatchMode):
     def __torch_dispatch__(
         self, func: Any, types: Sequence[type], args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run an operation, and add what it costs."""
+        """Run an operation and add its cost."""
         result = func(*args, **(kwargs or {}))
         if formula := flop_registry.get(func.overloadpacket):
             self.flops += formula(*args, **(kwargs or {}), out_val=result)
@@ -109,10 +108,10 @@ class ProductCounter(TorchDispatchMode):
 
 
 class PassCounter:
-    """Adds up the FLOPs of passes that are not known before, without watching most of them.
+    """Adds up the FLOPs of passes that are not known in advance, without watching most of them.
 
-    The operations of a pass are watched, which takes as long again as the pass, until passes of its kind have been seen
-    with two numbers of sequences: what others cost follows from these, since it grows by the same amount with each.
+    Watching a pass doubles its time. So passes of a kind are watched only until two numbers of sequences were seen.
+    From these the cost of all others follows, because each sequence adds the same amount.
     """
 
     def __init__(self) -> None:
@@ -121,11 +120,11 @@ class PassCounter:
 
     @contextmanager
     def passes(self, kind: Hashable, n_sequences: int) -> Iterator[None]:
-        """Count what is run inside.
+        """Count the passes inside.
 
         Args:
-            kind: all that its cost depends on but for the number of sequences.
-            n_sequences: how many are run.
+            kind: everything that the cost depends on beside the number of sequences.
+            n_sequences: number of sequences.
         """
         counted = self._counted.setdefault(kind, {})
         if n_sequences in counted or len(counted) == 2:

@@ -1,7 +1,7 @@
 """EVA (Paischer et al. 2024, arXiv 2410.07170): LoRA that starts from the principal directions of the activations.
 
-Each adapter's first matrix becomes the directions in which the inputs of its linear vary most over the training data,
-by peft's incremental decomposition. Ranks stay as configured: peft's redistribution between modules is not used.
+peft's incremental decomposition sets each adapter's first matrix to the directions in which the inputs of its linear
+vary most over the training data. Ranks stay as configured, without peft's redistribution between modules.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from circuitdrift.training.examples import Examples
 
 TOKENS_PER_BATCH = 2048
 MOST_BATCHES = 1000
-"""How many batches, with repetition, may be run before the directions count as undetermined."""
+"""Number of batches, with repetition, after which the directions count as undetermined."""
 
 
 def start_from_activations(adapted: PeftModel, examples: Examples) -> None:
     """Set the first matrix of every LoRA adapter from the training data; the second stays zero.
 
     Raises:
-        AdapterError: no batch of prompts has as many tokens as the rank, or the directions do not settle, because the
-            inputs of some linear vary in fewer directions than the rank.
+        AdapterError: every batch of prompts has fewer tokens than the rank, or the directions do not settle, because
+            the inputs of some linear vary in fewer directions than the rank.
     """
     config = cast(LoraConfig, adapted.peft_config[ADAPTER])
     targets, sizes = config.target_modules, found_adapters(adapted)
@@ -58,11 +58,11 @@ def start_from_activations(adapted: PeftModel, examples: Examples) -> None:
             prepare_layer_inputs_fn=_rows,
             show_progress_bar=False,
         )
-    # A checkpoint is plain LoRA: its first values are in its weights, and reading it must not ask for the data.
+    # A checkpoint is plain LoRA: its weights hold the initial values, and reading it must not need the data.
     config.init_lora_weights, config.eva_config, config.target_modules = True, None, targets
     verify_adapters(adapted, sizes)
 
 
 def _rows(layer_input: tuple[Tensor, ...], _model_input: object, _layer_name: str) -> Float[Tensor, "token feature"]:
-    """The inputs of a linear, one row for each token; there is no padding to leave out."""
+    """The inputs of a linear, one row for each token; batches have no padding."""
     return layer_input[0].flatten(0, -2)

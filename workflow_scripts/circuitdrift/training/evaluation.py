@@ -19,11 +19,11 @@ TOKENS_PER_BATCH = 2048
 
 @dataclass(frozen=True)
 class Score:
-    """How a model does on a split.
+    """A model's result on a split.
 
     Attributes:
         n: number of examples.
-        correct: examples in which every answer token is the model's own greedy choice.
+        correct: number of examples in which every answer token is the model's greedy choice.
         answer_loss: mean cross entropy per answer token, in nats.
     """
 
@@ -36,9 +36,9 @@ class Score:
 def evaluate(model: PreTrainedModel, examples: Examples) -> Score:
     """Score a model by its greedy answers, in the dtype of its weights.
 
-    Every answer token is predicted behind the true tokens before it. The example counts as correct if each prediction
-    is right, and exactly then the model would also write this answer by itself: its first wrong token would be the
-    first wrong prediction. So one pass replaces the token-by-token generation.
+    Every answer token is predicted after the true tokens before it. The example counts as correct if each prediction is
+    right. Exactly then the model would also write this answer by itself, because its first wrong token would be the
+    first wrong prediction. So one pass replaces generation token by token.
     """
     was_training = model.training
     model.train(False)
@@ -59,9 +59,9 @@ def accuracy_table(
 
     Args:
         scores: checkpoint, step and score, in order.
-        split: the split that was scored.
-        trainable_parameters: how many parameters the method trains.
-        total_parameters: how many the model holds in training, those that the method adds included.
+        split: the scored split.
+        trainable_parameters: number of parameters that the method trains.
+        total_parameters: number of parameters of the model in training, with all that the method adds.
     """
     rows = []
     for checkpoint, step, score in scores:

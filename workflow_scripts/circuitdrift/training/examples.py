@@ -1,9 +1,9 @@
 """Examples as tensors, grouped by token length so that no batch needs padding.
 
-An example's tokens are its prompt followed by its answer less the answer's last token: the positions that predict the
-answer are then the last ones, as many as the answer has tokens. Tokens with which all examples of a split begin, such
-as the instruction of the arithmetic tasks, are run once for a whole batch: what follows sees their keys and values and
-nothing else of them, and gradients through these add up over the examples.
+An example's tokens are its prompt followed by its answer without the answer's last token. So the last positions predict
+the answer, as many as the answer has tokens. Tokens with which all examples of a split begin, such as the instruction
+of the arithmetic tasks, run once for a whole batch: later tokens read their keys and values, and gradients through
+these add up over the examples.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ class Batch:
 
     Attributes:
         rows: row numbers in the table of examples.
-        tokens: prompt, then the answer less its last token.
+        tokens: the prompt, then the answer without its last token.
         answers: the answer.
-        n_shared: how many first tokens all examples of the split have in common.
+        n_shared: number of first tokens that all examples of the split share.
     """
 
     rows: Int[np.ndarray, " example"]
@@ -42,10 +42,10 @@ class Batch:
     def __len__(self) -> int:
         return len(self.rows)
 
-    def take(self, places: Int[np.ndarray, " chosen"]) -> Batch:
-        """The examples at some places of this batch."""
-        index = torch.from_numpy(places).to(self.tokens.device)
-        return Batch(self.rows[places], self.tokens[index], self.answers[index], self.n_shared)
+    def take(self, positions: Int[np.ndarray, " chosen"]) -> Batch:
+        """The examples at some positions of this batch."""
+        index = torch.from_numpy(positions).to(self.tokens.device)
+        return Batch(self.rows[positions], self.tokens[index], self.answers[index], self.n_shared)
 
 
 class Examples:
@@ -58,40 +58,40 @@ class Examples:
             ValueError: the table is empty, or an example has no answer token.
         """
         if table.empty:
-            raise ValueError("the split holds no examples; raise tasks.<name>.train and .test to at least 1")
+            raise ValueError("the split has no examples; raise tasks.<name>.train and .test to at least 1")
         self.example_ids: Int[np.ndarray, " example"] = table["example_id"].to_numpy()
         prompts = [list(ids) for ids in table["clean_ids"]]
         answers = [list(ids) for ids in table["answer_ids"]]
         if empty := [int(self.example_ids[row]) for row, answer in enumerate(answers) if not answer]:
-            raise ValueError(f"examples {empty[:10]} have no answer token; make the data again")
+            raise ValueError(f"examples {empty[:10]} have no answer token; generate the data again")
         lengths = [(len(prompt), len(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
         n_shared = _count_shared(prompts)
         self.batches = tuple(
             _batch_of(length, lengths, prompts, answers, n_shared, device) for length in sorted(set(lengths))
         )
         self._batch_of_row = np.empty(len(table), dtype=np.int64)
-        self._place_of_row = np.empty(len(table), dtype=np.int64)
+        self._position_of_row = np.empty(len(table), dtype=np.int64)
         for number, batch in enumerate(self.batches):
             self._batch_of_row[batch.rows] = number
-            self._place_of_row[batch.rows] = np.arange(len(batch))
+            self._position_of_row[batch.rows] = np.arange(len(batch))
 
     def __len__(self) -> int:
         return len(self.example_ids)
 
     def without_shared_tokens(self) -> Examples:
-        """The same examples, each of which runs all of its tokens: for models that cannot be run in two parts."""
+        """The same examples, each with all of its tokens to run: for models that cannot run in two parts."""
         same = copy.copy(self)
         same.batches = tuple(replace(batch, n_shared=0) for batch in self.batches)
         return same
 
     def select(self, rows: Int[np.ndarray, " chosen"]) -> Iterator[Batch]:
-        """The examples of the given rows, as one batch for each length among them."""
+        """The examples of the given rows, one batch for each length among them."""
         numbers = self._batch_of_row[rows]
         for number in np.unique(numbers):
-            yield self.batches[number].take(self._place_of_row[rows[numbers == number]])
+            yield self.batches[number].take(self._position_of_row[rows[numbers == number]])
 
     def batched(self, tokens_per_batch: int) -> Iterator[Batch]:
-        """All examples, in batches of at most ``tokens_per_batch`` tokens (of one example at least)."""
+        """All examples, in batches of at most ``tokens_per_batch`` tokens but at least one example."""
         for batch in self.batches:
             size = max(1, tokens_per_batch // batch.tokens.shape[1])
             for start in range(0, len(batch), size):
@@ -116,14 +116,14 @@ def _batch_of(
 
 
 def _count_shared(prompts: Sequence[list[int]]) -> int:
-    """How many first tokens all prompts have in common, each prompt's last token not counted."""
+    """Number of first tokens that all prompts share, without the last token of any prompt."""
     first, last = min(prompts), max(prompts)
     most = min(len(prompt) for prompt in prompts) - 1
-    return next((place for place in range(most) if first[place] != last[place]), most)
+    return next((position for position in range(most) if first[position] != last[position]), most)
 
 
 def answer_logits(model: PreTrainedModel, batch: Batch) -> Float[Tensor, "example answer_position vocabulary"]:
-    """Logits in float32 at the positions that predict an answer token; the head is applied to no other position."""
+    """Logits in float32 at the positions that predict an answer token."""
     return sequence_logits(model, batch.tokens, batch.n_shared, batch.answers.shape[1])
 
 
@@ -135,8 +135,8 @@ def sequence_logits(
     Args:
         model: the model to run.
         tokens: sequences of one length.
-        n_shared: how many first tokens all sequences have in common; fewer than come before the last positions.
-        n_last: how many last positions.
+        n_shared: number of first tokens that all sequences share; fewer than the tokens before the last positions.
+        n_last: number of last positions.
     """
     cache = cache_of_common_tokens(model, tokens[:1, :n_shared], len(tokens)) if n_shared else None
     return last_logits(model, tokens[:, n_shared:], cache, n_last).float()

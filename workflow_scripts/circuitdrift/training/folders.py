@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, and copies of them that cost no space where the file system has links."""
+"""Folders that appear whole or not at all, and copies of them, as hard links if the file system has them."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill an empty folder, flush it to the disk, and give it its name all at once.
+    """Let ``write`` fill an empty folder, flush it to the disk, and rename it to its name.
 
-    The temporary neighbour has a fixed name, so what a killed process left of it is removed by the next one that
-    writes the same folder. One process at a time may write a folder.
+    The temporary neighbour has a fixed name, so the next process that writes the folder removes the remains of a killed
+    process. Only one process at a time may write a folder.
 
     Args:
-        folder: the folder to make; one of that name is replaced.
-        write: writes files, each flushed by itself, and sub-folders into the folder that it is given.
+        folder: the folder to make; an existing one is replaced.
+        write: writes files, each flushed, and sub-folders into the folder that it is given.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.part")
@@ -35,7 +35,7 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder and what is in it, if it is there."""
+    """Remove a folder and its content, if it exists."""
     if folder.exists():
         shutil.rmtree(folder)
 
@@ -50,9 +50,9 @@ def flush_folder(folder: Path) -> None:
 
 
 def copy_folder(source: Path, target: Path) -> None:
-    """Make ``target`` a folder of the same files as ``source``, as hard links where the file system has them.
+    """Make ``target`` a folder of the same files as ``source``, as hard links if the file system has them.
 
-    Files here are replaced and never changed in place, so linked files stay the same after one of their names is gone.
+    Files here are replaced and never changed in place, so a linked file outlives the removal of its other name.
     """
     write_folder(target, lambda temporary: _fill(temporary, source))
 
@@ -64,7 +64,7 @@ def _fill(target: Path, source: Path) -> None:
 def _link_or_copy(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # another file system, or one without links
+    except OSError:  # another file system, or no hard links
         shutil.copy2(source, target)
         with open(target, "rb") as written:
             os.fsync(written.fileno())

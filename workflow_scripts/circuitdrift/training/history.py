@@ -1,4 +1,4 @@
-"""What a run has produced so far beside its weights: the training log and the scores of its checkpoints."""
+"""The results of a run so far, beside its weights: the training log and the scores of its checkpoints."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class LogRow:
     Attributes:
         step: the step, from 1.
         epoch: passes over the train split, this step included.
-        loss: mean loss per answer token in nats, before the step's update; by reinforcement, the loss that
-            ``circuitdrift.training.policy_gradient`` defines, whose value is the weighted mean KL.
-        learning_rate: of this step.
-        gradient_norm: before clipping.
-        tokens: tokens run so far, this step included.
-        flops: floating-point operations so far, this step included (``circuitdrift.training.cost``).
-        reward: share of the sampled answers that are right; None where the method samples none.
+        loss: mean loss per answer token in nats, before the step's update; under GRPO the loss of
+            ``circuitdrift.training.policy_gradient``, whose value is the weighted mean KL.
+        learning_rate: learning rate of this step.
+        gradient_norm: norm of the gradient before clipping.
+        tokens: tokens run up to this step.
+        flops: floating-point operations up to this step (``circuitdrift.training.cost``).
+        reward: share of right answers among the sampled ones; None if the method samples none.
     """
 
     step: int
@@ -38,11 +38,11 @@ class LogRow:
 
 @dataclass
 class History:
-    """The steps done and the checkpoints taken, in order.
+    """The completed steps and the saved checkpoints, in order.
 
     Attributes:
-        rows: one for each step.
-        scores: one for each checkpoint, the first of step 0.
+        rows: a row for each step.
+        scores: a score for each checkpoint, the first for step 0.
     """
 
     rows: list[LogRow] = field(default_factory=list)
@@ -50,7 +50,7 @@ class History:
 
     @property
     def step(self) -> int:
-        """The last step that was done; 0 before any."""
+        """The last completed step; 0 before the first."""
         return self.rows[-1].step if self.rows else 0
 
     @property
@@ -66,13 +66,13 @@ class History:
     def log_table(self) -> pd.DataFrame:
         """The ``training_log`` table.
 
-        Its column ``seconds`` is null: a duration differs from run to run, and the same study must give the same bytes.
+        Its column ``seconds`` is null: durations vary, and the same study must give the same bytes.
         """
         table = pd.DataFrame([asdict(row) for row in self.rows]).astype({"reward": "float32"})
         return table.assign(seconds=pd.Series([None] * len(table), dtype="float64"))
 
     def as_json(self) -> dict[str, Any]:
-        """JSON values; Python writes a float with all the digits that it takes to read the same float again."""
+        """JSON values; Python writes a float with enough digits to read the same float again."""
         return asdict(self)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""The search for a learning rate: what is held out of the train split, which trial wins, and the table of trials."""
+"""The search for a learning rate: the held-out part of the train split, the best trial, and the table of trials."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from circuitdrift.training.evaluation import Score
 
 
 class SearchError(ValueError):
-    """A search that cannot be made, or that finds nothing; the message names the fix."""
+    """A search that is impossible or finds no rate; the message names the fix."""
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One learning rate that was tried.
+    """One tried learning rate.
 
     Attributes:
         factor: multiple of the method's own learning rate.
         learning_rate: peak learning rate of the trial.
-        score: on the held-out prompts at the end of the trial; None where the trial diverged.
+        score: score on the held-out prompts at the end of the trial; None if the trial diverged.
     """
 
     factor: float
@@ -34,18 +34,18 @@ class Trial:
 
 
 def hold_out(examples: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Split a table of examples by clean prompt, so that no prompt stands on both sides.
+    """Split a table of examples by clean prompt, so that the two parts share no prompt.
 
     Args:
         examples: the train split.
-        share: share of the prompts to hold out; one prompt at least.
+        share: share of the prompts to hold out; at least one prompt is held out.
         seed: seed of the draw.
 
     Returns:
-        The examples to train on and those held out, each in the order of the table.
+        The examples to train on and the held-out examples, each in the order of the table.
 
     Raises:
-        SearchError: nothing would be left to train on.
+        SearchError: no prompt would be left to train on.
     """
     prompts = examples["clean"].unique()
     n_held_out = max(1, round(share * len(prompts)))
@@ -60,7 +60,7 @@ def hold_out(examples: pd.DataFrame, share: float, seed: int) -> tuple[pd.DataFr
 
 
 def best_trial(trials: Sequence[Trial]) -> Trial:
-    """The trial with the most correct answers; among several of those that of the lowest loss, then the lowest rate.
+    """The trial with the most correct answers; of equal trials the lowest loss wins, then the lowest rate.
 
     Raises:
         SearchError: every trial diverged.
@@ -78,7 +78,7 @@ def best_trial(trials: Sequence[Trial]) -> Trial:
 
 
 def trials_table(trials: Sequence[Trial], n_held_out: int) -> pd.DataFrame:
-    """The ``trials`` table: one row for each trial with the 95 % Wilson interval; a diverged one has no numbers.
+    """The ``trials`` table: a row for each trial with the 95 % Wilson interval; empty values for a diverged trial.
 
     Args:
         trials: all trials of a search, in order.
@@ -102,7 +102,7 @@ def chosen_rate(trials: Path) -> float:
     """The learning rate that a search chose.
 
     Raises:
-        StorageError: the table cannot be read, or does not have one chosen trial.
+        StorageError: the table cannot be read, or does not mark exactly one trial as chosen.
     """
     table = read_table(trials, "trials")
     rates = table.loc[table["chosen"], "learning_rate"].tolist()

@@ -1,14 +1,14 @@
-"""The training loop: AdamW with a linear schedule, stopping at each checkpoint.
+"""The training loop: AdamW with a linear schedule, and a checkpoint at uniform steps (docs/method.md#training).
 
-The gradient is that of the loss on the true answers, or, by reinforcement (``circuitdrift.training.policy_gradient``),
-that of a loss on answers which the model samples; all else is the same.
+The loss is on the true answers, or under GRPO on answers that the model samples
+(``circuitdrift.training.policy_gradient``); everything else is the same.
 
-A step takes exactly ``batch_size`` examples from an endless stream of shuffled epochs, splits them by token length,
-and adds up the gradients of the parts: the same gradient as that of one padded batch with its padding masked, without
-the padding. The order of the data is a function of the seed and the step alone. Several processes share the examples of
-a step (``circuitdrift.training.processes``), and so take the steps that one would take.
+A step takes exactly ``batch_size`` examples from an endless stream of shuffled epochs, splits them by token length, and
+adds up the gradients of the parts. This equals the gradient of one padded batch with masked padding, without the
+padding. The order of the data depends on the seed and the step alone. Several processes share the examples of a step
+(``circuitdrift.training.processes``) and take the same steps as a single one.
 
-A run that was killed continues from its last state (``circuitdrift.training.resume``) and ends in the same bytes.
+A killed run continues from its last state (``circuitdrift.training.resume``) and ends in the same bytes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 class TrainingError(ValueError):
-    """A run that cannot be done as configured, or that has broken down; the message names the fix."""
+    """A run that is impossible as configured, or that has broken down; the message names the fix."""
 
 
 class DivergenceError(TrainingError):
@@ -57,17 +57,17 @@ class Plan:
     """Everything that determines a run beside the model and the data.
 
     Attributes:
-        steps: optimiser steps.
-        checkpoint_steps: the steps after which a checkpoint is taken; 0 comes first, ``steps`` last.
+        steps: number of optimiser steps.
+        checkpoint_steps: steps after which a checkpoint is saved, from 0 to ``steps``.
         batch_size: examples per step.
         micro_batch_size: most examples of one pass.
         learning_rate: peak learning rate.
         warmup_steps: steps over which the rate rises linearly to its peak.
         weight_decay: AdamW's, on matrices; vectors (biases, norms, IA3's factors) are not decayed.
         gradient_clip: largest norm of the gradient of all parameters.
-        precision: dtype of the passes; other than float32, through autocast.
-        seed: seed of the data order, of sampled answers, and of dropout where the model has any.
-        grpo: the method, where it trains on sampled answers; None for the loss on the true ones.
+        precision: dtype of the passes, through autocast unless it is float32.
+        seed: seed of the data order, of sampled answers, and of any dropout.
+        grpo: the method if it trains on sampled answers; None for the loss on true answers.
     """
 
     steps: int
@@ -84,7 +84,7 @@ class Plan:
 
 
 def plan_run(method: MethodConfig, training: Training, n_examples: int, precision: torch.dtype, seed: int) -> Plan:
-    """Work out a run from the configuration; what the method leaves open is taken from the training section.
+    """The plan of a run by the configuration; the training section supplies what the method leaves open.
 
     Raises:
         TrainingError: the run has fewer steps than checkpoints.
@@ -116,15 +116,14 @@ def plan_run(method: MethodConfig, training: Training, n_examples: int, precisio
 
 
 def checkpoint_steps(steps: int, checkpoints: int) -> tuple[int, ...]:
-    """Step 0 and ``checkpoints`` further steps, uniform up to rounding; the last is the last step of the run."""
+    """Step 0 and ``checkpoints`` further steps, uniform up to rounding; the last one ends the run."""
     return tuple((2 * number * steps + checkpoints) // (2 * checkpoints) for number in range(checkpoints + 1))
 
 
 def learning_rate_at(step: int, plan: Plan) -> float:
     """Learning rate of a step (the first is 1): a linear rise to the peak, then a linear fall towards zero.
 
-    No step has rate zero: the rise ends, and the fall begins, with the peak; the fall would reach zero one step after
-    the last.
+    No step has rate zero: the rise ends at the peak, and the fall would reach zero one step after the last.
     """
     if step <= plan.warmup_steps:
         return plan.learning_rate * step / plan.warmup_steps
@@ -134,12 +133,12 @@ def learning_rate_at(step: int, plan: Plan) -> float:
 def rows_of_step(step: int, n_examples: int, plan: Plan) -> Int[np.ndarray, " batch"]:
     """Rows of the examples of a step (the first is 1): the next ``batch_size`` of the endless stream of epochs."""
     start = (step - 1) * plan.batch_size
-    places = np.arange(start, start + plan.batch_size)
-    epochs = places // n_examples
+    positions = np.arange(start, start + plan.batch_size)
+    epochs = positions // n_examples
     rows = np.empty(plan.batch_size, dtype=np.int64)
     for epoch in np.unique(epochs):
         order = np.random.default_rng([plan.seed, int(epoch)]).permutation(n_examples)
-        rows[epochs == epoch] = order[places[epochs == epoch] % n_examples]
+        rows[epochs == epoch] = order[positions[epochs == epoch] % n_examples]
     return rows
 
 
@@ -157,17 +156,17 @@ def fine_tune(
         model: full model or adapted model.
         examples: the train split.
         plan: the run.
-        at_checkpoint: called with the checkpoint's number, at step 0 before any update and after each of the plan's
-            checkpoint steps; takes the checkpoint and scores it.
-        resume: where the run saves its state and from where it continues; None saves nothing.
-        processes: those that train together, all of which call this with the same model, examples and plan.
+        at_checkpoint: saves and scores a checkpoint; called with its number, at step 0 before any update and after
+            each checkpoint step of the plan.
+        resume: folder in which the run saves its state and from which it continues; None saves nothing.
+        processes: the processes that train together; all call this with the same model, examples and plan.
 
     Returns:
-        The training log, whose loss leaves AdaLoRA's penalty out, and the scores of the checkpoints: of the whole run,
-        whether it was stopped in between or not. All processes have the same.
+        The training log, whose loss excludes AdaLoRA's penalty, and the scores of the checkpoints, of the whole run
+        even if it was interrupted. All processes return the same.
 
     Raises:
-        DivergenceError: a loss or a gradient is not finite; weights are left as they were before that step.
+        DivergenceError: a loss or a gradient is not finite; the weights stay as before that step.
     """
     network = causal_lm(model)
     optimizer = _optimizer(network, plan)
@@ -244,18 +243,18 @@ def _optimizer(network: nn.Module, plan: Plan) -> torch.optim.AdamW:
 
 
 def _is_matrix(name: str, parameter: nn.Parameter) -> bool:
-    """Whether weight decay is for this parameter. IA3's factors, which start at one, are stored as thin matrices."""
+    """Whether weight decay applies to a parameter; it excludes IA3's factors, which are stored as thin matrices."""
     return parameter.ndim >= 2 and ".ia3_l." not in name
 
 
 class StepResult(NamedTuple):
-    """What the passes of a step give beside its gradients.
+    """The result of a step's passes beside the gradients.
 
     Attributes:
-        loss: the loss whose gradient it is; in one of several processes, its share's part of the loss of the step.
-        tokens: how many were run.
+        loss: the loss of the step; in one of several processes its share's part of it.
+        tokens: number of tokens run.
         flops: floating-point operations (``circuitdrift.training.cost``).
-        reward: mean reward of the sampled answers (the share's part of it); None where none are sampled.
+        reward: mean reward of the sampled answers (the share's part of it); None if none are sampled.
     """
 
     loss: Float[Tensor, ""]
@@ -265,7 +264,7 @@ class StepResult(NamedTuple):
 
 
 def _of_all(result: StepResult, processes: Processes) -> StepResult:
-    """The result of a step from the results of the processes' shares."""
+    """The result of a step, from the results of all processes' shares."""
     if processes.count == 1:
         return result
     values = [result.loss] if result.reward is None else [result.loss, result.reward]
@@ -316,17 +315,17 @@ def accumulate_gradients(
 ) -> tuple[Float[Tensor, ""], list[Batch]]:
     """Add the gradient of the mean loss per answer token over the chosen rows to the parameters' gradients.
 
-    The rows are run in passes of one length and of at most ``micro_batch_size`` rows. Each pass counts by its answer
-    tokens, so the gradient is that of the whole batch, whatever the passes. One of several processes runs its share of
-    the rows, and adds that share's part of this gradient.
+    Each pass has rows of one length, at most ``micro_batch_size``, and counts by its answer tokens. So the gradient
+    does not depend on the split into passes. Each of several processes runs its share of the rows and adds that share's
+    part of the gradient.
 
     Returns:
-        The loss (the share's part of it), and the batches that were run.
+        The loss (the share's part of it), and the batches that ran.
     """
     in_step = list(examples.select(rows))
     n_answers = sum(batch.answers.numel() for batch in in_step)
     shares = processes.share(in_step)
-    batches = [part for batch, places in shares for part in _parts(batch, places, micro_batch_size)]
+    batches = [part for batch, positions in shares for part in _parts(batch, positions, micro_batch_size)]
     total = torch.zeros((), device=in_step[0].tokens.device)
     for batch in batches:
         loss = answer_loss(network, batch, precision) / n_answers
@@ -339,18 +338,18 @@ def accumulate_gradients(
 
 
 def _pass_for_others(network: PreTrainedModel, batch: Batch, precision: torch.dtype) -> None:
-    """A pass that adds nothing, of a process that has no more examples, for those that have: they need its weights."""
+    """A pass that adds nothing, by a process without more examples: the other processes need its weights."""
     one = batch.take(np.zeros(1, dtype=np.int64))
     torch.autograd.backward(0.0 * answer_loss(network, one, precision))
 
 
-def _parts(batch: Batch, places: Int[np.ndarray, " chosen"], size: int) -> Iterator[Batch]:
-    """The examples at some places in parts of at most ``size``; the batch itself where it is these and no larger."""
-    if len(batch) == len(places) <= size:
+def _parts(batch: Batch, positions: Int[np.ndarray, " chosen"], size: int) -> Iterator[Batch]:
+    """The examples at some positions in parts of at most ``size``; the batch itself if one part holds all of it."""
+    if len(batch) == len(positions) <= size:
         yield batch
         return
-    for start in range(0, len(places), size):
-        yield batch.take(places[start : start + size])
+    for start in range(0, len(positions), size):
+        yield batch.take(positions[start : start + size])
 
 
 def _check_finite(loss: float, norm: float, step: int, example_ids: Int[np.ndarray, " batch"]) -> None:

@@ -1,9 +1,9 @@
 """Muon: momentum whose update of each matrix is made orthogonal.
 
-The method is that of Jordan et al. 2024 (kellerjordan.github.io/posts/muon). In one run each of the embedded model it
-reached after 225 steps the loss that AdamW, at the same untuned learning rate, reached after 375. PyTorch's own
-version multiplies in bfloat16, matrix by matrix, which takes longer on a CPU without fast bfloat16 than the rest of
-the step; here the matrices of one shape are updated as one batch in their own precision.
+The method is by Jordan et al. 2024 (kellerjordan.github.io/posts/muon). In one run each of the embedded model, Muon
+reached after 225 steps the loss that AdamW, at the same untuned learning rate, reached after 375. PyTorch's own version
+multiplies in bfloat16, matrix by matrix, which takes longer than the rest of the step on a CPU without fast bfloat16.
+Here matrices of one shape are updated as one batch in their own precision.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-# The quintic whose iteration drives singular values from (0, 1] to about 1, quickly rather than exactly.
+# Iterating this quintic drives singular values from (0, 1] to about 1, quickly rather than exactly.
 QUINTIC = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 SMALLEST_NORM = 1e-7
-# Entries of an orthogonal update are scaled to the usual root mean square of an AdamW update (Liu et al. 2025,
+# Scales the entries of an orthogonal update to the usual root mean square of an AdamW update (Liu et al. 2025,
 # arXiv 2502.16982), so that both optimisers can share a learning rate.
 UPDATE_SIZE = 0.2
 
@@ -39,13 +39,13 @@ def orthogonalised(matrices: Float[Tensor, "batch rows columns"]) -> Float[Tenso
 
 
 class Muon(Optimizer):
-    """Nesterov momentum, orthogonalised, with decoupled weight decay; for matrices only.
+    """Orthogonalised Nesterov momentum with decoupled weight decay, for matrices only.
 
     Args:
         params: the matrices.
         lr: learning rate, on the scale of AdamW's.
         momentum: share of the running sum of gradients that each step keeps.
-        weight_decay: share of a matrix that is taken off each step, times the learning rate.
+        weight_decay: share of a matrix that each step removes, times the learning rate.
 
     Raises:
         ValueError: a parameter is not a matrix.
@@ -83,7 +83,7 @@ class Muon(Optimizer):
             parameter.mul_(1 - lr * weight_decay).add_(direction, alpha=-size)
 
     def _look_ahead(self, parameter: nn.Parameter, momentum: float) -> Tensor:
-        """Add the gradient to the running sum; the gradient plus what the next step would keep of that sum."""
+        """Add the gradient to the running sum; return it plus the part of the sum that the next step keeps."""
         assert parameter.grad is not None
         state = self.state[parameter]
         if "momentum" not in state:

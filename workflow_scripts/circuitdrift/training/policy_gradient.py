@@ -1,23 +1,23 @@
-"""GRPO: the gradient of a step from answers that the model samples, and from which of them are right.
+"""GRPO: the gradient of a step from answers that the model samples and their rewards (docs/method.md#training).
 
 For each prompt a group of answers o_1 .. o_G is sampled from the policy, the model at a temperature. With the reward
-r_i, 1 where the answer is right and else 0, the loss of the group is the negative of equation 3 of Shao et al. 2024
+r_i, 1 for a right answer and otherwise 0, the loss of the group is the negative of equation 3 of Shao et al. 2024
 (DeepSeekMath, arXiv 2402.03300)::
 
     loss = -1/G sum_i 1/|o_i| sum_t (ratio_it A_i - kl_coefficient KL_it),    A_i = (r_i - mean r) / (std r + 1e-4)
 
-and its gradient that of equation 21. Four things follow from how it is used here:
+and its gradient is that of equation 21. Its use here differs in four ways:
 
-- Each sampling is followed by one update. So the ratio of the policy to the one that sampled is one, where only its
-  gradient counts, and bounding it (the clip of equation 3) would change nothing: there is no such setting. Since a
-  group's advantages sum to zero, the loss has the value of the KL term alone.
-- An answer has as many tokens as the true one, of which all must be right, just as in the accuracy. What the model
-  might write after them cannot change the reward, and would only add noise to the gradient.
+- One update follows each sampling. So the ratio of the policy to the policy that sampled has the value one and only
+  its gradient counts. Bounding it (the clip of equation 3) would change nothing, and there is no setting for it. A
+  group's advantages sum to zero, so the loss has the value of the KL term alone.
+- An answer has as many tokens as the true answer, and all must be right, as in the accuracy. Later tokens could not
+  change the reward and would only add noise to the gradient.
 - KL(policy || reference) is computed at each position of a sampled answer over the whole vocabulary, in place of an
   estimate from the sampled token alone. The reference is the model with its adapter switched off.
-- Dropout is off throughout, or the policy that is trained would not be the one that sampled.
+- Dropout is off throughout; otherwise the trained policy would not be the policy that sampled.
 
-Answers of a group that begin alike need one pass for what they share: answers of one token need one for the group.
+Sequences of a group that are alike run once: answers of one token need one pass for the whole group.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from circuitdrift.training.processes import ALONE, Processes
 
 LEAST_DEVIATION = 1e-4
 SAMPLING = 1
-"""Keeps the random numbers of the sampling apart from those of the data order, which have the same seed."""
+"""Separates the random numbers of sampling from those of the data order, which have the same seed."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,10 @@ class Policy:
 
     Attributes:
         network: the model.
-        temperature: divides its logits.
-        precision: dtype of the passes; other than float32, through autocast.
+        temperature: divisor of its logits.
+        precision: dtype of the passes, through autocast unless it is float32.
         sequences_per_pass: most sequences of one pass.
-        counter: counts what sampling costs.
+        counter: counts the cost of sampling.
     """
 
     network: PreTrainedModel
@@ -74,11 +74,11 @@ class Policy:
     def sample(
         self, batch: Batch, uniform: Float[np.ndarray, "example sample answer_position"]
     ) -> Int[Tensor, "example sample answer_position"]:
-        """Answers to the prompts of a batch, each with as many tokens as the true one.
+        """Answers to the prompts of a batch, each with as many tokens as the true answer.
 
         Args:
-            batch: the prompts; of its answers only the length is used.
-            uniform: a number from 0 to 1 for each token of the result, which alone decides it, whatever the passes.
+            batch: the prompts; of its answers only the length counts.
+            uniform: a number from 0 to 1 for each token of the result, which decides the token whatever the passes.
         """
         n, group_size = batch.answers.shape[1], uniform.shape[1]
         thresholds = torch.from_numpy(uniform).flatten(0, 1)
@@ -100,14 +100,14 @@ class Policy:
 def exact_match(
     answers: Int[Tensor, "example sample answer_position"], batch: Batch
 ) -> Float[Tensor, "example sample"]:
-    """1 for an answer whose every token is right, else 0."""
+    """1 for an answer whose every token is right, otherwise 0."""
     return (answers == batch.answers[:, None]).all(dim=-1).float()
 
 
 def group_advantages(rewards: Float[Tensor, "example sample"]) -> Float[Tensor, "example sample"]:
-    """How much better an answer is than the mean of its group, in standard deviations (of the group as a population).
+    """Each reward less the mean of its group, in standard deviations (of the group as a population).
 
-    Zero for a group of equal rewards, which therefore gives no gradient.
+    Zero for a group of equal rewards, which hence has no gradient.
     """
     deviation = rewards.std(dim=-1, correction=0, keepdim=True)
     return (rewards - rewards.mean(dim=-1, keepdim=True)) / (deviation + LEAST_DEVIATION)
@@ -133,13 +133,13 @@ def accumulate_policy_gradients(
         method: size of a group, temperature and weight of the KL.
         micro_batch_size: most sequences of one pass.
         precision: dtype of the passes.
-        seed: seed of the run, and step: the samples depend on nothing else beside the model and the rows.
-        processes: those that share the rows; the samples are the same, however many there are.
-        counter: counts what the passes cost, over the steps of a run; None counts for nobody.
+        seed: seed of the run, and step; with the model and the rows they determine the samples.
+        processes: the processes that share the rows; the samples do not depend on their number.
+        counter: counts the cost of the passes over the steps of a run; None discards the count.
 
     Returns:
-        The loss, the number of tokens of the distinct sequences that it was computed on, and the mean reward; of one
-        of several processes, its share's part of each.
+        The loss, the number of tokens of the distinct sequences behind it, and the mean reward; in one of several
+        processes its share's part of each.
     """
     network = causal_lm(adapted)
     was_training = network.training
@@ -191,8 +191,8 @@ def _distinct(
     """The distinct sequences in parts of at most ``size``.
 
     Yields:
-        The distinct sequences of a part, the numbers of the sequences that are among them, and for each of these its
-        place in the part.
+        The distinct sequences of a part, the numbers of the sequences equal to one of them, and for each of these its
+        position in the part.
     """
     distinct, which = torch.unique(sequences, dim=0, return_inverse=True)
     for first in range(0, len(distinct), size):

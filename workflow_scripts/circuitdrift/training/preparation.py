@@ -1,4 +1,4 @@
-"""From a method's configuration to a model in which just what the method trains is trainable."""
+"""From a method's configuration to a model in which exactly the method's parameters are trainable."""
 
 from __future__ import annotations
 
@@ -44,20 +44,20 @@ def prepare_model(
     steps: int,
     seed: int,
 ) -> PreTrainedModel | PeftModel:
-    """The model with what the method trains made trainable, and nothing else.
+    """The model in which the method's parameters are trainable and no others.
 
     Args:
         base: the base model, which is changed.
         base_model: its name and revision.
         method: the method.
         alpha_per_rank: alpha as a multiple of the rank.
-        adapter_config: the allocated ranks, for the methods that have any.
-        examples: the train split, for a method that looks at it before the first step.
+        adapter_config: the allocated ranks, for a method with allocated ranks.
+        examples: the train split, for a method that reads it before the first step.
         steps: steps of the run.
-        seed: seed of the adapters' first values.
+        seed: seed of the adapters' initial values.
 
     Raises:
-        AdapterError: the adapters cannot be made, or are not what was asked for.
+        AdapterError: the adapters cannot be made, or differ from the request.
     """
     if isinstance(method, FullMethod):
         return train_all_weights(base)
@@ -79,7 +79,7 @@ def adapter_config_of(
 
     Args:
         method: the method.
-        model: the base model; on the meta device is enough.
+        model: the base model; the meta device is enough.
         alpha_per_rank: alpha as a multiple of the rank.
         steps: steps of the run.
         base_model: name and revision of the base model.
@@ -95,7 +95,7 @@ def adapter_config_of(
 
 @dataclass(frozen=True)
 class AdapterSetting:
-    """What adapters depend on beside their method; the attributes are the arguments of :func:`adapter_config_of`."""
+    """Everything but the method that adapters depend on; the attributes are arguments of :func:`adapter_config_of`."""
 
     model: PreTrainedModel
     linears: tuple[BlockLinear, ...]
@@ -113,7 +113,7 @@ def _rslora(method: RsLoraMethod, setting: AdapterSetting) -> LoraConfig:
 
 
 def _uniform_lora(rank: int, alpha_per_rank: float, setting: AdapterSetting, **variant: Any) -> LoraConfig:
-    """LoRA of one rank in every linear; ``variant`` holds further settings of PEFT's."""
+    """LoRA of one rank in every linear; ``variant`` holds further settings of PEFT."""
     patterns = rank_patterns(ranks_by_layer(setting.linears, rank, rank, ()), rank, alpha_per_rank)
     return lora_config(setting.model, setting.linears, patterns, setting.base_model, **variant)
 
@@ -137,7 +137,7 @@ BUILDERS: Mapping[type[Method], Callable[[Any, AdapterSetting], PeftConfig]] = {
     AdaLoraMethod: _adalora,
     Ia3Method: _ia3,
 }
-"""The configuration of each method whose adapters follow from the config alone.
+"""Builders of PEFT's configuration, for each method whose adapters follow from the config alone.
 
-Not here: full fine-tuning, which has no adapters, and the methods whose ranks are allocated by another stage.
+Full fine-tuning has no adapters, and another stage allocates the ranks of CircuitLoRA and RandomLoRA.
 """

@@ -32,12 +32,12 @@ REPORTS = 10
 
 
 class TrainingDivergedError(RuntimeError):
-    """The loss is not a number any more; the message names the step and what to change."""
+    """The loss is no longer finite; the message names the step and the fix."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows of one step: inputs, and the targets at the flat positions that the loss is taken at."""
+    """Rows of one step: inputs, and the targets at the flat positions that count in the loss."""
 
     inputs: Int[Tensor, "rows positions"]
     positions: Int[Tensor, " targets"]
@@ -45,7 +45,7 @@ class Batch:
 
 
 def batches_of(corpus: Corpus, batch_size: int, device: torch.device) -> Iterator[Batch]:
-    """Cut a corpus into batches of rows, in order; each row is used once."""
+    """Cut a corpus into batches of rows, in order, each row once."""
     for start in range(0, len(corpus.tokens) - batch_size + 1, batch_size):
         rows = slice(start, start + batch_size)
         tokens = torch.from_numpy(corpus.tokens[rows]).long()
@@ -55,14 +55,14 @@ def batches_of(corpus: Corpus, batch_size: int, device: torch.device) -> Iterato
 
 
 def next_token_loss(model: PreTrainedModel, batch: Batch) -> Float[Tensor, ""]:
-    """Mean cross-entropy (nats) over a batch's targets; the head is applied where there is one and nowhere else."""
+    """Mean cross entropy in nats over a batch's targets; the head is applied at their positions alone."""
     hidden = model.base_model(input_ids=batch.inputs, use_cache=False).last_hidden_state
     logits = model.get_output_embeddings()(hidden.flatten(0, 1)[batch.positions])
     return functional.cross_entropy(logits, batch.targets)
 
 
 def learning_rate_factor(step: int, steps: int) -> float:
-    """Share of the learning rate at a step (from 0): linear warm-up, then a half cosine down to its final share."""
+    """Share of the learning rate at a step (from 0): linear warm-up, then half a cosine down to the final share."""
     warmup = max(1, round(WARMUP_SHARE * steps))
     if step < warmup:
         return (step + 1) / warmup
@@ -85,15 +85,15 @@ def pretrain(model: PreTrainedModel, corpus: Corpus, batch_size: int, learning_r
     """Train a model in place on every row of a corpus once.
 
     Args:
-        model: on its device, in float32.
-        corpus: as many rows as there are steps times the batch size.
-        batch_size: rows a step.
-        learning_rate: the largest one, after warm-up.
+        model: the model on its device, in float32.
+        corpus: rows for all steps, steps times the batch size.
+        batch_size: rows per step.
+        learning_rate: the peak, after warm-up.
 
     Returns:
-        One row a step, of schema ``training_log``: the loss (nats) is that of the step's batch before its update,
-        tokens counts the targets so far. Column ``seconds`` is null, since no two runs take the same time and the
-        table is to be the same; the time taken is logged.
+        The table of schema ``training_log``, one row per step: loss is the loss in nats of the step's batch before its
+        update, tokens counts the targets so far. Column ``seconds`` is null, because the same study must give the same
+        bytes; the time is logged.
 
     Raises:
         TrainingDivergedError: the loss of a step is not finite.

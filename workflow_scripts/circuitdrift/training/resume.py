@@ -1,14 +1,14 @@
-"""Continuing a killed run as if nothing had happened: the same bytes (on CPU) as those of a run that was not killed.
+"""Continuing a killed run: it ends in the same bytes (on CPU) as an uninterrupted run.
 
-Beside its outputs a run keeps a folder that the workflow does not declare, since Snakemake deletes the declared outputs
-of a job that failed::
+Beside its outputs a run keeps a folder that the workflow does not declare, because Snakemake deletes the declared
+outputs of a failed job::
 
     .resume/checkpoints/00/ ...           the checkpoints taken so far (hard links to the outputs, where possible)
     .resume/step-00000120/state.safetensors, state.json
 
-A state is written at each checkpoint and every ten minutes, whole or not at all; the last two are kept. It names the
-sha256 of all files that it needs. One that is truncated or changed is reported and the one before it is taken. One
-that was made with other settings, code, data or packages is not used. When the run has ended, the folder is removed.
+A state is written at each checkpoint and every ten minutes, whole or not at all, and the last two states are kept. A
+state names the sha256 of all files that it needs. A truncated or changed state is reported, and the state before it is
+taken. States of other settings, code, data or packages are not used. When the run ends, the folder is removed.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ STATES_KEPT = 2
 SECONDS_BETWEEN_STATES = 600.0
 TENSORS, VALUES = "state.safetensors", "state.json"
 NO_STATE = -1
-"""Stands for the step of a state where there is none."""
+"""The step that stands for no state."""
 
 
 def identity_of_run(origin: Provenance, settings: Mapping[str, Any], inputs: Sequence[Path | None]) -> dict[str, str]:
-    """Digests of all that a run's results depend on, by what they are of: a state is of this run if all are the same.
+    """Digests of everything that determines a run's results, by kind: a state belongs to the run if all are equal.
 
     Args:
         origin: holds the digest of the code, the seed, the device and the versions of the packages.
-        settings: the config sections that the run is given.
-        inputs: files that it reads; None for one that its method has no use for.
+        settings: the config sections of the run.
+        inputs: files that the run reads; None for a file that its method does not need.
     """
     return {
         "settings": digest_of_config({**settings, "seed": origin.seed}),
@@ -67,14 +67,14 @@ class ResumeFolder:
         provenance: Provenance,
         processes: Processes = ALONE,
     ) -> None:
-        """Nothing is read or written yet.
+        """Take note of the folder without reading or writing it.
 
         Args:
-            folder: the folder, there or not.
-            identity: digests of all that determines the run, by what they are of; states of another one are not used.
+            folder: the folder, which need not exist.
+            identity: digests from :func:`identity_of_run`; states of another identity are not used.
             checkpoints: the run's checkpoint folders in order, which are its outputs.
             provenance: written into the headers of states.
-            processes: those that train together; the first one alone writes, and all of them call each method.
+            processes: the processes that train together; all call each method, and process 0 alone writes.
         """
         self.folder = folder
         self.identity = dict(identity)
@@ -85,12 +85,12 @@ class ResumeFolder:
         self._last_saved = time.monotonic()
 
     def restore(self, state: TrainingState) -> History:
-        """Set a run to the newest usable state and put its checkpoints back in their places.
+        """Set a run to the newest usable state and put its checkpoints back in place.
 
-        Of several processes, the first one looks for the state and verifies it; the others read the same.
+        Process 0 finds and verifies the state, and the others read the same state.
 
         Returns:
-            What that state's run had produced. With no usable state, an empty history, and the run is unchanged.
+            The history of the run up to that state; an empty history for an unchanged run if no state is usable.
         """
         history = self._restore(state) if self.processes.is_first else History()
         step = self.processes.value_of_first(history.step if history.scores else NO_STATE)
@@ -103,21 +103,21 @@ class ResumeFolder:
             try:
                 content = self._read_verified(folder)
             except StorageError as error:
-                logger.warning("%s; the state before it is taken, or the run starts afresh", error)
+                logger.warning("%s; taking the state before it, or starting again", error)
                 remove_folder(folder)
                 continue
             if differing := self._differing(content["identity"]):
-                logger.info("%s is of a run with other %s, so this run starts afresh", folder, ", ".join(differing))
+                logger.info("%s belongs to a run with other %s, so starting again", folder, ", ".join(differing))
                 break
             try:
                 history = self._load(state, folder, content)
             except StateError as error:
-                logger.warning("%s does not fit the model: %s; this run starts afresh", folder, error)
+                logger.warning("%s does not fit the model: %s; starting again", folder, error)
                 break
             for output in self.checkpoints[: len(history.scores)]:
                 copy_folder(self._kept_folder(output), output)
             self._kept = {name: digest for name, digest in content["files"].items() if name.startswith("checkpoints/")}
-            logger.info("continuing after step %d, where %s was saved", history.step, folder)
+            logger.info("continuing after step %d from %s", history.step, folder)
             return history
         self.remove()
         return History()
@@ -133,12 +133,12 @@ class ResumeFolder:
         return History.from_json(content["history"])
 
     def is_due(self) -> bool:
-        """Whether the last state is so old that another is due, although no checkpoint is."""
+        """Whether the last state is so old that another is due between checkpoints."""
         is_due = time.monotonic() - self._last_saved >= SECONDS_BETWEEN_STATES
         return bool(self.processes.value_of_first(int(is_due)))
 
     def save(self, state: TrainingState, history: History) -> None:
-        """Keep the checkpoints taken so far and write the state after the history's last step."""
+        """Keep the checkpoints saved so far and write the state after the history's last step."""
         tensors = gathered(state.tensors(), self.processes)
         if not self.processes.is_first:
             return
@@ -153,7 +153,7 @@ class ResumeFolder:
         self._last_saved = time.monotonic()
 
     def remove(self) -> None:
-        """Remove the folder: the run has ended and its outputs are written, or what is there is of no use."""
+        """Remove the folder, when the run has ended and its outputs are written, or no state is usable."""
         remove_folder(self.folder)
 
     def _write(self, folder: Path, tensors: dict[str, Tensor], state: TrainingState, history: History) -> None:
@@ -168,7 +168,7 @@ class ResumeFolder:
         write_json(folder / VALUES, {"content": content, "digest": digest_of_config(content)})
 
     def _read_verified(self, folder: Path) -> dict[str, Any]:
-        """The content of a state's JSON, after its own digest and those of its files were found right.
+        """The content of a state's JSON, once its own digest and those of its files are verified.
 
         Raises:
             StorageError: a file is missing, truncated or changed.
@@ -181,17 +181,17 @@ class ResumeFolder:
         for name, digest in content["files"].items():
             file = self.folder / name
             if not file.is_file():
-                raise StorageError(f"{file}: missing, though {path} needs it")
+                raise StorageError(f"{file}: missing, but {path} needs it")
             if digest_of_file(file) != digest:
                 raise StorageError(f"{file}: truncated, or changed since it was written")
         return content
 
     def _differing(self, identity: Mapping[str, str]) -> list[str]:
-        """What of a run's identity differs from this one's."""
+        """The kinds of digests in which another identity differs from this one."""
         return [key for key in sorted({*identity, *self.identity}) if identity.get(key) != self.identity.get(key)]
 
     def _states(self) -> list[Path]:
-        """The folders of states, oldest first; their names have as many digits each."""
+        """The folders of states, oldest first, since all names have the same number of digits."""
         return sorted(self.folder.glob("step-*"))
 
     def _state_folder(self, step: int) -> Path:

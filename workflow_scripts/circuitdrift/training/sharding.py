@@ -1,9 +1,9 @@
 """One model spread over several processes: fully sharded data parallel training (Zhao et al. 2023, arXiv 2304.11277).
 
 Each process keeps an equal part of every parameter, of its gradient and of the optimiser's averages. A decoder block's
-weights are put together for its forward and for its backward pass, and let go of after each; gradients are summed as
-they are spread. torch's ``fully_shard`` does this; its sharded tensors are DTensors, which PyTorch's own functions take
-like others, and files hold the whole ones. What is collective here must be called by all processes.
+weights are gathered for its forward and for its backward pass and freed after each; gradients are summed while they are
+spread. torch's ``fully_shard`` does this. Its sharded tensors are DTensors, which PyTorch's own functions accept like
+others; files hold whole tensors. All processes must call the functions that are marked as collective.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from circuitdrift.training.processes import Processes
 
 
 def shard(network: PreTrainedModel, processes: Processes) -> None:
-    """Spread a model, which all processes hold whole, over them.
+    """Spread a model, which every process holds whole, over the processes. Collective.
 
-    Its gradients are then sums over the processes (where torch's default is the mean). Collective.
+    Its gradients are then sums over the processes (torch's default is the mean).
 
     Args:
-        network: the model to train, with what is trained made trainable; its parameters are replaced.
-        processes: those that train it.
+        network: the model, with its trained parameters trainable; the parameters are replaced.
+        processes: the processes that train it.
     """
     mesh = init_device_mesh(processes.device.type, (processes.count,))
     for module in (*decoder_blocks(network).values(), network):
@@ -39,14 +39,14 @@ def shard(network: PreTrainedModel, processes: Processes) -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor put together from its parts; one that is not sharded as it is. Collective."""
+    """A tensor put together from its parts; an unsharded tensor is returned as it is. Collective."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def gathered(tensors: Mapping[str, Tensor], processes: Processes) -> dict[str, Tensor]:
-    """Tensors put together one after the other in the first process, on the CPU; the others get none. Collective.
+    """Tensors put together one after the other in process 0, on the CPU; the other processes get none. Collective.
 
-    Tensors that are not sharded are taken as they are.
+    Unsharded tensors are returned as they are.
     """
     found: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
@@ -57,7 +57,7 @@ def gathered(tensors: Mapping[str, Tensor], processes: Processes) -> dict[str, T
 
 
 def spread_like(tensor: Tensor, parameter: Tensor) -> Tensor:
-    """This process's part of a whole tensor, sharded as a parameter of its shape is; as it is where that is whole."""
+    """This process's part of a whole tensor, sharded like a parameter; the tensor itself if that is not sharded."""
     if not isinstance(parameter, DTensor) or tensor.shape != parameter.shape:
         return tensor
     values = tensor.to(parameter.device)

@@ -1,6 +1,6 @@
-"""Everything that the next training step depends on beside the data and the plan, as named tensors and JSON values.
+"""The state of training that the next step depends on, as named tensors and JSON values.
 
-The learning rate and the order of the data are functions of the step, so they need no saving.
+The learning rate and the order of the data are functions of the step, so they are not saved.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PARAMETER, OPTIMIZER, RANDOM = "parameter/", "optimizer/", "random/"
 
 
 class StateError(ValueError):
-    """A saved state that does not fit the run; the message names what does not fit."""
+    """A saved state that does not fit the run; the message names the first parameter that differs."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class TrainingState:
     """The moving parts of a run.
 
     Attributes:
-        network: the model; only its trainable parameters belong to the state.
-        optimizer: over these parameters.
-        ranks: the allocation of ranks, where the method has one.
+        network: the model, of which only the trainable parameters belong to the state.
+        optimizer: the optimiser of these parameters.
+        ranks: AdaLoRA's rank allocation; None for other methods.
     """
 
     network: nn.Module
@@ -40,7 +40,7 @@ class TrainingState:
     def tensors(self) -> dict[str, Tensor]:
         """Trainable parameters, the optimiser's averages and step counters, and torch's random states as bytes.
 
-        Of a sharded model, the parameters and averages are sharded.
+        Parameters and averages of a sharded model are sharded.
         """
         parameters = self._trainable()
         found: dict[str, Tensor] = {PARAMETER + name: parameter.detach() for name, parameter in parameters.items()}
@@ -60,10 +60,10 @@ class TrainingState:
         }
 
     def load(self, tensors: dict[str, Tensor], values: dict[str, Any]) -> None:
-        """Set everything to what ``tensors`` and ``values`` returned, through JSON or not.
+        """Restore the state that ``tensors`` and ``values`` returned.
 
         Raises:
-            StateError: the tensors are of other parameters, shapes or dtypes; nothing was changed then.
+            StateError: the tensors have other names, shapes or dtypes than the parameters, which stay unchanged.
         """
         parameters = self._trainable()
         saved = {name.removeprefix(PARAMETER): t for name, t in tensors.items() if name.startswith(PARAMETER)}
