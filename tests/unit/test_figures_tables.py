@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -41,6 +42,17 @@ def test_method_accuracy_is_ordered_by_parameters(study: MadeUpStudy, tmp_path: 
     assert [row.split(" | ")[0] for row in rows[2:]] == ["| LoRA r=2", "| LoRA r=16", "| CircuitLoRA (8, 32)"]
     assert set(numbers["statistic"]) == {"seed", "mean"}
     assert len(numbers) == 2 * 3 * (2 + 1)
+    assert re.search(r"\| LoRA r=2 \| 24,576 \| 1\.76 % \| \d+\.\d ± \d+\.\d \| ", rows[2])
+    assert "mean ± standard deviation over 2 seeds" in (tmp_path / "table.md").read_text()
+
+
+def test_accuracy_of_one_seed_has_its_interval(tmp_path: Path) -> None:
+    study = MadeUpStudy(tmp_path / "in", tasks=("lcm",), methods=("lora_r2",), seeds=(3,), n_checkpoints=1)
+    (row,) = written(tmp_path, "method_accuracy", {"accuracy": study.accuracy()}).query("statistic == 'mean'").index
+    text = (tmp_path / "table.md").read_text()
+    assert row == 1
+    assert re.search(r"1\.76 % \| \d+\.\d \[\d+\.\d, \d+\.\d\] \|", text)
+    assert "one seed, with the 95 % Wilson interval" in text
 
 
 def compared(study: MadeUpStudy, folder: Path) -> pd.DataFrame:
@@ -111,7 +123,7 @@ def test_areas_of_the_base_model_stand_above_those_of_the_methods(study: MadeUpS
     assert rows[0].startswith("| Task | Method | CPR, KL | CMD, KL | CPR, logit difference |")
     assert len(rows) == 2 + 2 * (1 + 3)
     assert rows[2].startswith("| Add/Sub (100) | Before fine-tuning | 0.800 [0.750, 0.850] | 0.200 [0.150, 0.250] |")
-    # The mean of two seeds, 0.85 and 0.95, and the mean of their intervals.
+    # The mean of two seeds, which are 0.85 and 0.95.
     assert rows[3].startswith("| Add/Sub (100) | LoRA r=2 | 0.900 [0.850, 0.950] | 0.100 [0.050, 0.150] |")
 
 

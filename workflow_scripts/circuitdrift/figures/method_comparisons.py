@@ -82,7 +82,7 @@ def compare(accuracy: pd.DataFrame, predictions: pd.DataFrame, labels: MethodLab
 
 
 def _pairs_of_equal_size(final: pd.DataFrame, labels: MethodLabels) -> Iterator[tuple[str, str, int]]:
-    """Pairs of methods that train equally many parameters with every seed, and this number (the largest of the seeds)."""
+    """Pairs of methods that train equally many parameters with every seed, and the largest such number of any seed."""
 
     def place(method: str) -> tuple[int, tuple[int, tuple[int, ...], str]]:
         kind = labels.methods[method].kind
