@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 import allocate_ranks
 import draw_random_layers
 import finetune
+from circuitdrift.allocation.policies import draw_layers
 from circuitdrift.allocation.ranks import rank_patterns, ranks_by_layer
 from circuitdrift.config.methods import CircuitLoraMethod, FullMethod, LoraMethod, RandomLoraMethod, Training
 from circuitdrift.decoder.linears import block_linears
@@ -203,8 +204,10 @@ def test_random_lora_goes_through_the_same_stages(tmp_path):
     manifest = save(llama(layers=3), tmp_path / "models" / "tiny")
     method = RandomLoraMethod(kind="random_lora", rank=1, critical_rank=4, critical_layers=1, draw=2)
     table = tmp_path / "critical_layers.parquet"
-    draw_random_layers.main(manifest=manifest, critical_layers=table, method=method, seed=3, provenance=ORIGIN)
+    origin = Provenance.detached(model="tiny", task="lcm")
+    draw_random_layers.main(manifest=manifest, critical_layers=table, method=method, seed=3, provenance=origin)
     drawn = pd.read_parquet(table)
+    pd.testing.assert_frame_equal(drawn, draw_layers(3, 1, 3, 2, "tiny/lcm"))
     assert list(drawn["layer"]) == [0, 1, 2]
     assert drawn["critical"].sum() == 1
     config = tmp_path / "allocation" / "adapter_config.json"
