@@ -345,9 +345,9 @@ def test_draws_that_cannot_be_are_refused():
         draw_layers(6, 2, 0, 0, "m/t", include=(6,))
     with pytest.raises(AllocationError, match=r"5 cannot be drawn from 6 layers without \[0, 1\]"):
         draw_layers(6, 5, 0, 0, "m/t", exclude=(0, 1))
-    with pytest.raises(ValueError, match=r"exclude_layers: \[0\] are in include_layers too"):
+    with pytest.raises(ValueError, match=r"exclude_layers: \[0\] are also in include_layers"):
         RandomLoraMethod(kind="random_lora", rank=1, critical_rank=2, include_layers=(0,), exclude_layers=(0,))
-    with pytest.raises(ValueError, match=r"2 layers are more than critical_layers 1"):
+    with pytest.raises(ValueError, match=r"2 layers exceed critical_layers 1"):
         RandomLoraMethod(kind="random_lora", rank=1, critical_rank=2, critical_layers=1, include_layers=(0, 1))
     with pytest.raises(ValueError, match=r"critical_rank: 2 is not above rank 2"):
         CircuitLoraMethod(kind="circuit_lora", rank=2, critical_rank=2, phase_1="a", allocation="proportional")
