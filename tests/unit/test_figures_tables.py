@@ -88,6 +88,15 @@ def test_one_seed_has_a_difference_without_an_interval(tmp_path: Path) -> None:
     assert "no interval and no test" in text
 
 
+def test_methods_that_answer_alike_claim_no_resolution(tmp_path: Path) -> None:
+    methods = ("lora_r16", "random_lora_8_32")
+    study = MadeUpStudy(tmp_path / "in", tasks=("lcm",), methods=methods, n_checkpoints=1)
+    assert compared(study, tmp_path)["difference"].tolist() == [0]
+    text = (tmp_path / "table.md").read_text()
+    assert "answer alike with every seed" in text
+    assert "could not have been resolved" not in text
+
+
 def test_a_study_without_methods_of_equal_size_has_nothing_to_compare(tmp_path: Path) -> None:
     study = MadeUpStudy(tmp_path / "in", tasks=("lcm",), methods=("lora_r2", "lora_r16"), n_checkpoints=1)
     assert compared(study, tmp_path).empty

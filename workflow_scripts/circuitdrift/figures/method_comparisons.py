@@ -110,6 +110,8 @@ def _what_is_covered(compared: pd.DataFrame) -> str:
     if compared["seeds"].max() == 1:
         return "With one seed, nothing shows what another seed would give: there is no interval and no test."
     half = (compared["upper"] - compared["lower"]).max() / 2
+    if half == 0:
+        return "The compared methods answer alike with every seed, so that nothing shows how far they could differ."
     return (
         "Brackets: 95 % intervals for other seeds and other test prompts of the same task; they say nothing about "
         f"another model, task or training recipe. With {counts_phrase(compared['seeds'])} seeds, a difference of less "
