@@ -154,7 +154,7 @@ def run_loop(model: PreTrainedModel | PeftModel, examples: Examples, plan: Plan)
 
     def at_checkpoint(number: int) -> Score:
         ends.append(Moment.now())
-        return Score(1, 0, 0.0)
+        return Score((False,), 0.0)
 
     history = fine_tune(model, examples, plan, at_checkpoint)
     return Timed(ends, [row.loss for row in history.rows])

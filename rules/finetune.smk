@@ -2,8 +2,8 @@
 #
 # needs     the manifest, the train and test splits; the allocated ranks, and the search for the learning rate, of the
 #           methods that have them
-# makes     runs/{model}/{task}/{method}/seed-{seed}/ training_log.parquet, accuracy.parquet, and checkpoints/NN: 00 is
-#           the base model, the others lie at uniform steps
+# makes     runs/{model}/{task}/{method}/seed-{seed}/ training_log.parquet, accuracy.parquet, predictions.parquet, and
+#           checkpoints/NN: 00 is the base model, the others lie at uniform steps
 # steps     finetune
 
 
@@ -18,6 +18,7 @@ rule finetune:
         checkpoints=[directory(layout.checkpoint(name)) for name in study.checkpoints],
         training_log=layout.training_log,
         accuracy=layout.accuracy,
+        predictions=layout.predictions,
     log:
         "<logs>/finetune/{model}/{task}/{method}/seed-{seed}.log",
     benchmark:
@@ -46,4 +47,5 @@ rule finetune:
 rule runs:
     input:
         accuracy=study.of_runs(layout.accuracy, study.runs),
+        predictions=study.of_runs(layout.predictions, study.runs),
         checkpoints=study.of_runs(layout.checkpoint(study.checkpoints[-1]), study.runs),

@@ -11,18 +11,19 @@ from circuitdrift.storage import write_table
 
 
 def main(*, manifest: Path, critical_layers: Path, method: RandomLoraMethod, seed: int, provenance: Provenance) -> None:
-    """Order all layers of the model at random, by the seed and the method's draw.
+    """Order all layers of the model at random, by the names of model and task, the seed and the method's draw.
 
     Args:
         manifest: the base model.
         critical_layers: table to write.
         method: the number of critical layers, the layers that always or never are critical, and the draw.
         seed: seed of the fine-tuning.
-        provenance: origin of the file.
+        provenance: origin of the file, which names model and task.
     """
+    drawn_for = f"{provenance.wildcards['model']}/{provenance.wildcards['task']}"
     n_layers = load_config(manifest).num_hidden_layers
     table = draw_layers(
-        n_layers, method.critical_layers, seed, method.draw, method.include_layers, method.exclude_layers
+        n_layers, method.critical_layers, seed, method.draw, drawn_for, method.include_layers, method.exclude_layers
     )
     write_table(critical_layers, table, "critical_layers", provenance.with_seed(seed))
 

@@ -12,9 +12,10 @@ from circuitdrift.models.loading import load_model
 from circuitdrift.models.manifest import base_model_name
 from circuitdrift.provenance import Provenance, checkpoint_names
 from circuitdrift.storage import read_table, write_table
-from circuitdrift.training.adapters import causal_lm, parameter_counts
+from circuitdrift.training.adalora import final_parameter_counts
+from circuitdrift.training.adapters import causal_lm
 from circuitdrift.training.checkpoints import save_checkpoint
-from circuitdrift.training.evaluation import Score, accuracy_table, evaluate
+from circuitdrift.training.evaluation import Score, accuracy_table, evaluate, predictions_table
 from circuitdrift.training.examples import Examples
 from circuitdrift.training.job import FineTuning
 from circuitdrift.training.launching import launch, resolve_processes
@@ -36,6 +37,7 @@ def main(
     checkpoints: list[Path],
     training_log: Path,
     accuracy: Path,
+    predictions: Path,
     method: MethodConfig,
     training: Training,
     seed: int,
@@ -88,7 +90,8 @@ def train_and_score(job: FineTuning, processes: Processes) -> None:
     names = [folder.name for folder in job.checkpoints]
     scores = list(zip(names, plan.checkpoint_steps, history.scores, strict=True))
     write_table(job.training_log, history.log_table(), "training_log", origin)
-    write_table(job.accuracy, accuracy_table(scores, "test", *parameter_counts(model)), "accuracy", origin)
+    write_table(job.accuracy, accuracy_table(scores, "test", *final_parameter_counts(model)), "accuracy", origin)
+    write_table(job.predictions, predictions_table(scores, test_examples.example_ids), "predictions", origin)
     states.remove()
 
 

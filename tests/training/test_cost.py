@@ -138,7 +138,7 @@ def test_the_log_adds_up_the_steps():
     model = prepared(METHODS["adalora"])
     split = Examples(examples(13, **MIXED), CPU)
     plan = plan_run(METHODS["adalora"], Training(epochs=2, batch_size=4, checkpoints=1), 13, torch.float32, 0)
-    log = fine_tune(model, split, plan, lambda number: Score(1, 1, 0.0)).log_table()
+    log = fine_tune(model, split, plan, lambda number: Score((True,), 0.0)).log_table()
     steps = [counted(model, split, rows_of_step(step, 13, plan), 4)[0] for step in log["step"]]
     assert log["flops"].tolist() == np.cumsum(steps).tolist()
 
@@ -148,7 +148,7 @@ def test_sampling_is_part_of_what_a_step_on_sampled_answers_costs():
 
     def flops_of(method):
         plan = plan_run(method, Training(epochs=1, batch_size=4, checkpoints=1), 13, torch.float32, 0)
-        return fine_tune(prepared(method), split, plan, lambda number: Score(1, 1, 0.0)).flops
+        return fine_tune(prepared(method), split, plan, lambda number: Score((True,), 0.0)).flops
 
     with FlopCounterMode(display=False) as counter:
         sampled = flops_of(GrpoMethod(kind="grpo", rank=3, group_size=4))

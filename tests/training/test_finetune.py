@@ -11,12 +11,13 @@ from transformers import AutoModelForCausalLM
 import allocate_ranks
 import draw_random_layers
 import finetune
+from circuitdrift.allocation.policies import draw_layers
 from circuitdrift.allocation.ranks import rank_patterns, ranks_by_layer
 from circuitdrift.config.methods import CircuitLoraMethod, FullMethod, LoraMethod, RandomLoraMethod, Training
 from circuitdrift.decoder.linears import block_linears
 from circuitdrift.models.loading import load_model
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import write_table
+from circuitdrift.storage import read_table, write_table
 from circuitdrift.training.adapters import (
     AdapterError,
     AdapterSize,
@@ -55,6 +56,7 @@ def run(manifest, folder, method, seed=0, adapter_config=None, training=TRAINING
         checkpoints=[folder / "checkpoints" / f"{number:02d}" for number in range(training.checkpoints + 1)],
         training_log=folder / "training_log.parquet",
         accuracy=folder / "accuracy.parquet",
+        predictions=folder / "predictions.parquet",
         method=method,
         training=training,
         seed=seed,
@@ -130,6 +132,11 @@ def test_saved_accuracy_is_that_of_the_loaded_checkpoint(manifest, tmp_path):
     row = pd.read_parquet(tmp_path / "run" / "accuracy.parquet").iloc[-1]
     assert row["accuracy"] == score.correct / score.n
     assert row["answer_loss"] == pytest.approx(score.answer_loss, rel=1e-4)
+    predictions = read_table(tmp_path / "run" / "predictions.parquet", "predictions")
+    assert list(predictions["checkpoint"].unique()) == ["00", "01", "02", "03"]
+    last = predictions[predictions["checkpoint"] == "03"]
+    assert last["example_id"].tolist() == examples(20, seed=1)["example_id"].tolist()
+    assert last["correct"].tolist() == list(score.right)
 
 
 def test_bfloat16_base_is_fully_tuned_in_float32_and_saved_in_bfloat16(tmp_path):
@@ -197,8 +204,10 @@ def test_random_lora_goes_through_the_same_stages(tmp_path):
     manifest = save(llama(layers=3), tmp_path / "models" / "tiny")
     method = RandomLoraMethod(kind="random_lora", rank=1, critical_rank=4, critical_layers=1, draw=2)
     table = tmp_path / "critical_layers.parquet"
-    draw_random_layers.main(manifest=manifest, critical_layers=table, method=method, seed=3, provenance=ORIGIN)
+    origin = Provenance.detached(model="tiny", task="lcm")
+    draw_random_layers.main(manifest=manifest, critical_layers=table, method=method, seed=3, provenance=origin)
     drawn = pd.read_parquet(table)
+    pd.testing.assert_frame_equal(drawn, draw_layers(3, 1, 3, 2, "tiny/lcm"))
     assert list(drawn["layer"]) == [0, 1, 2]
     assert drawn["critical"].sum() == 1
     config = tmp_path / "allocation" / "adapter_config.json"
@@ -313,6 +322,7 @@ def test_checkpoint_folders_that_do_not_fit_the_configuration_are_refused(tmp_pa
         finetune.main(
             manifest=manifest, train=tmp_path, test=tmp_path, adapter_config=None, trials=None,
             checkpoints=[tmp_path / "00"], training_log=tmp_path, accuracy=tmp_path,
+            predictions=tmp_path,
             method=FullMethod(kind="full"), training=TRAINING, seed=0,
             device="cpu", processes="auto", sharding="none", resume=tmp_path / ".resume", provenance=ORIGIN,
         )  # fmt: skip

@@ -86,13 +86,18 @@ def chosen_slowly(table: pd.DataFrame) -> int:
     return best
 
 
+def made_up_score(correct, loss):
+    return Score(tuple(place < correct for place in range(3)), loss)
+
+
 def test_the_chosen_row_is_the_right_one():
     draw = np.random.default_rng(0)
     seen = set()
     for _ in range(200):
         rates = draw.permutation([1e-4, 3e-4, 1e-3, 3e-3, 1e-2])
         scores = [
-            None if draw.random() < 0.3 else Score(3, int(draw.integers(4)), float(draw.integers(2))) for _ in rates
+            None if draw.random() < 0.3 else made_up_score(int(draw.integers(4)), float(draw.integers(2)))
+            for _ in rates
         ]
         if not any(scores):
             continue
@@ -121,7 +126,7 @@ def test_each_trial_is_the_run_on_the_rest_scored_on_what_was_held_out(manifest,
         training = TRAINING.model_copy(update={"learning_rate_lora": factor * 1e-2})
         plan = plan_run(LORA, training, 24, torch.float32, 9)
         model = prepare_model(load_model(manifest, CPU), ("tiny", None), LORA, 2.0, None, rest, plan.steps, 9)
-        fine_tune(model, rest, plan, lambda number: Score(1, 1, 0.0))
+        fine_tune(model, rest, plan, lambda number: Score((True,), 0.0))
         expected = evaluate(causal_lm(model), held_out)
         assert (expected.correct / expected.n, expected.answer_loss) == (accuracy, loss)
     assert table.loc[2, ["accuracy", "lower", "upper", "loss"]].isna().all()
@@ -164,6 +169,7 @@ def test_runs_train_with_the_chosen_rate(manifest, train, tmp_path):
         finetune.main(
             manifest=manifest, train=train, test=train, adapter_config=None, trials=table,
             checkpoints=[run / "00", run / "01"], training_log=run / "log.parquet", accuracy=run / "accuracy.parquet",
+            predictions=run / "predictions.parquet",
             method=LoraMethod(kind="lora", rank=1, warmup_fraction=0.0), training=TRAINING, seed=0, device="cpu",
             processes="auto", sharding="none", resume=run / ".resume", provenance=ORIGIN,
         )  # fmt: skip

@@ -142,6 +142,7 @@ def test_accuracy_is_that_of_the_models_own_greedy_answers(instruction):
         for row in table.itertuples()
     ]
     score = evaluate(model, Examples(table, CPU))
+    assert score.right == tuple(right)
     assert (score.n, score.correct) == (40, sum(right))
     assert score.correct >= 20
     assert score.answer_loss == pytest.approx(padded_loss(model, table).item(), rel=1e-5)
@@ -204,7 +205,7 @@ def test_passes_of_a_few_rows_train_as_whole_batches_do(lengths):
         seen = []
         model.lm_head.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
         setting = plan(steps=12, checkpoint_steps=(0, 12), micro_batch_size=micro_batch_size)
-        log = fine_tune(model, split, setting, lambda number: Score(1, 1, 0.0)).log_table()
+        log = fine_tune(model, split, setting, lambda number: Score((True,), 0.0)).log_table()
         assert max(seen) <= micro_batch_size
         return log[["loss", "gradient_norm"]].to_numpy()
 

@@ -30,7 +30,7 @@ from circuitdrift.config.methods import (
 from circuitdrift.decoder.linears import block_linears, shape_of_config
 from circuitdrift.models.loading import load_model
 from circuitdrift.training import resume
-from circuitdrift.training.adalora import rank_schedule
+from circuitdrift.training.adalora import final_parameter_counts, rank_schedule
 from circuitdrift.training.adapters import (
     AdapterError,
     AdapterSize,
@@ -229,7 +229,20 @@ def test_adalora_ranks_move_and_end_at_the_target(tmp_path):
     for name, tensor in values.items():
         module = name.removeprefix("base_model.model.").removesuffix(".lora_E")
         assert int((tensor != 0).sum()) == ranks[-1][module]
-    assert pd.read_parquet(tmp_path / "run" / "run" / "accuracy.parquet")["trainable_parameters"].nunique() == 1
+    counted = pd.read_parquet(tmp_path / "run" / "run" / "accuracy.parquet")
+    base = neox()
+    per_rank = {linear.name: linear.parameters_per_rank + 1 for linear in block_linears(base)}
+    expected = sum(rank * per_rank[name.removeprefix("base_model.model.")] for name, rank in ranks[-1].items())
+    assert set(counted["trainable_parameters"]) == {expected}
+    first = 6 * sum(per_rank.values())
+    total = parameter_counts(adapted_model(ADALORA))[1] - first + expected
+    assert counted["trainable_share"].tolist() == pytest.approx([expected / total] * len(counted))
+
+
+def test_parameters_before_the_first_cut_and_of_other_methods_are_all_counted():
+    for name in ("adalora", "lora"):
+        adapted = adapted_model(METHODS[name])
+        assert final_parameter_counts(adapted) == parameter_counts(adapted)
 
 
 def test_without_the_call_after_each_step_the_ranks_would_not_move(monkeypatch):

@@ -51,6 +51,7 @@ def run(
         trials=None,
         checkpoints=[folder / "run" / "checkpoints" / f"{number:02d}" for number in range(training.checkpoints + 1)],
         training_log=folder / "run" / "training_log.parquet", accuracy=folder / "run" / "accuracy.parquet",
+        predictions=folder / "run" / "predictions.parquet",
         method=method, training=training, seed=0, device="cpu", processes=processes, sharding=sharding,
         resume=folder / "run" / ".resume", provenance=origin,
     )  # fmt: skip
@@ -72,7 +73,7 @@ def start(*arguments, **keywords):
 
 def delete_declared_outputs(folder):
     """As Snakemake does with those of a failed job."""
-    for name in ("training_log.parquet", "accuracy.parquet"):
+    for name in ("training_log.parquet", "accuracy.parquet", "predictions.parquet"):
         (folder / "run" / name).unlink(missing_ok=True)
     for checkpoint in (folder / "run" / "checkpoints").glob("??"):
         resume.remove_folder(checkpoint)

@@ -80,6 +80,20 @@ class MadeUpStudy:
             paths.append(self.write("accuracy", table, "accuracy", **run))
         return paths
 
+    def predictions(self, n_prompts: int = 100) -> list[Path]:
+        """At the last checkpoint all methods are right on even prompts; CircuitLoRA also on every tenth odd prompt."""
+        prompts, last = np.arange(n_prompts), self.checkpoints[-1]
+        paths = []
+        for run in self.runs():
+            extra = (prompts % 20 == 2 * int(run["seed"]) + 1) & run["method"].startswith("circuit_lora")
+            at_end = (prompts % 2 == 0) | extra
+            tables = [
+                pd.DataFrame({"checkpoint": name, "example_id": prompts + 7, "correct": at_end & (name == last)})
+                for name in self.checkpoints
+            ]
+            paths.append(self.write("predictions", pd.concat(tables), "predictions", **run))
+        return paths
+
     def training_logs(self) -> list[Path]:
         """Three steps a run: 100, 200 and 300 tokens, and thrice as many FLOPs as tokens times the method's rank."""
         paths = []

@@ -166,31 +166,49 @@ def test_a_critical_layer_that_the_model_lacks_is_named():
         ranks_by_layer(linears_of(3), 2, 8, (1, 3))
 
 
-def test_random_draw_ranks_every_layer_and_depends_on_seed_and_draw():
-    table = draw_layers(24, 5, seed=0, draw=0)
+def test_random_draw_ranks_every_layer_and_depends_on_seed_draw_model_and_task():
+    table = draw_layers(24, 5, seed=0, draw=0, drawn_for="m/t")
     assert sorted(table["rank_order"]) == list(range(1, 25))
     assert set(table["policy"]) == {"random"}
     by_value = table.sort_values("value", ascending=False)
     assert list(by_value["rank_order"]) == list(range(1, 25))
     assert list(by_value["critical"]) == [True] * 5 + [False] * 19
-    pd.testing.assert_frame_equal(table, draw_layers(24, 5, seed=0, draw=0))
-    drawn = {critical_layers(draw_layers(24, 5, seed, draw), "random", 5) for seed in range(3) for draw in range(3)}
-    assert len(drawn) == 9
+    pd.testing.assert_frame_equal(table, draw_layers(24, 5, seed=0, draw=0, drawn_for="m/t"))
+    drawn = {
+        critical_layers(draw_layers(24, 5, seed, draw, name), "random", 5)
+        for seed in range(3)
+        for draw in range(3)
+        for name in ("m/t", "m/u", "n/t")
+    }
+    assert len(drawn) == 27
+
+
+def test_draws_for_two_tasks_agree_as_often_as_chance_has_it():
+    both = [
+        set(critical_layers(draw_layers(6, 2, seed, 0, "m/t"), "random", 2))
+        & set(critical_layers(draw_layers(6, 2, seed, 0, "m/u"), "random", 2))
+        for seed in range(600)
+    ]
+    assert 0.58 < sum(map(len, both)) / 600 < 0.76  # expected: 2 * 2 / 6
+
+
+def test_a_draw_is_the_same_in_every_process():
+    assert critical_layers(draw_layers(24, 3, 1, 2, "tiny-neox/lcm"), "random", 3) == (5, 12, 13)
 
 
 def test_every_layer_is_drawn_about_equally_often():
-    counts = sum(draw_layers(6, 2, seed=0, draw=draw)["critical"].to_numpy().astype(int) for draw in range(600))
+    counts = sum(draw_layers(6, 2, 0, draw, "m/t")["critical"].to_numpy().astype(int) for draw in range(600))
     assert counts.min() > 150
     assert counts.max() < 250
 
 
 def test_more_critical_layers_than_layers_is_refused():
     with pytest.raises(AllocationError, match="critical_layers: 7 is more than the 6 layers"):
-        draw_layers(6, 7, seed=0, draw=0)
+        draw_layers(6, 7, 0, 0, "m/t")
 
 
 def test_missing_policy_and_wrong_number_of_critical_layers_are_named():
-    table = draw_layers(6, 2, seed=0, draw=0)
+    table = draw_layers(6, 2, 0, 0, "m/t")
     with pytest.raises(AllocationError, match=r"no policy 'score_change', only \['random'\]"):
         critical_layers(table, "score_change", 2)
     with pytest.raises(AllocationError, match=r"marks 2 layers .* asks for 3"):
@@ -309,9 +327,9 @@ def test_weights_that_cannot_be_obtained_are_refused(values, allocation, count, 
 def test_draws_with_without_and_only_of_layer_0():
     for seed in range(20):
         draws = {
-            "with": draw_layers(24, 5, seed, 0, include=(0,)),
-            "without": draw_layers(24, 5, seed, 0, exclude=(0,)),
-            "only": draw_layers(24, 1, seed, 0, include=(0,)),
+            "with": draw_layers(24, 5, seed, 0, "m/t", include=(0,)),
+            "without": draw_layers(24, 5, seed, 0, "m/t", exclude=(0,)),
+            "only": draw_layers(24, 1, seed, 0, "m/t", include=(0,)),
         }
         chosen = {name: critical_layers(table, "random", 1 if name == "only" else 5) for name, table in draws.items()}
         assert 0 in chosen["with"]
@@ -324,12 +342,12 @@ def test_draws_with_without_and_only_of_layer_0():
 
 def test_draws_that_cannot_be_are_refused():
     with pytest.raises(AllocationError, match=r"\[6\] are not layers of this model, which has layers 0\.\.5"):
-        draw_layers(6, 2, 0, 0, include=(6,))
+        draw_layers(6, 2, 0, 0, "m/t", include=(6,))
     with pytest.raises(AllocationError, match=r"5 cannot be drawn from 6 layers without \[0, 1\]"):
-        draw_layers(6, 5, 0, 0, exclude=(0, 1))
-    with pytest.raises(ValueError, match=r"exclude_layers: \[0\] are in include_layers too"):
+        draw_layers(6, 5, 0, 0, "m/t", exclude=(0, 1))
+    with pytest.raises(ValueError, match=r"exclude_layers: \[0\] are also in include_layers"):
         RandomLoraMethod(kind="random_lora", rank=1, critical_rank=2, include_layers=(0,), exclude_layers=(0,))
-    with pytest.raises(ValueError, match=r"2 layers are more than critical_layers 1"):
+    with pytest.raises(ValueError, match=r"2 layers exceed critical_layers 1"):
         RandomLoraMethod(kind="random_lora", rank=1, critical_rank=2, critical_layers=1, include_layers=(0, 1))
     with pytest.raises(ValueError, match=r"critical_rank: 2 is not above rank 2"):
         CircuitLoraMethod(kind="circuit_lora", rank=2, critical_rank=2, phase_1="a", allocation="proportional")

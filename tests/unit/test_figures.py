@@ -44,10 +44,18 @@ def drawn(folder: Path, figure: str, reads: dict[str, list[Path]], **settings: o
     return read_table(folder / "figure.parquet", "figure")
 
 
-def test_mean_over_seeds_averages_values_and_intervals() -> None:
+def test_mean_over_seeds_spans_the_seeds_whatever_their_intervals() -> None:
     table = pd.DataFrame({"task": "t", "seed": [0, 1], "value": [1.0, 3.0], "lower": [0.0, 2.0], "upper": [2.0, 6.0]})
     mean = tidy.with_seed_means(table, ["task"], ["value"]).query("statistic == 'mean'").iloc[0]
-    assert (mean["value"], mean["lower"], mean["upper"], mean["seeds"]) == (2.0, 1.0, 4.0, 2)
+    assert (mean["value"], mean["lower"], mean["upper"], mean["seeds"]) == (2.0, 1.0, 3.0, 2)
+
+
+def test_mean_of_one_seed_keeps_its_interval() -> None:
+    table = pd.DataFrame({"task": ["t", "u", "u"], "seed": [0, 0, 1], "value": [1.0, 5.0, 7.0]})
+    table = table.assign(lower=table["value"] - 3, upper=table["value"] + 4)
+    means = tidy.with_seed_means(table, ["task"], ["value"]).query("statistic == 'mean'").set_index("task")
+    assert means.loc["t", ["value", "lower", "upper", "seeds"]].tolist() == [1, -2, 5, 1]
+    assert means.loc["u", ["value", "lower", "upper", "seeds"]].tolist() == [6, 5, 7, 2]
 
 
 def test_mean_over_seeds_spans_the_seeds_where_they_have_no_interval() -> None:
@@ -165,8 +173,9 @@ def test_final_accuracy_is_the_last_checkpoints(small: MadeUpStudy, tmp_path: Pa
     paths = small.accuracy()
     table = drawn(tmp_path, "method_accuracy", {"accuracy": paths})
     table = table.query("statistic == 'mean'").set_index("method")
-    raw = read_tables(paths, "accuracy").query("checkpoint == '02'").groupby("method")["accuracy"].mean()
-    assert table["accuracy"].to_dict() == pytest.approx((100 * raw).to_dict())
+    raw = read_tables(paths, "accuracy").query("checkpoint == '02'").groupby("method")["accuracy"]
+    for column, found in {"accuracy": raw.mean(), "sd": raw.std(), "lower": raw.min(), "upper": raw.max()}.items():
+        assert table[column].to_dict() == pytest.approx((100 * found).to_dict())
     assert table.loc["circuit_lora_8_32", "trainable_parameters"] == 196_608
 
 

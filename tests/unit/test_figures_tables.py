@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,8 @@ import pytest
 from figure_tables import LABELS, METHODS, MadeUpStudy
 
 import write_table
-from circuitdrift.figures import critical_layers
+from circuitdrift.comparisons import holm
+from circuitdrift.figures import critical_layers, method_comparisons
 from circuitdrift.figures.layout import Table, as_latex, as_markdown, escape_latex
 from circuitdrift.figures.tidy import FigureDataError
 from circuitdrift.figures.training_cost import cost_of_runs, read_seconds
@@ -40,6 +42,73 @@ def test_method_accuracy_is_ordered_by_parameters(study: MadeUpStudy, tmp_path: 
     assert [row.split(" | ")[0] for row in rows[2:]] == ["| LoRA r=2", "| LoRA r=16", "| CircuitLoRA (8, 32)"]
     assert set(numbers["statistic"]) == {"seed", "mean"}
     assert len(numbers) == 2 * 3 * (2 + 1)
+    assert re.search(r"\| LoRA r=2 \| 24,576 \| 1\.76 % \| \d+\.\d ± \d+\.\d \| ", rows[2])
+    assert "mean ± standard deviation over 2 seeds" in (tmp_path / "table.md").read_text()
+
+
+def test_accuracy_of_one_seed_has_its_interval(tmp_path: Path) -> None:
+    study = MadeUpStudy(tmp_path / "in", tasks=("lcm",), methods=("lora_r2",), seeds=(3,), n_checkpoints=1)
+    (row,) = written(tmp_path, "method_accuracy", {"accuracy": study.accuracy()}).query("statistic == 'mean'").index
+    text = (tmp_path / "table.md").read_text()
+    assert row == 1
+    assert re.search(r"1\.76 % \| \d+\.\d \[\d+\.\d, \d+\.\d\] \|", text)
+    assert "one seed, with the 95 % Wilson interval" in text
+
+
+def compared(study: MadeUpStudy, folder: Path) -> pd.DataFrame:
+    """Write the table of comparisons and read its numbers."""
+    return written(folder, "method_comparisons", {"accuracy": study.accuracy(), "predictions": study.predictions()})
+
+
+def test_methods_of_equal_size_are_compared_pair_by_pair(tmp_path: Path) -> None:
+    methods = ("lora_r16", "random_lora_8_32", "lora_r2", "circuit_lora_8_32")
+    study = MadeUpStudy(tmp_path / "in", tasks=("lcm", "mul_div"), methods=methods, n_checkpoints=2)
+    numbers = compared(study, tmp_path)
+    pairs = [("circuit_lora_8_32", "random_lora_8_32"), ("circuit_lora_8_32", "lora_r16")]
+    pairs.append(("random_lora_8_32", "lora_r16"))
+    assert list(zip(numbers["method"], numbers["other"], strict=True)) == [*pairs, *pairs]
+    assert numbers["difference"].tolist() == pytest.approx([5, 5, 0] * 2)
+    assert numbers["lower"].lt(numbers["upper"]).tolist() == [True, True, False] * 2
+    assert (numbers["seeds"] == 2).all()
+    assert (numbers["prompts"] == 100).all()
+    assert numbers["p_holm"].tolist() == pytest.approx(holm(numbers["p_value"].tolist()))
+    text = (tmp_path / "table.md").read_text()
+    assert "| LCM | CircuitLoRA (8, 32) - RandomLoRA (8, 32) | 196,608 | +5.0 [" in text
+    half = ((numbers["upper"] - numbers["lower"]) / 2).max()
+    assert f"With 2 seeds, a difference of less than {half:.1f} points" in text
+
+
+def test_one_seed_has_a_difference_without_an_interval(tmp_path: Path) -> None:
+    methods = ("lora_r16", "circuit_lora_8_32")
+    study = MadeUpStudy(tmp_path / "in", tasks=("lcm",), methods=methods, seeds=(4,), n_checkpoints=1)
+    numbers = compared(study, tmp_path)
+    assert numbers[["p_value", "p_holm", "effect_size"]].isna().all(axis=None)
+    text = (tmp_path / "table.md").read_text()
+    assert "+5.0 (one seed: no interval) | \N{EN DASH} |" in text
+    assert "no interval and no test" in text
+
+
+def test_methods_that_answer_alike_claim_no_resolution(tmp_path: Path) -> None:
+    methods = ("lora_r16", "random_lora_8_32")
+    study = MadeUpStudy(tmp_path / "in", tasks=("lcm",), methods=methods, n_checkpoints=1)
+    assert compared(study, tmp_path)["difference"].tolist() == [0]
+    text = (tmp_path / "table.md").read_text()
+    assert "answer alike with every seed" in text
+    assert "could not have been resolved" not in text
+
+
+def test_a_study_without_methods_of_equal_size_has_nothing_to_compare(tmp_path: Path) -> None:
+    study = MadeUpStudy(tmp_path / "in", tasks=("lcm",), methods=("lora_r2", "lora_r16"), n_checkpoints=1)
+    assert compared(study, tmp_path).empty
+    assert "nothing to compare" in (tmp_path / "table.md").read_text()
+
+
+def test_methods_tested_on_different_prompts_are_not_compared(study: MadeUpStudy) -> None:
+    accuracy = read_tables(study.accuracy(), "accuracy")
+    predictions = read_tables(study.predictions(), "predictions")
+    lacking = (predictions["method"] == "lora_r16") & (predictions["example_id"] == 7)
+    with pytest.raises(FigureDataError, match="on different prompts"):
+        method_comparisons.table(accuracy, predictions[~lacking], LABELS)
 
 
 def test_change_rates_name_the_controls(study: MadeUpStudy, tmp_path: Path) -> None:
@@ -63,7 +132,7 @@ def test_areas_of_the_base_model_stand_above_those_of_the_methods(study: MadeUpS
     assert rows[0].startswith("| Task | Method | CPR, KL | CMD, KL | CPR, logit difference |")
     assert len(rows) == 2 + 2 * (1 + 3)
     assert rows[2].startswith("| Add/Sub (100) | Before fine-tuning | 0.800 [0.750, 0.850] | 0.200 [0.150, 0.250] |")
-    # The mean of two seeds, 0.85 and 0.95, and the mean of their intervals.
+    # The mean of two seeds, which are 0.85 and 0.95.
     assert rows[3].startswith("| Add/Sub (100) | LoRA r=2 | 0.900 [0.850, 0.950] | 0.100 [0.050, 0.150] |")
 
 

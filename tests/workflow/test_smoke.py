@@ -67,7 +67,7 @@ def test_it_leaves_every_promised_file(smoke):
         "models/toy/model.safetensors",
         *(f"data/toy/add_sub_100/{split}.parquet" for split in ("train", "circuit", "test")),
         *(f"runs/{run}/checkpoints/{c}/adapter_model.safetensors" for c in ("00", "01", "02")),
-        *(f"runs/{run}/{table}.parquet" for table in ("training_log", "accuracy")),
+        *(f"runs/{run}/{table}.parquet" for table in ("training_log", "accuracy", "predictions")),
         *(
             f"circuits/{place}/{name}"
             for place in ("toy/add_sub_100/base", f"{run}/01", f"{run}/02")

@@ -66,6 +66,7 @@ class Layout:
         self._checkpoints = f"{run}/checkpoints"
         self.training_log = f"{run}/training_log.parquet"
         self.accuracy = f"{run}/accuracy.parquet"
+        self.predictions = f"{run}/predictions.parquet"
         self.benchmark = f"{run}/benchmark.tsv"
         self.resume = f"{run}/.resume"
 

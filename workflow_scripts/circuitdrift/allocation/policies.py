@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 
 import numpy as np
@@ -13,7 +14,13 @@ RANDOM = "random"
 
 
 def draw_layers(
-    n_layers: int, critical: int, seed: int, draw: int, include: Collection[int] = (), exclude: Collection[int] = ()
+    n_layers: int,
+    critical: int,
+    seed: int,
+    draw: int,
+    drawn_for: str,
+    include: Collection[int] = (),
+    exclude: Collection[int] = (),
 ) -> pd.DataFrame:
     """Order all layers by uniform random values and mark the first ``critical`` layers as critical.
 
@@ -21,7 +28,9 @@ def draw_layers(
         n_layers: number of decoder blocks.
         critical: number of critical layers.
         seed: seed of the fine-tuning.
-        draw: number of the draw; it determines the values together with the seed.
+        draw: number of the draw.
+        drawn_for: names of the model and the task. They determine the values together with the seed and the draw, so
+            that draws for several tasks are independent.
         include: layers that come before all others, whatever their values.
         exclude: layers that come after all others and are never critical.
 
@@ -47,7 +56,8 @@ def draw_layers(
             f"critical_layers: {critical} cannot be drawn from {n_layers} layers without {sorted(set(exclude))}; "
             "lower it, or exclude fewer layers"
         )
-    values = np.random.default_rng([seed, draw]).random(n_layers)
+    names = int.from_bytes(hashlib.sha256(drawn_for.encode()).digest()[:8], "big")
+    values = np.random.default_rng([seed, draw, names]).random(n_layers)
     order = np.empty(n_layers, dtype=np.int16)
     layers = np.arange(n_layers)
     group = np.isin(layers, list(exclude)).astype(int) - np.isin(layers, list(include)).astype(int)

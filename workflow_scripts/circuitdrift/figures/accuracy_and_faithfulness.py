@@ -26,7 +26,7 @@ def tidy(accuracy: pd.DataFrame, faithfulness: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
-    """A row of panels for each measure, a line for each method with its interval."""
+    """A row of panels for each measure, a line for each method with its band."""
     groups = panel_groups(table)
     styles = method_styles(table["method"].unique().tolist(), style, labels)
     grid = panel_grid(groups, [1.5, 1.25, 1.25], style, share_y=True)

@@ -63,6 +63,7 @@ FIGURES = (
 )
 TABLES = (
     Entry("method_accuracy", ("accuracy",), "runs"),
+    Entry("method_comparisons", ("accuracy", "predictions"), "runs"),
     Entry("base_accuracy", ("accuracy", "test"), "runs"),
     Entry("training_cost", _COSTS, "runs", ("benchmarked", "scored", "phase_1")),
     Entry("change_rates", ("summary", "controls"), "drift_runs"),
@@ -98,6 +99,7 @@ def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
 
     return {
         "accuracy": of_runs(layout.accuracy, study.runs),
+        "predictions": of_runs(layout.predictions, study.runs),
         "training_log": of_runs(layout.training_log, study.runs),
         "benchmarks": of_runs(layout.benchmark, study.runs),
         "scoring_benchmarks": lambda: [path for _, path in _phase_1_scorings(study)],

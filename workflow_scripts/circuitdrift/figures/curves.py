@@ -17,7 +17,7 @@ def of_group(table: pd.DataFrame, group: Group) -> pd.DataFrame:
 
 
 def plot_curve(ax: Axes, rows: pd.DataFrame, along: str, look: MethodStyle) -> None:
-    """A method's mean over seeds with its interval, and a thin line for each seed where there are several."""
+    """A method's mean over seeds, a band from ``lower`` to ``upper``, and a thin line for each of several seeds."""
     mean = rows[rows["statistic"] == "mean"].sort_values(along)
     x = mean[along].astype(float)
     ax.fill_between(x, mean["lower"], mean["upper"], color=look.colour, alpha=0.15, linewidth=0)

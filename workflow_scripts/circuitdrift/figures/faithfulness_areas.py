@@ -34,10 +34,18 @@ def table(faithfulness_areas: pd.DataFrame, labels: MethodLabels) -> Table:
         "Areas of the MIB benchmark over the share of edges that a circuit keeps, by the trapezoidal rule over "
         f"{sizes['n_sizes']} sizes from {sizes['smallest']:g} to {sizes['largest']:g}. CPR: under the faithfulness "
         "curve (more is better; it may exceed 1). CMD: between the curve and 1 (less is better). KL: faithfulness is "
-        "1 - KL(model || circuit) / KL(model || corrupted). Brackets: 95 % bootstrap intervals over prompts, mean over "
-        f"{seeds_phrase(means[means['method'] != BASE_MODEL])}. Methods: their last checkpoint."
+        "1 - KL(model || circuit) / KL(model || corrupted). Methods: their last checkpoint. "
+        f"{_what_brackets_hold(means[means['method'] != BASE_MODEL])}"
     )
     return Table("Areas of faithfulness curves", note, areas, layout_of(rows))
+
+
+def _what_brackets_hold(of_methods: pd.DataFrame) -> str:
+    """What stands in brackets: the base model has no seeds, and one seed has an interval of its own."""
+    interval = "95 % bootstrap intervals over prompts"
+    if of_methods["seeds"].max() == 1:
+        return f"One seed; brackets: {interval}."
+    return f"Mean over {seeds_phrase(of_methods)}; brackets: lowest and highest seed, before fine-tuning {interval}."
 
 
 def _area(value: float, lower: float, upper: float) -> str:

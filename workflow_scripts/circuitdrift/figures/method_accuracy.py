@@ -31,7 +31,10 @@ def tidy(accuracy: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
-    """Accuracy with its interval, a row for each method; methods of equal size share a band."""
+    """Mean accuracy between the lowest and the highest seed, a row for each method; methods of equal size share a band.
+
+    With one seed the whiskers are the Wilson interval.
+    """
     groups = panel_groups(table)
     styles = method_styles(table["method"].unique().tolist(), style, labels)
     by_size = table.groupby("method")["trainable_parameters"].max()
@@ -53,14 +56,8 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
         lowest = shown["lower"].min()
         ax.set_xlim(max(0.0, np.floor((lowest - 2) / 5) * 5) if len(shown) else 0, 101)
         ax.set_xlabel("Test accuracy (%)")
-    handles = [
-        Line2D([], [], color=INK, marker="o", markersize=5, linewidth=1.3, label="mean over seeds, 95 % interval"),
-        Line2D(
-            [], [], color=INK, marker="o", markerfacecolor="none", linestyle="", markersize=3.5, label="single seed"
-        ),
-        Patch(color="#e4e4e4", label="same number of trainable parameters"),
-    ]
-    legend_below(grid.figure, handles)
+    same_size = Patch(color="#e4e4e4", label="same number of trainable parameters")
+    legend_below(grid.figure, [*_seed_handles(table), same_size])
     return grid.figure
 
 
@@ -76,9 +73,7 @@ def table(accuracy: pd.DataFrame, labels: MethodLabels) -> Table:
         for method in sorted(sizes.index, key=lambda name: (sizes[name], labels.order(name))):
             of_method = of_model[of_model["method"] == method].set_index("task")
             cells = {
-                task_label(task): percent_with_interval(
-                    of_method.loc[task, "accuracy"], *of_method.loc[task, ["lower", "upper"]]
-                )
+                task_label(task): _cell(**of_method.loc[task, ["accuracy", "lower", "upper", "sd"]])
                 if task in of_method.index
                 else EMPTY
                 for task in tasks
@@ -95,11 +90,39 @@ def table(accuracy: pd.DataFrame, labels: MethodLabels) -> Table:
                 }
             )
     note = (
-        f"Test accuracy in % after fine-tuning, mean over {seeds_phrase(means)}, with the mean of the seeds' 95 % "
-        f"Wilson intervals (each over {counts_phrase(means['n'])} test prompts). Methods are ordered by trainable "
-        "parameters; the share is of all parameters, the method's own included."
+        f"Test accuracy in % after fine-tuning on {counts_phrase(means['n'])} test prompts, {_what_varies(means)} "
+        "Methods are ordered by trainable parameters; the share is of all parameters, the method's own included."
     )
     return Table("Accuracy by method", note, final, layout_of(rows))
+
+
+def _cell(accuracy: float, lower: float, upper: float, sd: float) -> str:
+    """The mean and the standard deviation between seeds; of one seed, its accuracy and its interval."""
+    if pd.isna(sd):
+        return percent_with_interval(accuracy, lower, upper)
+    return f"{accuracy:.1f} \N{PLUS-MINUS SIGN} {sd:.1f}"
+
+
+def _what_varies(means: pd.DataFrame) -> str:
+    """What stands beside an accuracy, and what it does not cover."""
+    if means["seeds"].max() == 1:
+        return "one seed, with the 95 % Wilson interval for these prompts, which does not cover the choice of the seed."
+    return (
+        f"mean \N{PLUS-MINUS SIGN} standard deviation over {seeds_phrase(means)}. The deviation is that of single "
+        "seeds, no interval of the mean; table method_comparisons has intervals of differences."
+    )
+
+
+def _seed_handles(table: pd.DataFrame) -> list[Line2D]:
+    """The legend's entries for means, whiskers and points; with one seed there is a point with its interval."""
+    several = table["seeds"].max() > 1
+    label = "mean over seeds; whiskers: lowest to highest seed" if several else "one seed, 95 % Wilson interval"
+    mean = Line2D([], [], color=INK, marker="o", markersize=5, linewidth=1.3, label=label)
+    if not several:
+        return [mean]
+    seed = Line2D([], [], color=INK, marker="o", markerfacecolor="none", linestyle="", markersize=3.5)
+    seed.set_label("single seed")
+    return [mean, seed]
 
 
 def _accuracy_row(ax: Axes, place: int, rows: pd.DataFrame, look: MethodStyle) -> None:

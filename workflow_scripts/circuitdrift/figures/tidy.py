@@ -1,9 +1,9 @@
 """What the tidy tables of several figures and tables share: means over seeds, the base model's rows, last checkpoints.
 
 Rows of single seeds have ``statistic == "seed"``; one row more for each point, ``statistic == "mean"``, is the mean
-over seeds. Its interval is the mean of the seeds' intervals where each seed has one (every seed is measured on the same
-examples, so pooling them would claim too much), otherwise the lowest and highest seed. Rates, accuracies and
-faithfulness are in percent in these tables.
+over seeds. Its ``lower`` and ``upper`` are the lowest and the highest seed; where there is one seed, the interval of
+this seed. So intervals that cover the choice of examples alone never pass for intervals of a mean over seeds. Rates,
+accuracies and faithfulness are in percent in these tables.
 """
 
 from __future__ import annotations
@@ -33,20 +33,21 @@ def with_seed_means(table: pd.DataFrame, keys: Sequence[str], values: Sequence[s
 
     Returns:
         The rows of ``table`` and one mean row for each point, with ``statistic``, ``lower``, ``upper`` and ``seeds``
-        (the number of seeds behind the point). ``seed`` is null in mean rows.
+        (the number of seeds behind the point). ``seed`` is null in mean rows. ``lower`` and ``upper`` of a mean over
+        several seeds are the lowest and the highest of them, those of a single seed its interval.
     """
     table = table.copy()
     table["seed"] = table["seed"].astype("Int64")
     first = values[0]
-    has_intervals = {"lower", "upper"} <= set(table.columns)
-    if not has_intervals:
+    if not {"lower", "upper"} <= set(table.columns):
         table["lower"] = table[first]
         table["upper"] = table[first]
     grouped = table.groupby(list(keys), sort=False, observed=True, dropna=False)
     means = grouped[list(values)].mean()
-    means["lower"] = grouped["lower"].agg("mean" if has_intervals else "min")
-    means["upper"] = grouped["upper"].agg("mean" if has_intervals else "max")
     means["seeds"] = grouped["seed"].nunique()
+    several = means["seeds"] > 1
+    means["lower"] = grouped[first].min().where(several, grouped["lower"].min())
+    means["upper"] = grouped[first].max().where(several, grouped["upper"].max())
     seeds = table.assign(statistic="seed", seeds=1)
     joined = pd.concat([seeds, means.reset_index().assign(statistic="mean")], ignore_index=True)
     return joined[[*keys, "statistic", "seed", "seeds", *values, "lower", "upper"]]
@@ -98,6 +99,8 @@ def only_neighbouring(table: pd.DataFrame) -> pd.DataFrame:
 def final_accuracy(accuracy: pd.DataFrame) -> pd.DataFrame:
     """Test accuracy in percent at each run's last checkpoint, with parameters trained and the mean over seeds.
 
+    Column ``sd`` is the standard deviation between seeds, in points; null in rows of single seeds and for one seed.
+
     Raises:
         FigureDataError: the tables lack ``trainable_parameters`` or ``trainable_share``.
     """
@@ -108,4 +111,6 @@ def final_accuracy(accuracy: pd.DataFrame) -> pd.DataFrame:
     final = accuracy[(accuracy["checkpoint"] == last) & (accuracy["split"] == "test")]
     values = ["accuracy", "n", "trainable_parameters", "trainable_share"]
     table = with_seed_means(in_percent(final, ["accuracy", "lower", "upper"]), [*RUN, "checkpoint"], values)
+    of_seeds = table[table["statistic"] == "seed"].groupby([*RUN, "checkpoint"])["accuracy"].std()
+    table = table.merge(of_seeds.rename("sd").reset_index().assign(statistic="mean"), how="left")
     return table.astype({"n": "int64", "trainable_parameters": "int64"})

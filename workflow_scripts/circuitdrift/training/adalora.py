@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 
 from circuitdrift.config.methods import AdaLoraMethod
 from circuitdrift.decoder.linears import BlockLinear
-from circuitdrift.training.adapters import ADAPTER, AdapterError, common_settings
+from circuitdrift.training.adapters import ADAPTER, AdapterError, common_settings, parameter_counts
 
 AVERAGES = ("ipt", "exp_avg_ipt", "exp_avg_unc")
 """peft's names for the sensitivity of each adapter weight, its average, and the average of its uncertainty."""
@@ -103,6 +103,17 @@ class RankSchedule:
             if name.endswith(f".lora_E.{ADAPTER}")
         }
 
+    def parameters(self) -> int:
+        """Number of adapter parameters at the ranks of the last allocation.
+
+        A unit of rank holds a column of P, a value of lambda and a row of Q.
+        """
+        shapes = {name: parameter.shape for name, parameter in self._tuner.model.named_parameters()}
+        return sum(
+            rank * (shapes[f"{name}.lora_B.{ADAPTER}"][0] + 1 + shapes[f"{name}.lora_A.{ADAPTER}"][1])
+            for name, rank in self.ranks().items()
+        )
+
     def tensors(self) -> dict[str, Tensor]:
         """The state of the allocation between steps."""
         allocator = self._tuner.rankallocator
@@ -130,3 +141,15 @@ def rank_schedule(model: PreTrainedModel | PeftModel) -> RankSchedule | None:
     if isinstance(model, PeftModel) and isinstance(model.peft_config[ADAPTER], AdaLoraConfig):
         return RankSchedule(model)
     return None
+
+
+def final_parameter_counts(model: PreTrainedModel | PeftModel) -> tuple[int, int]:
+    """Number of trainable parameters and of all parameters, AdaLoRA's at the ranks of its last allocation.
+
+    What AdaLoRA has cut stays in the model as zeros and is not counted.
+    """
+    trainable, total = parameter_counts(model)
+    if schedule := rank_schedule(model):
+        cut = trainable - schedule.parameters()
+        return trainable - cut, total - cut
+    return trainable, total

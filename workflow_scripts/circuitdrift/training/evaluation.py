@@ -1,12 +1,14 @@
-"""Accuracy of a model on a split, and the table of accuracies over checkpoints."""
+"""Accuracy of a model on a split, and the tables of accuracies and of single answers over checkpoints."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
+from jaxtyping import Int
 from torch.nn import functional
 from transformers import PreTrainedModel
 
@@ -22,14 +24,22 @@ class Score:
     """A model's result on a split.
 
     Attributes:
-        n: number of examples.
-        correct: number of examples in which every answer token is the model's greedy choice.
+        right: whether every answer token of an example is the model's greedy choice, in the order of the split.
         answer_loss: mean cross entropy per answer token, in nats.
     """
 
-    n: int
-    correct: int
+    right: tuple[bool, ...]
     answer_loss: float
+
+    @property
+    def n(self) -> int:
+        """Number of examples."""
+        return len(self.right)
+
+    @property
+    def correct(self) -> int:
+        """Number of examples that are right."""
+        return sum(self.right)
 
 
 @torch.inference_mode()
@@ -42,14 +52,14 @@ def evaluate(model: PreTrainedModel, examples: Examples) -> Score:
     """
     was_training = model.training
     model.train(False)
-    correct, loss, tokens = 0, 0.0, 0
+    right, loss, tokens = np.zeros(len(examples), dtype=bool), 0.0, 0
     for batch in examples.batched(TOKENS_PER_BATCH):
         logits = answer_logits(model, batch)
-        correct += int((logits.argmax(dim=-1) == batch.answers).all(dim=-1).sum())
+        right[batch.rows] = (logits.argmax(dim=-1) == batch.answers).all(dim=-1).cpu().numpy()
         loss += float(functional.cross_entropy(logits.flatten(0, 1), batch.answers.flatten(), reduction="sum"))
         tokens += batch.answers.numel()
     model.train(was_training)
-    return Score(len(examples), correct, loss / tokens)
+    return Score(tuple(right.tolist()), loss / tokens)
 
 
 def accuracy_table(
@@ -81,3 +91,19 @@ def accuracy_table(
             }
         )
     return pd.DataFrame(rows)
+
+
+def predictions_table(
+    scores: Sequence[tuple[str, int, Score]], example_ids: Int[np.ndarray, " example"]
+) -> pd.DataFrame:
+    """The ``predictions`` table: whether each answer is right, one row for each checkpoint and example.
+
+    Args:
+        scores: checkpoint, step and score, in order.
+        example_ids: of the split that was scored, in its order.
+    """
+    tables = [
+        pd.DataFrame({"checkpoint": checkpoint, "example_id": example_ids, "correct": list(score.right)})
+        for checkpoint, _, score in scores
+    ]
+    return pd.concat(tables, ignore_index=True)

@@ -78,4 +78,5 @@ class History:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> History:
         """The inverse of ``as_json``."""
-        return cls([LogRow(**row) for row in values["rows"]], [Score(**score) for score in values["scores"]])
+        scores = [Score(tuple(score["right"]), score["answer_loss"]) for score in values["scores"]]
+        return cls([LogRow(**row) for row in values["rows"]], scores)

@@ -23,6 +23,7 @@ class FineTuning:
         checkpoints: checkpoint folders to write, from the base model (before any step) to the end of the run.
         training_log: table to write.
         accuracy: table to write: the accuracy on the test split at each checkpoint.
+        predictions: table to write: which examples of the test split are right at each checkpoint.
         method: the method.
         training: the training section.
         seed: seed of the data order and of the adapters' first values.
@@ -41,6 +42,7 @@ class FineTuning:
     checkpoints: list[Path]
     training_log: Path
     accuracy: Path
+    predictions: Path
     method: MethodConfig
     training: Training
     seed: int
