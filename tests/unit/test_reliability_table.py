@@ -149,7 +149,7 @@ def test_the_stage_writes_the_same_bytes_again_and_has_no_warning_for_little_noi
 ) -> None:
     scores = [scored(tmp_path, name, seed, noise=0.1) for seed, name in enumerate(("00", "01"))]
     written = measure(tmp_path, scores).read_bytes()
-    path = measure(tmp_path, scores, Selection(selection="minimal", fraction=0.5))
+    path = measure(tmp_path, scores, Selection(selection="minimal", fraction=0.5, wanted_faithfulness=0.9))
     assert path.read_bytes() == written
     table = read_table(path, "reliability")
     assert len(table) == 2 * 2 * 4
