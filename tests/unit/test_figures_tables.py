@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from figure_tables import LABELS, METHODS, MadeUpStudy
@@ -85,6 +86,7 @@ def test_the_interval_over_seeds_is_that_of_one_seed_and_wider_with_scatter() ->
     seed = pd.DataFrame({"excess": [0.2], "lower": [0.1], "upper": [0.3]})
     assert drift_reliability.interval_over_seeds(seed) == pytest.approx((0.1, 0.3))
     assert drift_reliability.interval_over_seeds(pd.concat([seed] * 5)) == pytest.approx((0.1, 0.3))
+    assert np.isnan(drift_reliability.interval_over_seeds(pd.concat([seed, seed.assign(lower=np.nan)]))).all()
     apart = pd.concat([seed, seed + 0.1, seed + 0.2])
     lower, upper = drift_reliability.interval_over_seeds(apart)
     assert (lower + upper) / 2 == pytest.approx(0.3)

@@ -197,7 +197,7 @@ def _quantity_handles() -> list[Line2D]:
     looks: list[tuple[str, str, Any, str, str]] = [
         ("within base model", MUTED, _DOTTED, "o", MUTED),
         ("within last checkpoint", INK, _DASHED, "o", "white"),
-        ("between both", INK, "-", "o", INK),
+        ("between the two", INK, "-", "o", INK),
         ("edges", INK, "", "s", INK),
         ("nodes", INK, "", "o", "white"),
         ("corrected for noise", INK, "-", "s", INK),

@@ -54,9 +54,9 @@ def _over_seeds(rows: pd.DataFrame) -> dict[str, Any]:
         found = by_level[level]
         lower, upper = interval_over_seeds(found)
         numbers |= {
-            f"within_{name}": found["within"].mean(),
-            f"between_{name}": found["between"].mean(),
-            f"excess_{name}": found["excess"].mean(),
+            f"within_{name}": found["within"].mean(skipna=False),
+            f"between_{name}": found["between"].mean(skipna=False),
+            f"excess_{name}": found["excess"].mean(skipna=False),
             f"lower_{name}": lower,
             f"upper_{name}": upper,
             f"p_value_{name}": found["p_value"].max(),
@@ -64,10 +64,10 @@ def _over_seeds(rows: pd.DataFrame) -> dict[str, Any]:
     apart = by_level["edge"].set_index("seed")["excess"] - by_level["node"].set_index("seed")["excess"]
     correlation = rows[(rows["level"] == "edge") & (rows["measure"] == "pearson")]
     return numbers | {
-        "edges_less_nodes": apart.mean(),
+        "edges_less_nodes": apart.mean(skipna=False),
         "lowest_edges_less_nodes": apart.min(),
         "highest_edges_less_nodes": apart.max(),
-        "corrected": correlation["corrected"].mean(),
+        "corrected": correlation["corrected"].mean(skipna=False),
         "prompts": 2 * int(rows["examples"].max()),
         "prompts_for_80": correlation["prompts_for_80"].max(),
         "prompts_for_90": correlation["prompts_for_90"].max(),
@@ -85,7 +85,12 @@ def interval_over_seeds(rows: pd.DataFrame) -> tuple[float, float]:
 
     Args:
         rows: ``excess``, ``lower`` and ``upper`` of each seed.
+
+    Returns:
+        The bounds, NaN where a seed has none: circuits of some halves were empty.
     """
+    if rows[["excess", "lower", "upper"]].isna().any(axis=None):
+        return float("nan"), float("nan")
     mean, seeds = float(rows["excess"].mean()), len(rows)
     squared = float((((rows["upper"] - rows["lower"]) / 2) ** 2).mean())
     if seeds > 1:
@@ -97,7 +102,7 @@ def interval_over_seeds(rows: pd.DataFrame) -> tuple[float, float]:
 
 def _verdict(row: Mapping[str, Any]) -> str:
     """What a method's numbers on edges say."""
-    if np.isnan(row["excess_edges"]):
+    if np.isnan(row["lower_edges"]):
         return "unresolved, empty circuits"
     if row["lower_edges"] > 0 and row["p_value_edges"] < _SIGNIFICANT:
         return "drift beyond noise"
@@ -135,7 +140,7 @@ def _number(value: float) -> str:
 
 
 def _bracketed(row: Mapping[Hashable, Any], value: str, lower: str, upper: str) -> str:
-    return EMPTY if np.isnan(row[value]) else f"{row[value]:.3f} [{row[lower]:.3f}, {row[upper]:.3f}]"
+    return EMPTY if np.isnan(row[value]) else f"{row[value]:.3f} [{_number(row[lower])}, {_number(row[upper])}]"
 
 
 def _prompts(needed: float) -> str:
