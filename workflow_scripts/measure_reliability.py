@@ -1,6 +1,9 @@
 """Stage ``measure_reliability``: a run's drift measured against the noise of its circuits, from scores by fold."""
 
+import logging
 from pathlib import Path
+
+import pandas as pd
 
 from circuitdrift import stage
 from circuitdrift.circuits.score_file import read_scores
@@ -11,6 +14,8 @@ from circuitdrift.drift.reliability_table import Resampling, tabulate_reliabilit
 from circuitdrift.drift.series import DriftError
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table
+
+logger = logging.getLogger(__name__)
 
 
 def main(
@@ -38,7 +43,23 @@ def main(
     checkpoints = {file.checkpoint: fold_scores(file) for file in files}
     describe = features_of_circuits(files[0].graph, determined_by_scores(choice))
     table = tabulate_reliability(checkpoints, describe, Resampling(half_splits, exchanges))
+    _warn_of_too_few_prompts(table)
     write_table(reliability, table, "reliability", provenance)
+
+
+def _warn_of_too_few_prompts(table: pd.DataFrame) -> None:
+    """Name the comparisons of edges whose scores reach a reliability of .8 with more prompts alone."""
+    prompts = 2 * int(table["examples"].max())
+    largest = table[(table["examples"] == table["examples"].max()) & (table["measure"] == "pearson")]
+    for row in largest[(largest["level"] == "edge") & (largest["prompts_for_80"] > prompts)].to_dict("records"):
+        logger.warning(
+            "checkpoints %s and %s: a reliability of .8 of their edges' scores needs %.0f prompts, the task has %d; "
+            "raise its circuit examples, or take no conclusion from single edges",
+            row["from_checkpoint"],
+            row["to_checkpoint"],
+            row["prompts_for_80"],
+            prompts,
+        )
 
 
 if __name__ == "__main__":

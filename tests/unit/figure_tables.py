@@ -202,6 +202,26 @@ class MadeUpStudy:
             paths.append(self.write("controls", table, "controls", model=model, task=task, method=method))
         return paths
 
+    def reliability(self) -> list[Path]:
+        """Within .8, between .5 for edges (excess .3) and .7 for nodes; seed s adds .01 s; 300 prompts for .8."""
+        paths = []
+        net = [(self.checkpoints[0], self.checkpoints[-1], n) for n in (25, 50, 100)]
+        steps = [(*pair, 100) for pair in pairwise(self.checkpoints) if self.n_checkpoints > 1]
+        for run in self.runs():
+            shift = 0.01 * int(run["seed"])
+            rows = []
+            for (before, after, n), level, measure in product(net + steps, ("edge", "node"), ("jaccard", "pearson")):
+                between = (0.5 if level == "edge" else 0.7) - shift
+                excess, pearson = 0.8 - between, measure == "pearson"
+                further = (between / 0.8, 0.01, 300.0, 675.0) if pearson else (np.nan, 0.01, np.nan, np.nan)
+                similarities = (0.75, 0.85, between, 0.9, excess, excess - 0.05, excess + 0.05)
+                rows.append((before, after, level, measure, n, *similarities, *further))
+            columns = ["from_checkpoint", "to_checkpoint", "level", "measure", "examples", "within_before"]
+            columns += ["within_after", "between", "paired", "excess", "lower", "upper", "corrected", "p_value"]
+            table = pd.DataFrame(rows, columns=[*columns, "prompts_for_80", "prompts_for_90"])
+            paths.append(self.write("reliability", table, "reliability", **run))
+        return paths
+
     def layers(self) -> list[Path]:
         paths = []
         pairs = [*pairwise(self.checkpoints), (self.checkpoints[0], self.checkpoints[-1])]

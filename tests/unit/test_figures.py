@@ -15,6 +15,7 @@ from circuitdrift.figures import (
     accuracy_and_faithfulness,
     change_rates,
     circuit_before_after,
+    drift_and_noise,
     explorer,
     faithfulness_by_size,
     tidy,
@@ -151,6 +152,32 @@ def test_change_rates_do_without_a_second_seed(tmp_path: Path) -> None:
     controls = read_tables(study.controls(), "controls").query("control == 'random_circuit'")
     rates = change_rates.tidy(read_tables(study.summary(), "summary"), controls, LABELS)
     assert set(rates.loc[rates["kind"] == "control", "label"]) == {"Random circuits"}
+
+
+def test_drift_and_noise_shows_three_parts_of_the_reliability_tables(small: MadeUpStudy, tmp_path: Path) -> None:
+    table = drawn(tmp_path, "drift_and_noise", {"reliability": small.reliability()})
+    means = table[table["statistic"] == "mean"].set_index(["part", "method", "quantity", "examples", "to_checkpoint"])
+    assert set(table.loc[table["part"] == "prompts", "examples"]) == {25, 50, 100}
+    between = means.loc[("prompts", "lora_r2", "between", 50, "02")]
+    assert (between["value"], between["lower"], between["upper"]) == pytest.approx((0.495, 0.49, 0.5))
+    excess = table[table["part"] == "excess"]
+    assert len(excess) == 2 * 2 * 2  # methods, seeds, levels
+    assert set(excess["statistic"]) == {"seed"}
+    assert (excess["upper"] - excess["lower"]).tolist() == pytest.approx([0.1] * 8)
+    assert set(excess["examples"]) == {100}
+    transitions = table[table["part"] == "transitions"]
+    assert set(transitions["to_checkpoint"]) == {"01", "02"}
+    assert set(transitions["quantity"]) == {"corrected", "paired"}
+    assert all(path.stat().st_size > 1000 for path in outputs(tmp_path).values())
+
+
+def test_drift_and_noise_draws_one_transition_and_numbers_that_are_undefined(tmp_path: Path) -> None:
+    study = MadeUpStudy(tmp_path / "in", tasks=("own",), methods=("lora_r2",), seeds=(3,), n_checkpoints=1)
+    undefined = ["within_after", "between", "paired", "excess", "lower", "upper", "corrected"]
+    table = read_tables(study.reliability(), "reliability").assign(**dict.fromkeys(undefined, np.nan))
+    drift_and_noise.draw(drift_and_noise.tidy(table), STYLE, LABELS)
+    with pytest.raises(FigureDataError, match="jaccard"):
+        drift_and_noise.tidy(table[table["measure"] == "pearson"])
 
 
 def test_summary_without_rates_is_refused(small: MadeUpStudy) -> None:

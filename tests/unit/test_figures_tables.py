@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from figure_tables import LABELS, METHODS, MadeUpStudy
 
 import write_table
 from circuitdrift.comparisons import holm
-from circuitdrift.figures import critical_layers, method_comparisons
+from circuitdrift.figures import critical_layers, drift_reliability, method_comparisons
 from circuitdrift.figures.layout import Table, as_latex, as_markdown, escape_latex
 from circuitdrift.figures.tidy import FigureDataError
 from circuitdrift.figures.training_cost import cost_of_runs, read_seconds
@@ -116,6 +117,49 @@ def test_change_rates_name_the_controls(study: MadeUpStudy, tmp_path: Path) -> N
     text = (tmp_path / "table.md").read_text()
     assert "Control: other seed" in text
     assert "| cumulative |" in text
+
+
+def test_drift_reliability_judges_the_excess_of_edges(study: MadeUpStudy, tmp_path: Path) -> None:
+    numbers = written(tmp_path, "drift_reliability", {"reliability": study.reliability()})
+    assert len(numbers) == 2 * 3
+    first = numbers.iloc[0]
+    assert (first["seeds"], first["prompts"], first["prompts_for_80"]) == (2, 200, 300)
+    assert first["excess_edges"] == pytest.approx(0.305)
+    assert first["edges_less_nodes"] == pytest.approx(0.2)
+    # Student's t of two seeds .01 apart is 12.706; each seed's own half-width is .05.
+    half_width = ((12.7062 * 0.005) ** 2 + 0.05**2) ** 0.5
+    assert first["upper_edges"] - first["excess_edges"] == pytest.approx(half_width, abs=1e-5)
+    assert set(numbers["verdict"]) == {"drift beyond noise"}
+    assert "| LoRA r=2 | 2 | 0.800 | 0.495 | 0.305 [0.224, 0.386] |" in (tmp_path / "table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("shift", "p_value", "needed", "verdict"),
+    [
+        (0.0, 0.01, 300.0, "drift beyond noise"),
+        (0.0, 0.05, 300.0, "not beyond noise"),
+        (-0.3, 0.01, 300.4, "unresolved, needs 301 prompts"),
+        (-0.3, 0.4, 200.0, "not beyond noise"),
+        (-0.3, 0.4, float("inf"), "unresolved, needs more prompts"),
+        (float("nan"), 1.0, 300.0, "unresolved, empty circuits"),
+    ],
+)
+def test_verdicts_on_drift(study: MadeUpStudy, shift: float, p_value: float, needed: float, verdict: str) -> None:
+    one_seed = read_tables(study.reliability(), "reliability").query("seed == 0")
+    shifted = {name: one_seed[name] + shift for name in ("excess", "lower", "upper")}
+    numbers = drift_reliability.table(one_seed.assign(**shifted, p_value=p_value, prompts_for_80=needed), LABELS).tidy
+    assert set(numbers["verdict"]) == {verdict}
+
+
+def test_the_interval_over_seeds_is_that_of_one_seed_and_wider_with_scatter() -> None:
+    seed = pd.DataFrame({"excess": [0.2], "lower": [0.1], "upper": [0.3]})
+    assert drift_reliability.interval_over_seeds(seed) == pytest.approx((0.1, 0.3))
+    assert drift_reliability.interval_over_seeds(pd.concat([seed] * 5)) == pytest.approx((0.1, 0.3))
+    assert np.isnan(drift_reliability.interval_over_seeds(pd.concat([seed, seed.assign(lower=np.nan)]))).all()
+    apart = pd.concat([seed, seed + 0.1, seed + 0.2])
+    lower, upper = drift_reliability.interval_over_seeds(apart)
+    assert (lower + upper) / 2 == pytest.approx(0.3)
+    assert upper - lower > 0.4
 
 
 def test_base_accuracy_stands_beside_the_majority_guess(study: MadeUpStudy, tmp_path: Path) -> None:

@@ -96,6 +96,18 @@ def only_neighbouring(table: pd.DataFrame) -> pd.DataFrame:
     return table[kept]
 
 
+def base_against_last(reliability: pd.DataFrame) -> pd.DataFrame:
+    """The rows that compare a run's first checkpoint with its last."""
+    of_run = reliability.groupby([*RUN, "seed"])
+    first = reliability["from_checkpoint"] == of_run["from_checkpoint"].transform("min")
+    return reliability[first & (reliability["to_checkpoint"] == of_run["to_checkpoint"].transform("max"))]
+
+
+def of_most_prompts(reliability: pd.DataFrame) -> pd.DataFrame:
+    """The rows of the largest halves of a run's prompts."""
+    return reliability[reliability["examples"] == reliability.groupby([*RUN, "seed"])["examples"].transform("max")]
+
+
 def final_accuracy(accuracy: pd.DataFrame) -> pd.DataFrame:
     """Test accuracy in percent at each run's last checkpoint, with parameters trained and the mean over seeds.
 
