@@ -99,6 +99,21 @@ def test_identical_checkpoints_are_alike_on_the_same_prompts_and_have_no_excess(
     assert set(p_values.values()) == {1.0}
 
 
+def test_half_splits_without_any_circuit_do_not_count():
+    generator = np.random.default_rng(11)
+    scores = folds_of(heavy(generator), 1.0, generator)
+
+    def sometimes_empty(rows):
+        kept = describe(rows)["edge", "jaccard"].copy()
+        kept[0] = False
+        return {("edge", "jaccard"): kept}
+
+    found = compare_halves(scores, scores, halves_of(), sometimes_empty)["edge", "jaccard"]
+    assert 0 < found["within_before"] <= 1
+    nothing = compare_halves(scores, scores, halves_of(), lambda rows: {("edge", "jaccard"): rows > np.inf})
+    assert np.isnan(nothing["edge", "jaccard"]["within_before"])
+
+
 def test_doubled_scores_change_no_similarity():
     generator = np.random.default_rng(3)
     before, after = (folds_of(heavy(generator), 5.0, generator) for _ in range(2))

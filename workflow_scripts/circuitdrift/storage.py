@@ -189,6 +189,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             "upper": pa.float64(),
             "corrected": pa.float64(),
             "p_value": pa.float64(),
+            "prompts_for_80": pa.float64(),
+            "prompts_for_90": pa.float64(),
         }
     ),
     "module_changes": pa.schema(

@@ -114,7 +114,9 @@ def _four(
     measure: str, before_a: np.ndarray, before_b: np.ndarray, after_a: np.ndarray, after_b: np.ndarray
 ) -> dict[str, float]:
     def mean(*pairs: tuple[np.ndarray, np.ndarray]) -> float:
-        return float(np.mean([similarity(measure, *pair) for pair in pairs]))
+        values = np.concatenate([similarity(measure, *pair) for pair in pairs])
+        defined = values[~np.isnan(values)]  # two empty circuits have no similarity
+        return float(defined.mean()) if len(defined) else float("nan")
 
     return {
         "within_before": mean((before_a, before_b)),
