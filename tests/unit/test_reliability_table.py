@@ -103,6 +103,13 @@ def test_identical_checkpoints_have_no_excess() -> None:
     assert set(table["p_value"]) == {1.0}
 
 
+def test_the_cosine_of_identical_checkpoints_is_one_and_stands_beside_the_correlation_of_edges_alone() -> None:
+    table = tabulate_reliability({"00": folds_of(0), "10": folds_of(0)}, DESCRIBE, FEW)
+    given = table["cross_validated_cosine"].notna()
+    assert given.equals((table["level"] == "edge") & (table["measure"] == "pearson"))
+    assert table.loc[given, "cross_validated_cosine"].tolist() == pytest.approx([1.0] * int(given.sum()))
+
+
 def test_doubled_scores_change_nothing() -> None:
     before, after = folds_of(0), folds_of(1)
     doubled = FoldScores(2 * after.scores, after.sizes)
@@ -116,7 +123,7 @@ def test_doubled_scores_change_nothing() -> None:
         ({"00": folds_of(0)}, r"at least two checkpoints; given: \['00'\]"),
         ({"00": folds_of(0), "10": folds_of(1, size=5)}, r"'10' was scored in folds of \[5, 5, 5, 5\].*'00'"),
         ({"00": folds_of(0), "10": folds_of(1, n_folds=5)}, "score all checkpoints on the same prompts"),
-        ({"00": folds_of(0, n_folds=3), "10": folds_of(1, n_folds=3)}, "3 folds are too few.*circuit.folds"),
+        ({"00": folds_of(0, n_folds=3), "10": folds_of(1, n_folds=3)}, "3 folds are too few.*raise the task's circuit"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(checkpoints: dict[str, FoldScores], message: str) -> None:

@@ -15,6 +15,7 @@ from circuitdrift.drift.reliability import (
     FoldScores,
     compare_halves,
     corrected_similarity,
+    cross_validated_cosine,
     draw_halves,
     excess_of,
     exchange_p_values,
@@ -61,7 +62,8 @@ def tabulate_reliability(
     Returns:
         Columns of the ``reliability`` schema; ``examples`` counts the prompts of a half. ``corrected`` is null but for
         ``pearson``, ``prompts_for_80`` and ``prompts_for_90`` are the prompts at which the noisier of the two
-        checkpoints would reach a split-half correlation of .8 and .9 (``pearson`` alone).
+        checkpoints would reach a split-half correlation of .8 and .9 (``pearson`` alone). The column
+        ``cross_validated_cosine`` is that of all edge scores, in the rows of edges and ``pearson``.
 
     Raises:
         DriftError: fewer than two checkpoints, or folds that differ between them, or fewer than four folds.
@@ -77,7 +79,9 @@ def tabulate_reliability(
                 f"of {sizes.tolist()}; score all checkpoints on the same prompts"
             )
     if len(sizes) < 4:
-        raise DriftError(f"{len(sizes)} folds are too few to split in halves; set circuit.folds to 4 or more")
+        raise DriftError(
+            f"{len(sizes)} folds are too few to split in halves; raise the task's circuit to 4 prompts or more"
+        )
     largest = len(sizes) // 2
     halves = sorted({max(1, largest // share) for share in SHARES_OF_HALF})
     compared = [(names[0], names[-1], folds) for folds in halves]
@@ -100,6 +104,7 @@ def _rows(
     few = tuple(half[:SPLITS_OF_AN_EXCHANGE] for half in halves)
     p_values = exchange_p_values(before, after, (few[0], few[1]), describe, resampling.exchanges, SEED)
     errors = jackknife_errors(before, after, folds, describe, SPLITS_OF_A_REPLICATE, SEED)
+    cosine = cross_validated_cosine(before, after)
     examples = round(folds * float(before.sizes.mean()))
     for (level, measure), found in compare_halves(before, after, halves, describe).items():
         excess = excess_of(found)
@@ -118,4 +123,5 @@ def _rows(
             "p_value": p_values[level, measure],
             "prompts_for_80": prompts_needed(noisier, examples, 0.8) if is_correlation else np.nan,
             "prompts_for_90": prompts_needed(noisier, examples, 0.9) if is_correlation else np.nan,
+            "cross_validated_cosine": cosine if (level, measure) == ("edge", "pearson") else np.nan,
         }
