@@ -123,7 +123,7 @@ def test_doubled_scores_change_nothing() -> None:
         ({"00": folds_of(0)}, r"at least two checkpoints; given: \['00'\]"),
         ({"00": folds_of(0), "10": folds_of(1, size=5)}, r"'10' was scored in folds of \[5, 5, 5, 5\].*'00'"),
         ({"00": folds_of(0), "10": folds_of(1, n_folds=5)}, "score all checkpoints on the same prompts"),
-        ({"00": folds_of(0, n_folds=3), "10": folds_of(1, n_folds=3)}, "3 folds are too few.*raise the task's circuit to at least 4"),
+        ({"00": folds_of(0, n_folds=3), "10": folds_of(1, n_folds=3)}, "3 folds are too few.*raise the task's circuit"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(checkpoints: dict[str, FoldScores], message: str) -> None:
