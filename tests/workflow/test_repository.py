@@ -72,7 +72,8 @@ def test_the_wheel_holds_the_library_alone(tmp_path):
 def test_citation_and_changelog_name_the_version():
     assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == PROJECT["version"]
     releases = re.findall(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    versions, dates = zip(*(re.fullmatch(r"(\S+) \((\S+)\)", release).groups() for release in releases), strict=True)
+    released = [release for release in releases if release != "Unreleased"]
+    versions, dates = zip(*(re.fullmatch(r"(\S+) \((\S+)\)", release).groups() for release in released), strict=True)
     assert versions[0] == PROJECT["version"]
     assert sorted(dates, key=datetime.date.fromisoformat, reverse=True) == list(dates)
 
