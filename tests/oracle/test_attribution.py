@@ -184,7 +184,7 @@ def test_the_model_is_left_as_it_was() -> None:
 
 
 def test_pairs_that_do_not_pair_up_are_refused() -> None:
-    with pytest.raises(ValueError, match="example 1: .*2 tokens.*3"):
+    with pytest.raises(ValueError, match=r"example 1: .*2 tokens.*3"):
         one_token_pairs([[1, 2], [3, 4]], [[1, 3], [3, 4, 5]])
 
 
