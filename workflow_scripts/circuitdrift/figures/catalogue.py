@@ -1,4 +1,4 @@
-"""The list of figures and tables: what each reads, and what a study must have for it. Imported at parsing: no pandas.
+"""The list of figures and tables: the files that each reads and the runs that it needs. No pandas: parsing imports it.
 
 A figure is one line here, a module of its name beside this one with ``tidy`` and ``draw``, and the caption
 ``docs/captions/<name>.rst``. A table is one line, a module with ``table``, and ``docs/captions/table_<name>.rst``. The
@@ -17,7 +17,7 @@ from circuitdrift.study import Run, Study
 
 @dataclass(frozen=True)
 class Entry:
-    """One table, or what a figure has in common with it.
+    """A table, or the part of a figure that is the same for tables.
 
     Attributes:
         name: of its module, and of its files.
@@ -34,7 +34,7 @@ class Entry:
 
 @dataclass(frozen=True, kw_only=True)
 class FigureEntry(Entry):
-    """One figure.
+    """A figure.
 
     Attributes:
         category: where the report shows it.
@@ -76,7 +76,7 @@ TABLES = (
 
 
 def of_study(listed: Sequence[Listed], study: Study) -> list[Listed]:
-    """Those of the figures or tables that a study has the runs for."""
+    """The figures or tables that a study has the runs for."""
     return [entry for entry in listed if getattr(study, entry.needs)]
 
 

@@ -29,7 +29,7 @@ _AXES = ((_NET, "Net change\nrate (%)"), (_CUMULATIVE, "Cumulative change\nrate 
 
 
 def tidy(summary: pd.DataFrame, controls: pd.DataFrame, labels: MethodLabels) -> pd.DataFrame:
-    """Change rates of nodes and edges by method, and those of the controls, in percent.
+    """Change rates of nodes and edges by method and by control, in percent.
 
     Returns:
         model, task, kind (fine-tuning or control), name, label, measure, level, value (mean), lower and upper (lowest
@@ -87,7 +87,7 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
 
 
 def table(summary: pd.DataFrame, controls: pd.DataFrame, labels: MethodLabels) -> Table:
-    """Change rates of nodes and edges by task and method, and those of the controls."""
+    """Change rates of nodes and edges by task, method and control."""
     rates = tidy(summary, controls, labels)
     levels = rates.pivot_table(
         index=["model", "task", "kind", "label", "measure"],

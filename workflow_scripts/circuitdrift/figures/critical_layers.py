@@ -1,4 +1,4 @@
-"""The table of critical layers by task, method, policy and seed, and of how many of them others share."""
+"""The table of critical layers by task, method, policy and seed, with their overlaps."""
 
 from __future__ import annotations
 

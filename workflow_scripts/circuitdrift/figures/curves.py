@@ -30,7 +30,7 @@ def plot_curve(ax: Axes, rows: pd.DataFrame, along: str, look: MethodStyle) -> N
 
 
 def plot_added_and_removed(ax: Axes, rows: pd.DataFrame, along: str, look: MethodStyle) -> None:
-    """The mean over seeds of what was added, upwards, and removed, downwards; a faint point for each seed."""
+    """Mean numbers added (upwards) and removed (downwards) over seeds; a faint point for each seed."""
     mean = rows[rows["statistic"] == "mean"].sort_values(along)
     seeds = rows[rows["statistic"] == "seed"]
     several = (mean["seeds"] > 1).any()

@@ -1,4 +1,4 @@
-"""Names and signs as a reader sees them: tasks, methods, controls, checkpoints and numbers of parameters."""
+"""Names and markers for readers: tasks, methods, controls, checkpoints and numbers of parameters."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _CONTROLS = {
 
 @dataclass(frozen=True)
 class Family:
-    """What the methods of one kind have in common in every figure; ``dashes`` are those of matplotlib's lines."""
+    """The look of one kind of method in every figure; ``dashes`` as matplotlib's lines take them."""
 
     title: str
     marker: str
@@ -75,7 +75,7 @@ class MethodLabels:
         return named | {name: f"{named[name]} [{name}]" for name in _of_shared_labels(named)}
 
     def of(self, name: str) -> str:
-        """The label of a method, distinct from those of the study's other methods."""
+        """The label of a method, distinct from all other labels of the study."""
         return self._labels[name]
 
     def family(self, name: str) -> Family:
@@ -89,13 +89,13 @@ class MethodLabels:
 
 
 def _of_shared_labels(labels: Mapping[str, str]) -> list[str]:
-    """The methods whose label another method has as well."""
+    """The methods that share their label with another method."""
     counts = Counter(labels.values())
     return [name for name, label in labels.items() if counts[label] > 1]
 
 
 def _own_label(method: MethodConfig) -> str:
-    """What a method's own fields say, without a look at the others."""
+    """The label that follows from a method's own fields alone."""
     fields = type(method).model_fields
     unusual = {name: getattr(method, name) for name, field in fields.items() if getattr(method, name) != field.default}
     phrases = [_phrase(name, value) for name, value in unusual.items() if name not in _UNNAMED]

@@ -1,4 +1,4 @@
-"""The figure of what changed in each layer from the base model to the last checkpoint."""
+"""The figure of changes in each layer from the base model to the last checkpoint."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all tables of a study share: tidy numbers for CSV, and the same laid out for reading in Markdown and LaTeX."""
+"""Common parts of all tables: tidy numbers for CSV, and their layout for reading in Markdown and LaTeX."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the drivers of figures and tables share: a module by its name, the files it reads, calls by keyword."""
+"""Common parts of the two drivers: a module by its name, the files that it reads, calls by keyword."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def _read_group(paths: list[Path]) -> pd.DataFrame | list[Path]:
 
 
 def call(function: Callable[..., Any], given: Mapping[str, Any]) -> Any:
-    """Call a function with those of the values that it has keywords for."""
+    """Call a function with the values that it has keywords for."""
     return function(**{name: given[name] for name in inspect.signature(function).parameters})

@@ -34,7 +34,7 @@ def with_seed_means(table: pd.DataFrame, keys: Sequence[str], values: Sequence[s
     Returns:
         The rows of ``table`` and one mean row for each point, with ``statistic``, ``lower``, ``upper`` and ``seeds``
         (the number of seeds behind the point). ``seed`` is null in mean rows. ``lower`` and ``upper`` of a mean over
-        several seeds are the lowest and the highest of them, those of a single seed its interval.
+        several seeds are the lowest and the highest seed; of a single seed, its own interval.
     """
     table = table.copy()
     table["seed"] = table["seed"].astype("Int64")
@@ -57,7 +57,7 @@ def spread_base(table: pd.DataFrame) -> pd.DataFrame:
     """Give each run the rows of the base model, which are stored once for each model and task.
 
     Args:
-        table: rows of runs, and rows without a method or a seed: those of checkpoint 00.
+        table: rows of runs, and rows of checkpoint 00, which have no method or seed.
     """
     table = _with_run_columns(table)
     shared = table["method"].isna() | table["seed"].isna()

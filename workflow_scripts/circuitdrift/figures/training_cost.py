@@ -1,7 +1,7 @@
 """The table of what training costs: each run's tokens, operations and seconds, alone and with its phase 1.
 
 Seconds are wall time as Snakemake measures whole jobs: start of Python, evaluation and checkpoints included; of a job
-that was killed and continued, those of its last attempt.
+that was killed and continued, the seconds of its last attempt.
 """
 
 from __future__ import annotations
