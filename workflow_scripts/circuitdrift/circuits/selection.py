@@ -110,6 +110,14 @@ def nodes_in(graph: Graph, circuit: Bool[Tensor, "*rows writers readers"]) -> Bo
     return touched
 
 
+def structural_edges(
+    graph: Graph, circuit: Bool[Tensor, "*rows writers readers"]
+) -> Bool[Tensor, "*rows writers nodes"]:
+    """The circuit's edges with the q, k and v inputs of each head merged (docs/method.md#merged-edges)."""
+    inputs_kept = torch.zeros(*circuit.shape[:-1], len(graph.nodes), dtype=torch.int32)
+    return inputs_kept.index_add_(-1, graph.node_of_reader, circuit.to(torch.int32)) > 0
+
+
 def _nodes_read(graph: Graph, circuit: Bool[Tensor, "*rows writers readers"]) -> Bool[Tensor, "*rows nodes"]:
     """The nodes with an edge of the circuit into any of their inputs."""
     read = torch.zeros(*circuit.shape[:-2], len(graph.nodes), dtype=torch.int32)

@@ -29,7 +29,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from circuitdrift.circuits.selection import nodes_in, prune, strongest_edges
+from circuitdrift.circuits.selection import nodes_in, prune, strongest_edges, structural_edges
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift.changes import count_change
 
@@ -46,9 +46,7 @@ class Membership:
 
 def circuit_membership(graph: Graph, circuit: Bool[Tensor, "writers readers"]) -> Membership:
     """A circuit with the q, k and v inputs of each head merged."""
-    inputs_kept = torch.zeros(graph.n_writers, len(graph.nodes), dtype=torch.int32)
-    inputs_kept.index_add_(1, graph.node_of_reader, circuit.to(torch.int32))
-    return Membership(nodes=nodes_in(graph, circuit).numpy(), edges=(inputs_kept > 0).numpy())
+    return Membership(nodes=nodes_in(graph, circuit).numpy(), edges=structural_edges(graph, circuit).numpy())
 
 
 def random_circuit(graph: Graph, n_edges: int, draw: int) -> Bool[Tensor, "writers readers"]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy import stats
 from torch import Tensor
 
 from circuitdrift.circuits.score_file import ScoreFile
-from circuitdrift.circuits.selection import nodes_in, select_circuit
+from circuitdrift.circuits.selection import nodes_in, select_circuit, structural_edges
 from circuitdrift.config.circuits import Selection
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift.reliability import Describe, Features, FoldScores
@@ -34,7 +34,7 @@ def features_of_circuits(graph: Graph, choice: Selection) -> Describe:
         strength = np.abs(rows)
         outgoing = scores.abs().sum(dim=2).numpy()
         return {
-            ("edge", "jaccard"): _merged(graph, circuits).flatten(1).numpy(),
+            ("edge", "jaccard"): structural_edges(graph, circuits).flatten(1).numpy(),
             ("edge", "ruzicka"): _unit_mass(strength),
             ("edge", "spearman"): stats.rankdata(strength, axis=1),
             ("edge", "pearson"): rows,
@@ -57,12 +57,6 @@ def rows_of_scores(graph: Graph, rows: Float[np.ndarray, "row edge"]) -> Float[T
     scores = torch.zeros(len(rows), *graph.edge_mask.shape, dtype=torch.float64)
     scores[:, graph.edge_mask] = torch.from_numpy(rows)
     return scores
-
-
-def _merged(graph: Graph, circuits: Bool[Tensor, "row writers readers"]) -> Bool[Tensor, "row writers nodes"]:
-    """The circuits' structural edges: q, k and v inputs of a head count as one."""
-    kept = torch.zeros(*circuits.shape[:2], len(graph.nodes), dtype=torch.int32)
-    return kept.index_add_(2, graph.node_of_reader, circuits.to(torch.int32)) > 0
 
 
 def _unit_mass(masses: Float[np.ndarray, "row part"]) -> Float[np.ndarray, "row part"]:

@@ -154,7 +154,7 @@ def exchange_p_values(
     observed = {key: excess_of(found) for key, found in compare_halves(before, after, halves, describe).items()}
     as_large = dict.fromkeys(observed, 1)
     for _ in range(exchanges):
-        exchanged = (generator.random(len(before.sizes)) < 0.5)[:, None]
+        exchanged = (generator.random(before.n_folds) < 0.5)[:, None]
         first = FoldScores(np.where(exchanged, after.scores, before.scores), before.sizes)
         second = FoldScores(np.where(exchanged, before.scores, after.scores), before.sizes)
         for key, found in compare_halves(first, second, halves, describe).items():
@@ -171,7 +171,7 @@ def jackknife_errors(
     In simulations the errors are right for correlations of drifting scores and too large, by up to a factor of two,
     where nothing drifts and for Jaccard indices: the intervals are conservative there.
     """
-    n_folds = len(before.sizes)
+    n_folds = before.n_folds
     replicates: dict[tuple[str, str], list[float]] = {}
     for left_out in range(n_folds):
         others = np.delete(np.arange(n_folds), left_out)
@@ -224,7 +224,7 @@ def cross_validated_cosine(before: FoldScores, after: FoldScores) -> float:
 
 def _cross_product(one: FoldScores, other: FoldScores) -> float:
     """Mean over pairs of different folds of the products of their scores."""
-    n_folds = len(one.sizes)
+    n_folds = one.n_folds
     total = one.scores.sum(axis=0) @ other.scores.sum(axis=0)
     same = np.einsum("fe,fe->", one.scores, other.scores)
     return float((total - same) / (n_folds * (n_folds - 1)))

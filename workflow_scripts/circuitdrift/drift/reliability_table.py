@@ -98,7 +98,7 @@ def _rows(
     before: FoldScores, after: FoldScores, folds: int, describe: Describe, resampling: Resampling
 ) -> Iterator[dict[str, Any]]:
     """One row for each level and measure, from halves of so many folds."""
-    n_folds = len(before.sizes)
+    n_folds = before.n_folds
     everything = np.arange(n_folds)
     halves = draw_halves(everything, n_folds, folds, resampling.half_splits, SEED)
     few = tuple(half[:SPLITS_OF_AN_EXCHANGE] for half in halves)
