@@ -69,8 +69,8 @@ def model_settings(wildcards):
 
 
 def task_settings(wildcards):
-    """The config of the job's task."""
-    return settings(study.config.tasks[wildcards.task])
+    """What the data of the job's task depend on."""
+    return study.data_settings(wildcards.task)
 
 
 def method_settings(wildcards):

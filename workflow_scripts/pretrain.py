@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from circuitdrift import stage
-from circuitdrift.compute import resolve_device
+from circuitdrift.compute import resolve_device, resolve_precision
 from circuitdrift.config.models import ScratchModel
 from circuitdrift.models.embedded_corpus import build_corpus
 from circuitdrift.models.embedded_model import ROW_LENGTH, build_model, save_model
@@ -40,8 +40,9 @@ def main(
     trained_on = resolve_device(device)
     corpus = build_corpus(model.largest_number, model.steps * model.batch_size, ROW_LENGTH, model.seed)
     network = build_model(model).to(trained_on)
-    table = pretrain(network, corpus, model.batch_size, model.learning_rate)
-    origin = provenance.with_seed(model.seed).on(trained_on, model.dtype)
+    precision = resolve_precision(model.precision, trained_on)
+    table = pretrain(network, corpus, model.batch_size, model.learning_rate, precision)
+    origin = provenance.with_seed(model.seed).on(trained_on, precision)
     folder = weights.parent
     files = [*save_model(network, weights, origin), *_save_tokenizer(model.largest_number, folder)]
     write_table(log, table, "training_log", origin)

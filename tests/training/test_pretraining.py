@@ -55,7 +55,7 @@ def test_loss_equals_that_of_full_logits_at_the_targets() -> None:
         for position in range(1, ROW_LENGTH):
             if corpus.in_loss[row, position]:
                 losses.append(-logits[row, position - 1].log_softmax(-1)[tokens[row, position]])
-    torch.testing.assert_close(next_token_loss(model, batch), torch.stack(losses).mean())
+    torch.testing.assert_close(next_token_loss(model, batch, torch.float32), torch.stack(losses).mean())
 
 
 def test_batches_use_each_row_once_in_order() -> None:
@@ -74,7 +74,7 @@ def test_learning_rate_rises_then_falls_to_its_final_share() -> None:
 
 
 def test_training_lowers_the_loss_and_logs_every_step() -> None:
-    log = pretrain(build_model(SMOKE), corpus_of(SMOKE), SMOKE.batch_size, SMOKE.learning_rate)
+    log = pretrain(build_model(SMOKE), corpus_of(SMOKE), SMOKE.batch_size, SMOKE.learning_rate, torch.float32)
     assert log["step"].tolist() == list(range(1, 31))
     assert log["loss"].iloc[-5:].mean() < log["loss"].iloc[:5].mean() - 0.2
     assert log["tokens"].is_monotonic_increasing
@@ -82,12 +82,21 @@ def test_training_lowers_the_loss_and_logs_every_step() -> None:
     assert log["seconds"].isna().all()
 
 
+def test_passes_in_bfloat16_train_float32_weights_almost_as_passes_in_float32_do() -> None:
+    model = build_model(SMOKE)
+    log = pretrain(model, corpus_of(SMOKE), SMOKE.batch_size, SMOKE.learning_rate, torch.bfloat16)
+    exact = pretrain(build_model(SMOKE), corpus_of(SMOKE), SMOKE.batch_size, SMOKE.learning_rate, torch.float32)
+    assert all(weight.dtype == torch.float32 for weight in model.parameters())
+    assert not (log["loss"] == exact["loss"]).all()
+    np.testing.assert_allclose(log["loss"], exact["loss"], rtol=0.03)
+
+
 def test_a_loss_that_is_not_a_number_names_the_step() -> None:
     model = build_model(SMOKE)
     with torch.no_grad():
         model.get_output_embeddings().weight[0, 0] = torch.nan
     with pytest.raises(TrainingDivergedError, match=r"loss is nan at step 1 of 30; lower the model's learning_rate"):
-        pretrain(model, corpus_of(SMOKE), SMOKE.batch_size, SMOKE.learning_rate)
+        pretrain(model, corpus_of(SMOKE), SMOKE.batch_size, SMOKE.learning_rate, torch.float32)
 
 
 def test_the_stage_writes_a_model_that_loads_and_the_same_bytes_again(tmp_path: Path) -> None:

@@ -100,6 +100,7 @@ def test_relative_paths_are_relative_to_the_config_file():
         ({"imports": {"i": "before.json"}}, ["imports.i", "before.json"]),
         ({"figures": {"task": "t"}}, ["figures.task", "'t'"]),
         ({"drift": {"methods": ["x"]}}, ["drift.methods", "'x'"]),
+        ({"tasks": {"t": {"family": "lcm", "methods": ["x"]}}}, ["tasks.t.methods", "'x'"]),
         (
             {
                 "models": {"m": {"source": "scratch", "layers": 2}},
@@ -154,6 +155,20 @@ def test_phase_1_always_has_circuits():
     }
     study = Study(load({"methods": methods, "drift": {"methods": ["r4"]}}))
     assert study.drift_methods == ("r2", "r4")
+
+
+def test_a_task_may_name_its_methods_and_gets_their_phase_1_too():
+    methods = {
+        "r2": {"kind": "lora", "rank": 2},
+        "r4": {"kind": "lora", "rank": 4},
+        "c": {"kind": "circuit_lora", "rank": 1, "critical_rank": 2, "critical_layers": 1, "phase_1": "r2"},
+    }
+    tasks = {"all": {"family": "lcm"}, "one": {"family": "lcm", "methods": ["c"]}}
+    study = Study(load({"models": {"m": {"source": "scratch"}}, "tasks": tasks, "methods": methods}))
+    assert [(run.task, run.method) for run in study.runs] == [
+        ("all", "r2"), ("all", "r4"), ("all", "c"), ("one", "r2"), ("one", "c"),
+    ]  # fmt: skip
+    assert study.data_settings("all") == study.data_settings("one")
 
 
 def test_phase_1_may_be_shorter_than_the_other_runs():

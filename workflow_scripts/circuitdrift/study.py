@@ -106,9 +106,17 @@ class Study:
             Run(model, task, method, seed)
             for model in config.models
             for task in config.tasks
-            for method in config.methods
+            for method in self.methods_on(task)
             for seed in config.seeds
         )
+
+    def methods_on(self, task: str) -> tuple[str, ...]:
+        """Methods that are trained on a task: those that it names, and each ``phase_1`` that they need."""
+        wanted = self.config.tasks[task].methods
+        if wanted == "all":
+            return tuple(self.config.methods)
+        needed = {*wanted, *(phase_1 for name, phase_1 in self.phase_1.items() if name in wanted)}
+        return tuple(name for name in self.config.methods if name in needed)
 
     @cached_property
     def phase_1(self) -> dict[str, str]:
@@ -158,10 +166,14 @@ class Study:
         """The file of each task that has one."""
         return {name: task.path for name, task in self.config.tasks.items() if isinstance(task, FileTask)}
 
+    def data_settings(self, task: str) -> dict[str, Any]:
+        """What a task's data depend on, as JSON values: its section without the methods that are trained on it."""
+        return self.config.tasks[task].model_dump(mode="json", exclude={"methods"})
+
     def parent_of(self, task: str) -> dict[str, Any] | None:
         """The compositional task that a sub-task is taken from, as JSON values; None for other tasks."""
         found = self.config.tasks[task]
-        return self.config.tasks[found.of].model_dump(mode="json") if isinstance(found, SubTask) else None
+        return self.data_settings(found.of) if isinstance(found, SubTask) else None
 
     def is_small(self, model: str) -> bool:
         """Whether a model is the workflow's own, so that one core serves it best."""

@@ -18,14 +18,17 @@ class ScratchModel(Section):
 
     source: Literal["scratch"]
     layers: int = Field(6, ge=1)
-    heads: int = Field(4, ge=1)
+    heads: int = Field(8, ge=1)
     width: int = Field(128, ge=8)
     mlp_width: int = Field(512, ge=8)
     largest_number: int = Field(500, ge=20, description="every integer 0..largest_number is one token")
-    steps: int = Field(600, ge=1, description="optimiser steps of pre-training")
+    steps: int = Field(1200, ge=1, description="optimiser steps of pre-training")
     batch_size: int = Field(64, ge=1, description="packed rows per step")
     learning_rate: float = Field(6e-3, gt=0, description="peak learning rate of pre-training, after warm-up")
     seed: int = 0
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="of the passes of pre-training; auto: bfloat16 where it is fast. Weights stay float32"
+    )
     dtype: Literal["float32"] = "float32"
 
     @model_validator(mode="after")

@@ -127,6 +127,11 @@ class StudyConfig(Section):
                     f"tasks.{name}.of: '{task.of}' is not a compositional task of this study; "
                     f"choose one of {compositional or '(none: add one with family: compositional)'}"
                 )
+            problems += [
+                f"tasks.{name}.methods: '{method}' is not in methods; choose from {list(self.methods)}"
+                for method in (() if task.methods == "all" else task.methods)
+                if method not in self.methods
+            ]
         return problems
 
     def _sharding_problems(self) -> list[str]:

@@ -6,16 +6,19 @@ from typing import Literal
 
 from pydantic import Field
 
-from circuitdrift.section import Section
+from circuitdrift.section import Name, Section
 
 
 class Task(Section):
-    """Base of every task: how many examples each split gets, and the seed of the generator."""
+    """Base of every task: how many examples each split gets, the seed of the generator, and who is trained on it."""
 
     train: int = Field(4000, ge=1, description="examples to fine-tune on")
     circuit: int = Field(200, ge=2, description="examples to extract circuits from")
     test: int = Field(500, ge=1, description="examples to measure accuracy on")
     seed: int = 0
+    methods: tuple[Name, ...] | Literal["all"] = Field(
+        "all", description="methods that are trained on the task, and each phase_1 that they need"
+    )
     answer_tokens: Literal["single", "any"] = Field(
         "single",
         description="single: answers of one token, as in the paper; any: answers of one or several tokens",

@@ -54,11 +54,12 @@ def batches_of(corpus: Corpus, batch_size: int, device: torch.device) -> Iterato
         yield Batch(tokens[:, :-1].to(device), positions.to(device), targets.to(device))
 
 
-def next_token_loss(model: PreTrainedModel, batch: Batch) -> Float[Tensor, ""]:
+def next_token_loss(model: PreTrainedModel, batch: Batch, precision: torch.dtype) -> Float[Tensor, ""]:
     """Mean cross entropy in nats over a batch's targets; the head is applied at their positions alone."""
-    hidden = model.base_model(input_ids=batch.inputs, use_cache=False).last_hidden_state
-    logits = model.get_output_embeddings()(hidden.flatten(0, 1)[batch.positions])
-    return functional.cross_entropy(logits, batch.targets)
+    with torch.autocast(batch.inputs.device.type, dtype=precision, enabled=precision != torch.float32):
+        hidden = model.base_model(input_ids=batch.inputs, use_cache=False).last_hidden_state
+        logits = model.get_output_embeddings()(hidden.flatten(0, 1)[batch.positions])
+        return functional.cross_entropy(logits.float(), batch.targets)
 
 
 def learning_rate_factor(step: int, steps: int) -> float:
@@ -81,7 +82,9 @@ def build_optimizers(model: PreTrainedModel, learning_rate: float) -> tuple[Opti
     return Muon(inner, learning_rate, MOMENTUM, WEIGHT_DECAY), AdamW(groups, lr=learning_rate, betas=BETAS)
 
 
-def pretrain(model: PreTrainedModel, corpus: Corpus, batch_size: int, learning_rate: float) -> pd.DataFrame:
+def pretrain(
+    model: PreTrainedModel, corpus: Corpus, batch_size: int, learning_rate: float, precision: torch.dtype
+) -> pd.DataFrame:
     """Train a model in place on every row of a corpus once.
 
     Args:
@@ -89,6 +92,7 @@ def pretrain(model: PreTrainedModel, corpus: Corpus, batch_size: int, learning_r
         corpus: rows for all steps, steps times the batch size.
         batch_size: rows per step.
         learning_rate: the peak, after warm-up.
+        precision: dtype of the passes, through autocast unless it is float32.
 
     Returns:
         The table of schema ``training_log``, one row per step: loss is the loss in nats of the step's batch before its
@@ -106,7 +110,7 @@ def pretrain(model: PreTrainedModel, corpus: Corpus, batch_size: int, learning_r
     model.train()
     batches = batches_of(corpus, batch_size, next(model.parameters()).device)
     for step, batch in enumerate(progress(batches, "pre-training", steps), start=1):
-        loss = next_token_loss(model, batch)
+        loss = next_token_loss(model, batch, precision)
         value = loss.item()
         if not math.isfinite(value):
             raise TrainingDivergedError(
