@@ -82,7 +82,7 @@ class Circuit(Attribution, Selection):
 
 
 class Faithfulness(Section):
-    """Circuits evaluated on the test split, which had no part in their choice, with an ablated activation on every edge outside the circuit."""
+    """Circuits evaluated on the test split, with an ablated activation on every edge outside the circuit."""
 
     ablation: Literal["patching", "mean", "zero"] = Field(
         "patching",
