@@ -1,6 +1,6 @@
 # Circuits of the base model, which all methods and seeds share, and of each checkpoint after it.
 #
-# needs     the manifest, the circuit split, the checkpoints of a run
+# needs     the manifest, the checkpoints of a run, the circuit split, and for faithfulness the test split
 # makes     circuits/.../ scores.safetensors, edges.parquet, nodes.parquet, faithfulness.parquet,
 #           faithfulness_areas.parquet, in one folder for each circuit
 # steps     score_edges; select_circuits, or select_minimal_circuits where circuit.selection is minimal;
@@ -91,7 +91,7 @@ for job in study.circuit_jobs:
             f"measure_faithfulness_{job.name}"
         input:
             manifest=layout.manifest,
-            examples=layout.circuit,
+            examples=layout.test,
             edges=[circuit.edges for circuit in job.circuits],
             checkpoints=job.checkpoints,
         output:

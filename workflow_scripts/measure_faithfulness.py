@@ -1,4 +1,4 @@
-"""Measure the faithfulness of circuits of several sizes at each checkpoint."""
+"""Measure the faithfulness of circuits of several sizes at each checkpoint, on prompts that did not choose them."""
 
 import logging
 import time
@@ -30,7 +30,7 @@ def main(
     device: str,
     provenance: Provenance,
 ) -> None:
-    """Measure the circuits of each edges table on the first examples, with the checkpoint at the same position."""
+    """Measure the circuits of each edges table on the first test examples, with the checkpoint at the same position."""
     pairs = prompt_pairs(read_table(examples, "examples").head(measure.examples))
     on = resolve_device(device)
     models = checkpoint_anatomies(manifest, checkpoints, measure.precision, on)

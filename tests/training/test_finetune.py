@@ -218,6 +218,37 @@ def test_random_lora_goes_through_the_same_stages(tmp_path):
     assert run(manifest, tmp_path / "run", method, adapter_config=config).is_dir()
 
 
+def test_layers_that_are_given_train_as_the_same_layers_chosen_by_drift(tmp_path):
+    """Sets of layers are the reference of a CircuitLoRA's choice because the same layers give the same run."""
+    torch.manual_seed(0)
+    manifest = save(neox(layers=4), tmp_path / "models" / "tiny")
+    ranks = {"rank": 1, "critical_rank": 4, "critical_layers": 2}
+    given = RandomLoraMethod(kind="random_lora", include_layers=(3, 1), **ranks)
+    chosen = CircuitLoraMethod(kind="circuit_lora", phase_1="lora_r1", **ranks)
+    assert given.given_layers == (1, 3)
+    tables = {name: tmp_path / name / "critical_layers.parquet" for name in ("given", "chosen")}
+    origin = Provenance.detached(model="tiny", task="lcm")
+    draw_random_layers.main(manifest=manifest, critical_layers=tables["given"], method=given, seed=5, provenance=origin)
+    by_drift = pd.DataFrame({"layer": range(4), "policy": "score_change", "value": [1.0, 4.0, 2.0, 8.0]})
+    by_drift = by_drift.assign(rank_order=[4, 2, 3, 1], critical=[False, True, False, True])
+    write_table(tables["chosen"], by_drift, "critical_layers", origin)
+    for (name, table), method in zip(tables.items(), (given, chosen), strict=True):
+        allocate_ranks.main(
+            manifest=manifest, critical_layers=table, module_changes=None, method=method, training=TRAINING,
+            adapter_config=table.with_name("adapter_config.json"),
+        )  # fmt: skip
+        run(manifest, tmp_path / name / "run", method, 5, table.with_name("adapter_config.json"))
+    one, other = (tmp_path / name for name in tables)
+    for file in ("adapter_config.json", "run/checkpoints/03/adapter_config.json"):
+        assert (one / file).read_bytes() == (other / file).read_bytes()
+    first, second = (load_file(folder / "run/checkpoints/03/adapter_model.safetensors") for folder in (one, other))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    pd.testing.assert_frame_equal(
+        *(read_table(folder / "run" / "predictions.parquet", "predictions") for folder in (one, other))
+    )
+
+
 def lora(model, patterns=None):
     linears = block_linears(model)
     uniform = rank_patterns(ranks_by_layer(linears, 4, 4, ()), 4, 2.0)

@@ -209,3 +209,36 @@ def test_the_shipped_configs_can_be_used():
 def test_the_json_schema_for_editors_is_up_to_date():
     shipped = json.loads((ROOT / "configs" / "study.schema.json").read_text())
     assert shipped == StudyConfig.model_json_schema(), "run: make schema"
+
+
+def pairs_without(name: str = "", **changed: object) -> Study:
+    """The study of all pairs of layers without one of its methods, or with other settings of its CircuitLoRA."""
+    config = read_study(ROOT / "configs" / "layer_pairs.yaml").config
+    circuit_lora = config.methods["circuit_lora_2_8"].model_copy(update=changed)
+    methods = {n: circuit_lora if n == "circuit_lora_2_8" else m for n, m in config.methods.items() if n != name}
+    return Study(config.model_copy(update={"methods": methods}))
+
+
+def test_all_pairs_of_layers_are_the_reference_of_a_circuit_lora():
+    (sets,) = pairs_without().layer_sets.values()
+    assert list(sets.items())[:2] == [("layers_0_1", [0, 1]), ("layers_0_2", [0, 2])]
+    assert sorted(sets.values()) == [[a, b] for a in range(6) for b in range(a + 1, 6)]
+
+
+@pytest.mark.parametrize("name", ["layers_0_1", "layers_2_4", "layers_4_5"])
+def test_sets_of_which_one_is_missing_are_no_reference(name):
+    assert pairs_without(name).layer_sets == {}
+
+
+@pytest.mark.parametrize(
+    "changed", [{"rank": 1}, {"critical_rank": 9}, {"epochs": 2}, {"critical_layers": 1}, {"allocation": "inverted"}]
+)
+def test_sets_of_other_size_or_training_are_no_reference(changed):
+    assert pairs_without(**changed).layer_sets == {}
+
+
+def test_sets_of_the_first_layers_of_a_deeper_model_are_no_reference():
+    config = pairs_without().config
+    deeper = config.models["tiny-neox"].model_copy(update={"layers": 7})
+    assert Study(config.model_copy(update={"models": {"tiny-neox": deeper}})).layer_sets == {}
+    assert read_study(ROOT / "config.yaml").layer_sets == read_study(ROOT / "configs" / "methods.yaml").layer_sets == {}

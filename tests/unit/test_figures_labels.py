@@ -72,7 +72,7 @@ def test_every_method_of_the_study_of_methods_has_its_own_label() -> None:
         "random_lora": "RandomLoRA (2, 8)",
         "random_lora_with_0": "RandomLoRA (2, 8), layer 0 fixed",
         "random_lora_without_0": "RandomLoRA (2, 8), without layer 0",
-        "lora_on_layer_0": "RandomLoRA (2, 14), layer 0 fixed",
+        "lora_on_layer_0": "LoRA (2, 14), layer 0 fixed",
     }
 
 

@@ -58,7 +58,8 @@ def test_accuracy_of_one_seed_has_its_interval(tmp_path: Path) -> None:
 
 def compared(study: MadeUpStudy, folder: Path) -> pd.DataFrame:
     """Write the table of comparisons and read its numbers."""
-    return written(folder, "method_comparisons", {"accuracy": study.accuracy(), "predictions": study.predictions()})
+    reads = {"accuracy": study.accuracy(), "predictions": study.predictions()}
+    return written(folder, "method_comparisons", reads, layer_sets={})
 
 
 def test_methods_of_equal_size_are_compared_pair_by_pair(tmp_path: Path) -> None:
@@ -109,7 +110,7 @@ def test_methods_tested_on_different_prompts_are_not_compared(study: MadeUpStudy
     predictions = read_tables(study.predictions(), "predictions")
     lacking = (predictions["method"] == "lora_r16") & (predictions["example_id"] == 7)
     with pytest.raises(FigureDataError, match="on different prompts"):
-        method_comparisons.table(accuracy, predictions[~lacking], LABELS)
+        method_comparisons.table(accuracy, predictions[~lacking], {}, LABELS)
 
 
 def test_change_rates_name_the_controls(study: MadeUpStudy, tmp_path: Path) -> None:
@@ -181,7 +182,7 @@ def test_areas_of_the_base_model_stand_above_those_of_the_methods(study: MadeUpS
 
 
 def test_critical_layers_are_listed_by_rank(study: MadeUpStudy, tmp_path: Path) -> None:
-    numbers = written(tmp_path, "critical_layers", {"critical_layers": study.critical_layers()})
+    numbers = written(tmp_path, "critical_layers", {"critical_layers": study.critical_layers()}, layer_sets={})
     assert numbers.groupby(["task", "name", "policy", "seed"]).size().eq(2).all()
 
 
@@ -194,7 +195,7 @@ def test_overlap_counts_layers_that_both_sets_hold() -> None:
         )
 
     tasks = [ranked("lcm", [0, 3, 4, 7]), ranked("mul_div", [4, 0, 5, 3]), ranked("own", [7, 8, 9, 0])]
-    table = critical_layers.table(pd.concat(tasks), LABELS)
+    table = critical_layers.table(pd.concat(tasks), {}, LABELS)
     row = table.layout.set_index("Task").loc["LCM"]
     assert row["Critical layers"] == "0, 3, 4"
     assert row["Shared with other tasks"] == "1.0 of 3"

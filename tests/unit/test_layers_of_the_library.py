@@ -24,6 +24,7 @@ LAYERS = [
     "compute",
     "intervals",
     "comparisons",
+    "randomisation",
     "decoder",
     "models",
     "allocation",

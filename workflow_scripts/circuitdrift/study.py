@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,35 @@ class Study:
         """The method that is the phase 1 of each method that has one."""
         methods = self.config.methods
         return {name: m.phase_1 for name, m in methods.items() if isinstance(m, CircuitLoraMethod)}
+
+    @cached_property
+    def layer_sets(self) -> dict[str, dict[str, list[int]]]:
+        """The methods that are all sets of as many layers as a CircuitLoRA has critical layers, with their layers.
+
+        They have CircuitLoRA's ranks and training, and are the reference of its randomisation test
+        (docs/method.md#layer-sets). A CircuitLoRA is left out if a set is missing, or if its ranks do not simply go to
+        its critical layers.
+        """
+        found = {
+            name: self._sets_like(m) for name, m in self.config.methods.items() if isinstance(m, CircuitLoraMethod)
+        }
+        return {name: sets for name, sets in found.items() if sets}
+
+    def _sets_like(self, method: CircuitLoraMethod) -> dict[str, list[int]]:
+        def trained(other: CircuitLoraMethod | RandomLoraMethod) -> tuple[float | None, ...]:
+            ranks = (other.rank, other.critical_rank, other.critical_layers)
+            return *ranks, other.learning_rate, other.epochs, other.warmup_fraction
+
+        methods = self.config.methods.items()
+        alike = {n: m for n, m in methods if isinstance(m, RandomLoraMethod) and trained(m) == trained(method)}
+        given = {name: m.given_layers for name, m in alike.items() if m.given_layers}
+        sets = {layers: name for name, layers in reversed(given.items())}
+        n_layers = 1 + max((layer for layers in sets for layer in layers), default=-1)
+        known = {model.layers for model in self.config.models.values() if isinstance(model, ScratchModel)}
+        complete = n_layers > method.critical_layers and len(sets) == comb(n_layers, method.critical_layers)
+        if method.allocation != "top" or not complete or not known <= {n_layers}:
+            return {}
+        return {sets[layers]: list(layers) for layers in sorted(sets)}
 
     @cached_property
     def drift_methods(self) -> tuple[str, ...]:

@@ -82,14 +82,14 @@ class Circuit(Attribution, Selection):
 
 
 class Faithfulness(Section):
-    """Circuits evaluated on the circuit split, with an ablated activation on every edge outside the circuit."""
+    """Circuits evaluated on the test split, with an ablated activation on every edge outside the circuit."""
 
     ablation: Literal["patching", "mean", "zero"] = Field(
         "patching",
         description="patching: the corrupted activation; mean: the mean over all clean prompts and tokens; zero",
     )
     size_fractions: tuple[Fraction, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-    examples: int = Field(100, ge=2, description="largest number of examples from the circuit split")
+    examples: int = Field(100, ge=2, description="largest number of examples from the test split")
     precision: Precision = "auto"
     batch_size: BatchSize = "auto"
     bootstrap: int = Field(1000, ge=100, description="bootstrap resamples for the confidence intervals")

@@ -143,7 +143,8 @@ class RandomLoraMethod(Method):
     """CircuitLoRA's control: the layers that get ``critical_rank`` are drawn at random, separately for each seed.
 
     ``include_layers: [0]`` draws with layer 0, ``exclude_layers: [0]`` without it, and ``include_layers: [0]`` with
-    ``critical_layers: 1`` is the control that spends everything on layer 0.
+    ``critical_layers: 1`` is the control that spends everything on layer 0. With as many ``include_layers`` as
+    ``critical_layers`` the layers are given, and nothing is left to draw.
     """
 
     kind: Literal["random_lora"]
@@ -164,6 +165,12 @@ class RandomLoraMethod(Method):
                 f"{self.critical_layers}; raise critical_layers, or name fewer layers"
             )
         return self
+
+    @property
+    def given_layers(self) -> tuple[int, ...]:
+        """The critical layers in ascending order where nothing is left to draw; none where some are drawn."""
+        included = tuple(sorted(set(self.include_layers)))
+        return included if len(included) == self.critical_layers else ()
 
 
 MethodConfig = Annotated[

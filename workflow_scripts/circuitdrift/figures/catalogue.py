@@ -22,13 +22,13 @@ class Entry:
     Attributes:
         name: of its module, and of its files.
         reads: names of the files it is made from, keys of :func:`_files`.
-        needs: the runs without which a study cannot have it.
+        needs: the runs, or the sets of layers, without which a study cannot have it.
         settings: what else it takes, keys of :func:`_settings`.
     """
 
     name: str
     reads: tuple[str, ...]
-    needs: Literal["runs", "drift_runs", "allocated_runs", "tuned_runs"]
+    needs: Literal["runs", "drift_runs", "allocated_runs", "tuned_runs", "layer_sets"]
     settings: tuple[str, ...] = ()
 
 
@@ -49,10 +49,12 @@ Listed = TypeVar("Listed", bound=Entry)
 
 _TWO_CIRCUITS = ("before_edges", "after_edges", "before_nodes", "after_nodes")
 _EXPLORED = ("accuracy", "faithfulness", "transitions", "layers")
+_SETS = ("accuracy", "critical_layers")
 _COSTS = ("accuracy", "training_log", "benchmarks", "scoring_benchmarks")
 
 FIGURES = (
     FigureEntry("method_accuracy", ("accuracy",), "runs", category="Methods"),
+    FigureEntry("layer_sets", _SETS, "layer_sets", ("layer_sets",), category="Methods"),
     FigureEntry("accuracy_and_faithfulness", ("accuracy", "faithfulness"), "drift_runs", category="Training"),
     FigureEntry("faithfulness_by_size", ("base_and_last_faithfulness",), "drift_runs", category="Circuits"),
     FigureEntry("drift_and_noise", ("reliability",), "drift_runs", category="Drift"),
@@ -64,13 +66,14 @@ FIGURES = (
 )
 TABLES = (
     Entry("method_accuracy", ("accuracy",), "runs"),
-    Entry("method_comparisons", ("accuracy", "predictions"), "runs"),
+    Entry("method_comparisons", ("accuracy", "predictions"), "runs", ("layer_sets",)),
+    Entry("layer_sets", _SETS, "layer_sets", ("layer_sets",)),
     Entry("base_accuracy", ("accuracy", "test"), "runs"),
     Entry("training_cost", _COSTS, "runs", ("benchmarked", "scored", "phase_1")),
     Entry("change_rates", ("summary", "controls"), "drift_runs"),
     Entry("drift_reliability", ("reliability",), "drift_runs"),
     Entry("faithfulness_areas", ("faithfulness_areas",), "drift_runs"),
-    Entry("critical_layers", ("critical_layers",), "allocated_runs"),
+    Entry("critical_layers", ("critical_layers",), "allocated_runs", ("layer_sets",)),
     Entry("learning_rates", ("trials",), "tuned_runs"),
 )
 
@@ -134,6 +137,7 @@ def _settings(study: Study) -> dict[str, Any]:
         "study": study.config.study,
         "top_layers": circuit_loras[0].critical_layers if circuit_loras else 5,
         "phase_1": study.phase_1,
+        "layer_sets": study.layer_sets,
         "benchmarked": [asdict(run) for run in study.runs],
         "scored": [asdict(run) for run, _ in _phase_1_scorings(study)],
     }

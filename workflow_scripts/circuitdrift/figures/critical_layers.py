@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -12,15 +12,20 @@ from circuitdrift.figures.labels import MethodLabels, task_label
 from circuitdrift.figures.layout import EMPTY, Table, layout_of
 
 
-def table(critical_layers: pd.DataFrame, labels: MethodLabels) -> Table:
+def table(
+    critical_layers: pd.DataFrame, layer_sets: Mapping[str, Mapping[str, Sequence[int]]], labels: MethodLabels
+) -> Table:
     """The critical layers by task, method, policy and seed, and the share that other tasks, policies and seeds share.
 
     Args:
         critical_layers: tables with model, task, name (the method that spends its rank there) and seed.
+        layer_sets: the methods that are all sets of layers, by CircuitLoRA; given layers are left out.
         labels: of the study's methods.
     """
     keys = ["model", "task", "name", "policy", "seed"]
-    chosen = critical_layers[critical_layers["critical"]].sort_values([*keys, "rank_order"])
+    in_sets = {name for sets in layer_sets.values() for name in sets}
+    ranked = critical_layers[~critical_layers["name"].isin(in_sets)]
+    chosen = ranked[ranked["critical"]].sort_values([*keys, "rank_order"])
     sets = (
         chosen.groupby(keys, sort=False)["layer"]
         .agg(layers=lambda layers: tuple(int(layer) for layer in layers))

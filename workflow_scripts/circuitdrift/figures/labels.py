@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from circuitdrift.config.methods import CircuitLoraMethod, MethodConfig
+from circuitdrift.config.methods import CircuitLoraMethod, MethodConfig, RandomLoraMethod
 
 _TASK_PHRASES = (
     ("add_sub", "Add/Sub"),
@@ -57,7 +57,8 @@ _UNNAMED = {*_RANKS, "kind", "phase_1", "critical_layers"}
 class MethodLabels:
     """Labels of a study's methods, their families and their order.
 
-    A label is the title of the method's family, its ranks, and a phrase for each other field that is not the default:
+    A label is the title of the method's family (LoRA for a RandomLoRA whose layers are all fixed), its ranks, and a
+    phrase for each other field that is not the default:
     ``LoRA r=8``, ``CircuitLoRA (8, 32), normalised``. CircuitLoRAs that differ in their phase 1 alone name it. Methods
     that still have one label have their keys in brackets.
     """
@@ -99,7 +100,13 @@ def _own_label(method: MethodConfig) -> str:
     fields = type(method).model_fields
     unusual = {name: getattr(method, name) for name, field in fields.items() if getattr(method, name) != field.default}
     phrases = [_phrase(name, value) for name, value in unusual.items() if name not in _UNNAMED]
-    return ", ".join([FAMILIES[method.kind].title + _size(method), *phrases])
+    return ", ".join([_title(method) + _size(method), *phrases])
+
+
+def _title(method: MethodConfig) -> str:
+    """The title of the method's family; where a RandomLoRA has nothing to draw, that of LoRA."""
+    is_drawn = not (isinstance(method, RandomLoraMethod) and method.given_layers)
+    return FAMILIES[method.kind if is_drawn else "lora"].title
 
 
 def _ranks(method: MethodConfig) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
 import pandas as pd
@@ -21,18 +21,29 @@ _COLUMNS = ["Task", "Comparison", "Trainable parameters", "Difference", "p", "p 
 _COLUMNS += ["Prompts"]
 
 
-def table(accuracy: pd.DataFrame, predictions: pd.DataFrame, labels: MethodLabels) -> Table:
+def table(
+    accuracy: pd.DataFrame,
+    predictions: pd.DataFrame,
+    layer_sets: Mapping[str, Mapping[str, Sequence[int]]],
+    labels: MethodLabels,
+) -> Table:
     """Paired differences in percentage points at the end of fine-tuning, positive where the first method is better.
+
+    Methods that are all sets of layers are left out: they are one distribution, which table ``layer_sets`` shows.
 
     Args:
         accuracy: accuracy tables of all runs, which hold the number of parameters.
         predictions: which test prompts each run answers correctly.
+        layer_sets: the methods that are all sets of layers, for each CircuitLoRA that has such a reference.
         labels: of the study's methods.
 
     Raises:
         FigureDataError: methods were tested on different prompts.
     """
-    compared = compare(accuracy, predictions, labels)
+    in_sets = {name for sets in layer_sets.values() for name in sets}
+    compared = compare(
+        accuracy[~accuracy["method"].isin(in_sets)], predictions[~predictions["method"].isin(in_sets)], labels
+    )
     if compared.empty:
         note = "No two methods of this study train exactly the same number of parameters: there is nothing to compare."
         return Table("Comparisons of methods", note, compared, pd.DataFrame(columns=_COLUMNS))
