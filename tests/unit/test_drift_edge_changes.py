@@ -20,6 +20,7 @@ from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift import edge_changes
 from circuitdrift.drift.edge_changes import (
     CHANGES,
+    CircuitSelection,
     bound_node_changes,
     change_of,
     classify_edges,
@@ -241,6 +242,28 @@ def test_at_the_boundary_of_the_margin_a_study_finds_something_as_often_as_it_ma
     """All edges change by the margin: any discovery is false, and the test is neither lax nor needlessly strict."""
     proportions, _ = false_discoveries(1.0, of_changed=1.0)
     assert proportions.mean() == pytest.approx(0.05, abs=3 * (0.05 * 0.95 / STUDIES) ** 0.5)
+
+
+def test_where_nothing_changed_hardly_an_edge_is_surely_gained_or_lost() -> None:
+    """The plain symmetric difference of two circuits of one truth is all noise; the classes call it undecided."""
+
+    def strongest(rows: np.ndarray) -> np.ndarray:
+        kept = np.zeros(rows.shape, dtype=bool)
+        np.put_along_axis(kept, np.argsort(-np.abs(rows), axis=1)[:, :20], True, axis=1)
+        return kept
+
+    names = pd.DataFrame({"source": map(str, range(N_EDGES)), "target": "m0", "qkv": None})
+    selection = CircuitSelection(names, np.arange(N_EDGES), strongest, strongest)
+    sure = plain = 0
+    for study in range(60):
+        rng = np.random.default_rng(study)
+        signal = rng.standard_t(2, size=N_EDGES)
+        before, after = (FoldScores(signal + 2 * rng.normal(size=(16, N_EDGES)), EQUAL) for _ in range(2))
+        counts = classify_edges(before, after, selection, resamples=100).counts.iloc[0]
+        sure += counts["gained"] + counts["lost"]
+        plain += counts["added"] + counts["removed"]
+    assert plain > 60 * 5
+    assert sure < 0.03 * plain
 
 
 # ----------------------------------------------------------------------------------------- the tables

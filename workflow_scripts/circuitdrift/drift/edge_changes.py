@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -61,10 +62,15 @@ class CircuitSelection:
 
     def merge(self, circuits: Bool[np.ndarray, "row edge"]) -> Bool[np.ndarray, "row merged"]:
         """Membership of merged edges: in a circuit if any of their edges is."""
-        order = np.argsort(self.merged, kind="stable")
-        starts = np.searchsorted(self.merged[order], np.arange(self.merged.max() + 1))
+        order, starts = self._groups
         merged: Bool[np.ndarray, "row merged"] = np.logical_or.reduceat(circuits[:, order], starts, axis=1)
         return merged
+
+    @cached_property
+    def _groups(self) -> tuple[Int[np.ndarray, " edge"], Int[np.ndarray, " merged"]]:
+        """The edges in the order of their merged edges, and where each merged edge starts."""
+        order = np.argsort(self.merged, kind="stable")
+        return order, np.searchsorted(self.merged[order], np.arange(self.merged.max() + 1))
 
     def merged_names(self) -> list[str]:
         """``source -> target`` of each merged edge."""
