@@ -2,8 +2,8 @@
 #
 # needs     edges, nodes and scores of all circuits of a run
 # makes     drift/{model}/{task}/{method}/ controls.parquet, and in seed-{seed}/ transitions.parquet, summary.parquet,
-#           layers.parquet, reliability.parquet
-# steps     compare_circuits; measure_reliability; measure_controls
+#           layers.parquet, reliability.parquet, edges_changed.parquet, edge_counts.parquet
+# steps     compare_circuits; measure_reliability; classify_edges; measure_controls
 
 
 rule compare_circuits:
@@ -49,6 +49,29 @@ rule measure_reliability:
         "../workflow_scripts/measure_reliability.py"
 
 
+rule classify_edges:
+    input:
+        before=study.circuits[0].scores,
+        after=study.circuits[-1].scores,
+    output:
+        edges_changed=layout.drift.edges_changed,
+        edge_counts=layout.drift.edge_counts,
+    log:
+        "<logs>/classify_edges/{model}/{task}/{method}/seed-{seed}.log",
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=memory_for(1500, 16000),
+        runtime=120,
+    params:
+        choice=settings(study.config.circuit.choice()),
+        resamples=study.config.drift.resamples,
+        code=code_of("classify_edges"),
+    script:
+        "../workflow_scripts/classify_edges.py"
+
+
 rule measure_controls:
     input:
         base_scores=study.circuits[0].scores,
@@ -74,4 +97,5 @@ rule drift:
     input:
         study.of_runs(layout.drift.summary, study.drift_runs),
         study.of_runs(layout.drift.reliability, study.drift_runs),
+        study.of_runs(layout.drift.edges_changed, study.drift_runs),
         study.of_runs(layout.controls, study.drift_runs),

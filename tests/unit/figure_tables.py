@@ -12,9 +12,10 @@ import pandas as pd
 from pydantic import TypeAdapter
 
 from circuitdrift.config.methods import MethodConfig
+from circuitdrift.drift.edge_changes import change_of
 from circuitdrift.figures.labels import MethodLabels
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import write_table
+from circuitdrift.storage import read_table, write_table
 
 PARAMETERS = {
     "lora_r2": 24_576,
@@ -222,6 +223,34 @@ class MadeUpStudy:
             paths.append(self.write("reliability", table, "reliability", **run))
         return paths
 
+    def edge_counts(self) -> list[Path]:
+        """Of 300 merged edges 40 kept, 6 + seed gained, 4 lost, 30 undecided; two of them change in each seed.
+
+        The circuits of all prompts share 50 edges; 20 are added and 18 removed. Resample Jaccard .85 and .7.
+        """
+        paths = []
+        for run in self.runs():
+            seed = int(run["seed"])
+            gained = ["a -> b", *(f"s{seed} -> {number}" for number in range(5 + seed))]
+            counts = {"kept": 40, "gained": 6 + seed, "lost": 4, "undecided": 30, "outside": 220 - seed}
+            plain = {"in_both": 50, "added": 20, "removed": 18, "jaccard_before": 0.85, "jaccard_after": 0.7}
+            row = {
+                "from_checkpoint": self.checkpoints[0],
+                "to_checkpoint": self.checkpoints[-1],
+                "examples": 200,
+                "resamples": 200,
+                "n_edges": 600,
+                "changed_beyond_margin": 90,
+                "cutoff": 0.004,
+                "n_merged_edges": 300,
+                **counts,
+                "gained_edges": gained,
+                "lost_edges": ["c -> d", *(f"s{seed} -> {name}" for name in "xyz")],
+                **plain,
+            }
+            paths.append(self.write("edge_counts", pd.DataFrame([row]), "edge_counts", **run))
+        return paths
+
     def layers(self) -> list[Path]:
         paths = []
         pairs = [*pairwise(self.checkpoints), (self.checkpoints[0], self.checkpoints[-1])]
@@ -280,6 +309,30 @@ class MadeUpStudy:
             self.write("edges", edges, "edges", checkpoint=checkpoint),
             self.write("nodes", nodes, "nodes", checkpoint=checkpoint),
         )
+
+    def edges_changed(self, before: Path, after: Path) -> Path:
+        """The classes of the edges of two edges tables, from shares of resamples that are near those circuits."""
+        tables = [read_table(path, "edges") for path in (before, after)]
+        names = tables[0][["source", "target", "qkv"]]
+        shares = [np.where(table["in_circuit"], 1.0, 0.0) for table in tables]
+        unsure = self.rng.random(len(names)) < 0.2
+        shares = [np.where(unsure, 0.4, share) for share in shares]
+        merged = [
+            share_of.groupby([names["source"], names["target"]]).transform("max") for share_of in map(pd.Series, shares)
+        ]
+        table = names.assign(
+            score_before=tables[0]["score"],
+            score_after=tables[1]["score"],
+            effect=0.0,
+            q_value=1.0,
+            included_before=shares[0],
+            included_after=shares[1],
+            change=change_of(*shares),
+            merged_included_before=merged[0],
+            merged_included_after=merged[1],
+            merged_change=change_of(*(share.to_numpy() for share in merged)),
+        )
+        return self.write("edges_changed", table, "edges_changed", model="m")
 
 
 def parallel_graph(n_layers: int, n_heads: int) -> tuple[pd.DataFrame, pd.DataFrame]:

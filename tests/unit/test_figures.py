@@ -16,6 +16,7 @@ from circuitdrift.figures import (
     change_rates,
     circuit_before_after,
     drift_and_noise,
+    edge_changes,
     explorer,
     faithfulness_by_size,
     tidy,
@@ -212,13 +213,35 @@ def test_final_accuracy_needs_the_number_of_parameters(small: MadeUpStudy) -> No
         tidy.final_accuracy(accuracy)
 
 
-def test_circuit_map_agrees_with_sets_of_edges(small: MadeUpStudy, tmp_path: Path) -> None:
+def test_edge_changes_are_means_of_both_ways_to_compare(small: MadeUpStudy, tmp_path: Path) -> None:
+    table = drawn(tmp_path, "edge_changes", {"edge_counts": small.edge_counts()})
+    means = table.query("statistic == 'mean'").set_index(["method", "part", "change"]).sort_index()
+    for part, wanted in (
+        ("resampled prompts", {"kept": 40, "lost": 4, "gained": 6.5, "undecided": 30}),
+        ("all prompts at once", {"kept": 50, "lost": 18, "gained": 20}),
+    ):
+        assert means.loc[("lora_r2", part), "value"].to_dict() == wanted
+    gained = means.loc[("circuit_lora_8_32", "resampled prompts", "gained")]
+    assert (gained["lower"], gained["upper"]) == (6, 7)
+    assert all(path.stat().st_size > 1000 for path in outputs(tmp_path).values())
+
+
+def test_edge_changes_are_drawn_where_nothing_is_in_a_circuit(small: MadeUpStudy) -> None:
+    counts = read_tables(small.edge_counts(), "edge_counts")
+    nothing = dict.fromkeys(["kept", "gained", "lost", "undecided", "in_both", "added", "removed"], 0)
+    figure = edge_changes.draw(edge_changes.tidy(counts.assign(**nothing)), STYLE, LABELS)
+    assert figure.axes[0].get_xlim()[1] > 0
+
+
+def test_circuit_map_agrees_with_sets_of_edges_and_their_classes(small: MadeUpStudy, tmp_path: Path) -> None:
     (before_edges, before_nodes), (after_edges, after_nodes) = small.circuit("00"), small.circuit("02")
+    edges_changed = small.edges_changed(before_edges, after_edges)
     reads = {
         "before_edges": [before_edges],
         "after_edges": [after_edges],
         "before_nodes": [before_nodes],
         "after_nodes": [after_nodes],
+        "edges_changed": [edges_changed],
     }
     table = drawn(tmp_path, "circuit_before_after", reads)
 
@@ -226,19 +249,39 @@ def test_circuit_map_agrees_with_sets_of_edges(small: MadeUpStudy, tmp_path: Pat
         kept = read_table(path, "edges").query("in_circuit")
         return set(zip(kept["source"], kept["target"], strict=True))
 
-    before, after = edge_set(before_edges), edge_set(after_edges)
     edges = table[table["part"] == "edge"]
-    for status, expected in (("kept", before & after), ("removed", before - after), ("added", after - before)):
-        rows = edges[edges["status"] == status]
-        assert set(zip(rows["source"], rows["target"], strict=True)) == expected
+    for path, circuit in ((before_edges, "in_before"), (after_edges, "in_after")):
+        rows = edges[edges[circuit].astype(bool)]
+        assert set(zip(rows["source"], rows["target"], strict=True)) == edge_set(path)
+    classes = read_table(edges_changed, "edges_changed").groupby(["source", "target"])["merged_change"].first()
+    wanted = [classes[edge] for edge in zip(edges["source"], edges["target"], strict=True)]
+    assert edges["status"].tolist() == wanted
+    assert set(wanted) == {"kept", "gained", "lost", "undecided"}
     nodes = table[table["part"] == "node"].set_index("node")
+    absent = ~(nodes["in_before"].astype(bool) | nodes["in_after"].astype(bool))
+    assert ((nodes["status"] == "absent") == absent).all()
     assert nodes.loc["input", "y"] < nodes.loc["a0.h0", "y"] < nodes.loc["m0", "y"] < nodes.loc["logits", "y"]
 
 
+def test_an_edge_that_few_resampled_circuits_hold_is_undecided_in_the_map(small: MadeUpStudy) -> None:
+    (before, before_nodes), (after, after_nodes) = small.circuit("00"), small.circuit("02")
+    changed = read_table(small.edges_changed(before, after), "edges_changed")
+    shares = dict.fromkeys(["merged_included_before", "merged_included_after"], 0.0)
+    tables = [read_table(path, "edges") for path in (before, after)]
+    tables += [read_table(path, "nodes") for path in (before_nodes, after_nodes)]
+    table = circuit_before_after.tidy(*tables, changed.assign(**shares, merged_change="outside"))
+    assert set(table["status"]) <= {"undecided", "absent"}
+    assert set(table.loc[table["part"] == "edge", "status"]) == {"undecided"}
+
+
 def test_circuits_of_two_models_are_refused(small: MadeUpStudy) -> None:
-    edges, nodes = (read_table(path, name) for path, name in zip(small.circuit("00"), ("edges", "nodes"), strict=True))
+    edges_path, nodes_path = small.circuit("00")
+    edges, nodes = read_table(edges_path, "edges"), read_table(nodes_path, "nodes")
+    changed = read_table(small.edges_changed(edges_path, edges_path), "edges_changed")
     with pytest.raises(FigureDataError, match="different graphs"):
-        circuit_before_after.tidy(edges, edges, nodes, nodes.head(4))
+        circuit_before_after.tidy(edges, edges, nodes, nodes.head(4), changed)
+    with pytest.raises(FigureDataError, match="edges_changed: a table of another graph"):
+        circuit_before_after.tidy(edges, edges, nodes, nodes, changed.head(4))
 
 
 def test_the_same_tables_give_the_same_bytes(small: MadeUpStudy, tmp_path: Path) -> None:

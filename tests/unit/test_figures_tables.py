@@ -12,7 +12,7 @@ from figure_tables import LABELS, METHODS, MadeUpStudy
 
 import write_table
 from circuitdrift.comparisons import holm
-from circuitdrift.figures import critical_layers, drift_reliability, method_comparisons
+from circuitdrift.figures import critical_layers, drift_reliability, edge_changes, method_comparisons
 from circuitdrift.figures.layout import Table, as_latex, as_markdown, escape_latex
 from circuitdrift.figures.tidy import FigureDataError
 from circuitdrift.figures.training_cost import cost_of_runs, read_seconds
@@ -161,6 +161,39 @@ def test_the_interval_over_seeds_is_that_of_one_seed_and_wider_with_scatter() ->
     lower, upper = drift_reliability.interval_over_seeds(apart)
     assert (lower + upper) / 2 == pytest.approx(0.3)
     assert upper - lower > 0.4
+
+
+def test_edge_changes_say_how_many_edges_changed_for_certain(study: MadeUpStudy, tmp_path: Path) -> None:
+    numbers = written(tmp_path, "edge_changes", {"edge_counts": study.edge_counts()})
+    assert len(numbers) == 2 * 3
+    first = numbers.iloc[0]
+    assert (first["symmetric_difference"], first["gained"], first["lost"], first["undecided"]) == (38, 6.5, 4, 30)
+    assert (first["replicated_gained"], first["replicated_lost"], first["replicated"]) == (1, 1, 2)
+    assert not first["stable"]
+    text = (tmp_path / "table.md").read_text()
+    assert (
+        "| LoRA r=2 | 2 | 38 | 6.5 | 4 | 30 | 40 | 2 | 90 of 600 | 0.85 / 0.70 | no | 200 | edges changed, their"
+        in text
+    )
+
+
+@pytest.mark.parametrize(
+    ("gained", "jaccard", "conclusion"),
+    [
+        (["a -> b"], 0.9, "edges changed"),
+        (["a -> b"], 0.79, "edges changed, their number unresolved, needs more prompts"),
+        ([], 0.8, "no edge surely changed"),
+        ([], 0.79, "unresolved, needs more prompts"),
+        ([], float("nan"), "unresolved, needs more prompts"),
+    ],
+)
+def test_conclusions_on_edges(study: MadeUpStudy, gained: list[str], jaccard: float, conclusion: str) -> None:
+    counts = read_tables(study.edge_counts(), "edge_counts")
+    counts = counts.assign(jaccard_after=jaccard, gained_edges=[gained] * len(counts), lost_edges=[[]] * len(counts))
+    numbers = edge_changes.table(counts, LABELS)
+    assert set(numbers.tidy["conclusion"]) == {conclusion}
+    one_seed = edge_changes.table(counts[counts["seed"] == 1], LABELS).tidy
+    assert (one_seed["replicated"] == len(gained)).all()
 
 
 def test_base_accuracy_stands_beside_the_majority_guess(study: MadeUpStudy, tmp_path: Path) -> None:

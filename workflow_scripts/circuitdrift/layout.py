@@ -31,6 +31,8 @@ class DriftFiles:
         self.summary = f"{folder}/summary.parquet"
         self.layers = f"{folder}/layers.parquet"
         self.reliability = f"{folder}/reliability.parquet"
+        self.edges_changed = f"{folder}/edges_changed.parquet"
+        self.edge_counts = f"{folder}/edge_counts.parquet"
 
 
 class AllocationFiles:

@@ -193,6 +193,47 @@ SCHEMAS: dict[str, pa.Schema] = {
             "prompts_for_90": pa.float64(),
         }
     ),
+    "edges_changed": pa.schema(
+        {
+            "source": pa.string(),
+            "target": pa.string(),
+            "qkv": pa.string(),
+            "score_before": pa.float32(),
+            "score_after": pa.float32(),
+            "effect": pa.float64(),
+            "q_value": pa.float64(),
+            "included_before": pa.float64(),
+            "included_after": pa.float64(),
+            "change": pa.string(),
+            "merged_included_before": pa.float64(),
+            "merged_included_after": pa.float64(),
+            "merged_change": pa.string(),
+        }
+    ),
+    "edge_counts": pa.schema(
+        {
+            "from_checkpoint": pa.string(),
+            "to_checkpoint": pa.string(),
+            "examples": pa.int32(),
+            "resamples": pa.int32(),
+            "n_edges": pa.int32(),
+            "changed_beyond_margin": pa.int32(),
+            "cutoff": pa.float64(),
+            "n_merged_edges": pa.int32(),
+            "kept": pa.int32(),
+            "gained": pa.int32(),
+            "lost": pa.int32(),
+            "undecided": pa.int32(),
+            "outside": pa.int32(),
+            "gained_edges": pa.list_(pa.string()),
+            "lost_edges": pa.list_(pa.string()),
+            "in_both": pa.int32(),
+            "added": pa.int32(),
+            "removed": pa.int32(),
+            "jaccard_before": pa.float64(),
+            "jaccard_after": pa.float64(),
+        }
+    ),
     "module_changes": pa.schema(
         {
             "layer": pa.int16(),

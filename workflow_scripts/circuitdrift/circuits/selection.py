@@ -148,6 +148,17 @@ def select_circuit(
     """The circuit that a study takes from scores, pruned (docs/method.md#selection).
 
     Raises:
+        ValueError: as :func:`select_edges`.
+    """
+    return prune(graph, select_edges(graph, scores, choice))
+
+
+def select_edges(
+    graph: Graph, scores: Float[Tensor, "*rows writers readers"], choice: Selection
+) -> Bool[Tensor, "*rows writers readers"]:
+    """The edges that a study takes from scores, before pruning.
+
+    Raises:
         ValueError: the selection is ``minimal``, which scores do not determine; or as :func:`strongest_edges`.
     """
     if choice.selection == "minimal":
@@ -156,12 +167,10 @@ def select_circuit(
             "find it with circuitdrift.circuits.minimal.minimal_circuit, which runs the model"
         )
     if choice.threshold is not None:
-        edges = edges_above(graph, scores, choice.threshold)
-    elif choice.selection == "greedy":
-        edges = greedy_edges(graph, scores, edge_count(graph, choice.fraction))
-    else:
-        edges = strongest_edges(graph, scores, edge_count(graph, choice.fraction))
-    return prune(graph, edges)
+        return edges_above(graph, scores, choice.threshold)
+    if choice.selection == "greedy":
+        return greedy_edges(graph, scores, edge_count(graph, choice.fraction))
+    return strongest_edges(graph, scores, edge_count(graph, choice.fraction))
 
 
 def determined_by_scores(choice: Selection) -> Selection:

@@ -1,18 +1,20 @@
-"""What reliability compares: the circuits that a study would select from scores of some folds, and the scores."""
+"""The circuits that a study would select from scores of some folds, and the scores, as arrays over edges."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy import stats
 from torch import Tensor
 
 from circuitdrift.circuits.score_file import ScoreFile
-from circuitdrift.circuits.selection import nodes_in, select_circuit, structural_edges
+from circuitdrift.circuits.selection import edge_table, nodes_in, select_circuit, select_edges, structural_edges
 from circuitdrift.config.circuits import Selection
 from circuitdrift.decoder.graph import Graph
+from circuitdrift.drift.edge_changes import CircuitSelection
 from circuitdrift.drift.reliability import Describe, Features, FoldScores
+from circuitdrift.drift.series import EDGE_KEY
 
 
 def features_of_circuits(graph: Graph, choice: Selection) -> Describe:
@@ -45,6 +47,34 @@ def features_of_circuits(graph: Graph, choice: Selection) -> Describe:
         }
 
     return describe
+
+
+def selection_of_circuits(graph: Graph, choice: Selection) -> CircuitSelection:
+    """How a study takes circuits from rows of scores.
+
+    Args:
+        graph: the model's graph, in whose order the edges of a row stand.
+        choice: the study's selection, not ``minimal``, which scores do not determine.
+    """
+    writers, readers = graph.edge_mask.nonzero(as_tuple=True)
+    pairs = writers * len(graph.nodes) + graph.node_of_reader[readers]
+
+    def selected(rows: Float[np.ndarray, "row edge"]) -> Bool[np.ndarray, "row edge"]:
+        kept: Bool[np.ndarray, "row edge"]
+        kept = select_edges(graph, rows_of_scores(graph, rows), choice)[:, graph.edge_mask].numpy()
+        return kept
+
+    def pruned(rows: Float[np.ndarray, "row edge"]) -> Bool[np.ndarray, "row edge"]:
+        kept: Bool[np.ndarray, "row edge"]
+        kept = select_circuit(graph, rows_of_scores(graph, rows), choice)[:, graph.edge_mask].numpy()
+        return kept
+
+    return CircuitSelection(
+        names=edge_table(graph, torch.zeros(graph.edge_mask.shape), graph.edge_mask)[EDGE_KEY],
+        merged=np.unique(pairs.numpy(), return_inverse=True)[1],
+        selected=selected,
+        pruned=pruned,
+    )
 
 
 def fold_scores(file: ScoreFile) -> FoldScores:

@@ -61,7 +61,8 @@ FIGURES = (
     FigureEntry("transition_changes", ("transitions",), "drift_runs", category="Drift"),
     FigureEntry("change_rates", ("summary", "controls"), "drift_runs", category="Drift"),
     FigureEntry("layer_changes", ("layers",), "drift_runs", ("top_layers",), category="Drift"),
-    FigureEntry("circuit_before_after", _TWO_CIRCUITS, "drift_runs", category="Circuits"),
+    FigureEntry("edge_changes", ("edge_counts",), "drift_runs", category="Drift"),
+    FigureEntry("circuit_before_after", (*_TWO_CIRCUITS, "edges_changed"), "drift_runs", category="Circuits"),
     FigureEntry("explorer", _EXPLORED, "drift_runs", ("study",), category="Explorer", formats=("html",)),
 )
 TABLES = (
@@ -72,6 +73,7 @@ TABLES = (
     Entry("training_cost", _COSTS, "runs", ("benchmarked", "scored", "phase_1")),
     Entry("change_rates", ("summary", "controls"), "drift_runs"),
     Entry("drift_reliability", ("reliability",), "drift_runs"),
+    Entry("edge_changes", ("edge_counts",), "drift_runs"),
     Entry("faithfulness_areas", ("faithfulness_areas",), "drift_runs"),
     Entry("critical_layers", ("critical_layers",), "allocated_runs", ("layer_sets",)),
     Entry("learning_rates", ("trials",), "tuned_runs"),
@@ -118,11 +120,13 @@ def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
         "summary": of_runs(drift.summary, study.drift_runs),
         "layers": of_runs(drift.layers, study.drift_runs),
         "reliability": of_runs(drift.reliability, study.drift_runs),
+        "edge_counts": of_runs(drift.edge_counts, study.drift_runs),
         "controls": of_runs(layout.controls, study.drift_runs),
         "before_edges": of_runs(first.edges, shown),
         "after_edges": of_runs(last.edges, shown),
         "before_nodes": of_runs(first.nodes, shown),
         "after_nodes": of_runs(last.nodes, shown),
+        "edges_changed": of_runs(drift.edges_changed, shown),
     }
 
 

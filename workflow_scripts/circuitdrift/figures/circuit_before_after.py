@@ -14,13 +14,17 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from circuitdrift.config.figures import Figures
+from circuitdrift.drift.edge_changes import bound_node_changes
 from circuitdrift.drift.series import merge_inputs
+from circuitdrift.figures.edge_changes import CHANGE_COLOURS, UNDECIDED_INK
 from circuitdrift.figures.labels import checkpoint_label
 from circuitdrift.figures.style import legend_below
 from circuitdrift.figures.tidy import FigureDataError
 
-COLOURS = {"kept": "#7f7f7f", "removed": "#D55E00", "added": "#0072B2"}
+COLOURS = {**CHANGE_COLOURS, "undecided": UNDECIDED_INK}
+_NODE_COLOURS = {**COLOURS, "kept": "#4d4d4d", "undecided": "#ededed"}
 _ABSENT = "#d9d9d9"
+_DASHED: Any = (0, (2.5, 1.5))
 _MARKERS = {"input": "s", "head": "o", "mlp": "s", "logits": "s"}
 _MLP_RISE = 0.42
 _THINNEST, _THICKEST = 0.35, 2.6
@@ -29,22 +33,29 @@ _CURVE_POINTS = 14
 
 
 def tidy(
-    before_edges: pd.DataFrame, after_edges: pd.DataFrame, before_nodes: pd.DataFrame, after_nodes: pd.DataFrame
+    before_edges: pd.DataFrame,
+    after_edges: pd.DataFrame,
+    before_nodes: pd.DataFrame,
+    after_nodes: pd.DataFrame,
+    edges_changed: pd.DataFrame,
 ) -> pd.DataFrame:
-    """Tell which nodes and edges were kept, removed and added between two circuits of one graph.
+    """Tell how surely nodes and edges of two circuits of one graph were kept, lost and gained.
 
     Args:
         before_edges: edges table of the earlier circuit.
         after_edges: edges table of the later circuit.
         before_nodes: nodes table of the earlier circuit.
         after_nodes: nodes table of the later circuit.
+        edges_changed: the classes of all edges from resampled prompts.
 
     Returns:
-        Nodes (``part`` is node) with node, kind, layer, head, status (kept, removed, added, absent), x and y; edges
-        (``part`` is edge) with source, target, status, score_before and score_after (0 where absent).
+        Nodes (``part`` is node) with node, kind, layer, head, x and y, absent ones included; edges (``part`` is edge)
+        of either circuit with source, target, score_before and score_after (0 where absent). Both have in_before and
+        in_after (in the circuit of all prompts) and ``status``: kept, gained, lost or undecided; absent in neither
+        circuit. A part that is in a circuit of all prompts but in few of resampled prompts is undecided.
 
     Raises:
-        FigureDataError: the two nodes tables are not of the same graph.
+        FigureDataError: the tables are not of the same graph.
     """
     if set(before_nodes["node"]) != set(after_nodes["node"]):
         raise FigureDataError(
@@ -52,15 +63,22 @@ def tidy(
         )
     columns = ["node", "kind", "layer", "head", "in_circuit"]
     nodes = before_nodes[columns].merge(after_nodes[["node", "in_circuit"]], on="node", suffixes=("", "_after"))
-    nodes["status"] = _status(nodes["in_circuit"], nodes["in_circuit_after"])
+    nodes = nodes.rename(columns={"in_circuit": "in_before", "in_circuit_after": "in_after"})
+    nodes = nodes.merge(bound_node_changes(edges_changed).reset_index(), on="node", how="left")
     x, y = node_places(nodes)
-    nodes = nodes.drop(columns=["in_circuit", "in_circuit_after"]).assign(x=x, y=y, part="node")
+    nodes = nodes.assign(x=x, y=y, part="node")
 
     before, after = (merge_inputs(edges)["score"].reset_index() for edges in (before_edges, after_edges))
     edges = before.merge(after, on=["source", "target"], how="outer", suffixes=("_before", "_after"), sort=True)
-    edges["status"] = _status(edges["score_before"].notna(), edges["score_after"].notna())
-    edges = edges.fillna({"score_before": 0.0, "score_after": 0.0}).assign(part="edge")
-    return pd.concat([nodes, edges], ignore_index=True)
+    classes = edges_changed[["source", "target", "merged_change"]].drop_duplicates(["source", "target"])
+    edges = edges.merge(classes.rename(columns={"merged_change": "change"}), on=["source", "target"], how="left")
+    edges = edges.assign(in_before=edges["score_before"].notna(), in_after=edges["score_after"].notna(), part="edge")
+    both = pd.concat([nodes, edges.fillna({"score_before": 0.0, "score_after": 0.0})], ignore_index=True)
+    if both["change"].isna().any():
+        raise FigureDataError("edges_changed: a table of another graph; give that of the run of both circuits")
+    status = both["change"].where(both["change"] != "outside", "undecided")
+    both["status"] = status.where(both["in_before"] | both["in_after"], "absent")
+    return both.drop(columns="change")
 
 
 def node_places(nodes: pd.DataFrame) -> tuple[Float[np.ndarray, " nodes"], Float[np.ndarray, " nodes"]]:
@@ -87,7 +105,7 @@ def node_places(nodes: pd.DataFrame) -> tuple[Float[np.ndarray, " nodes"], Float
 
 
 def draw(table: pd.DataFrame, style: Figures, before_edges: pd.DataFrame, after_edges: pd.DataFrame) -> Figure:
-    """Draw the two circuits side by side: before, with what was removed; after, with what was added.
+    """Draw the two circuits side by side, with the colours of what was kept, lost, gained and is undecided.
 
     Args:
         table: from :func:`tidy`.
@@ -102,27 +120,34 @@ def draw(table: pd.DataFrame, style: Figures, before_edges: pd.DataFrame, after_
     figure = Figure(figsize=(style.width_inches, height), layout="constrained")
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
     strongest = float(edges[["score_before", "score_after"]].abs().to_numpy().max(initial=0.0))
-    for ax, title, change, score in (
-        (left, f"Before: {before}", "removed", "score_before"),
-        (right, f"After: {after}", "added", "score_after"),
+    for ax, title, circuit, score in (
+        (left, f"Before: {before}", "in_before", "score_before"),
+        (right, f"After: {after}", "in_after", "score_after"),
     ):
-        shown = edges[edges["status"].isin(["kept", change])]
-        _draw_edges(ax, nodes, shown, score, strongest)
-        _draw_nodes(ax, nodes, change)
-        present = nodes["status"].isin(["kept", change])
-        ax.set_title(f"{title}\n{int(present.sum()):,} nodes, {len(shown):,} edges", fontsize="medium")
+        shown = edges[edges[circuit]]
+        for sure in (False, True):
+            _draw_edges(ax, nodes, shown[(shown["status"] != "undecided") == sure], score, strongest, len(shown))
+        _draw_nodes(ax, nodes, circuit)
+        ax.set_title(f"{title}\n{int(nodes[circuit].sum()):,} nodes, {len(shown):,} edges", fontsize="medium")
         _layer_axes(ax, nodes)
     left.set_ylabel("Layer")
     legend_below(figure, [*(_handle(table, status) for status in COLOURS), _absent_handle()])
     return figure
 
 
-def _status(before: pd.Series, after: pd.Series) -> np.ndarray[Any, np.dtype[np.object_]]:
-    return np.select([before & after, before, after], ["kept", "removed", "added"], default="absent").astype(object)
+def _draw_edges(
+    ax: Axes, nodes: pd.DataFrame, shown: pd.DataFrame, score: str, strongest: float, in_circuit: int
+) -> None:
+    """Curves, the weakest at the back; width and opacity grow with the cube root of |score|. Undecided: dashed.
 
-
-def _draw_edges(ax: Axes, nodes: pd.DataFrame, shown: pd.DataFrame, score: str, strongest: float) -> None:
-    """Curves, the weakest at the back; width and opacity grow with the cube root of |score|."""
+    Args:
+        ax: one circuit's picture.
+        nodes: all nodes and their places.
+        shown: the edges, all undecided or none.
+        score: the column of their scores.
+        strongest: the score that is drawn widest.
+        in_circuit: number of edges of the whole circuit; the more, the fainter are weak ones.
+    """
     if shown.empty or strongest == 0.0:
         return
     strength = np.cbrt(shown[score].abs().to_numpy(dtype=float) / strongest)
@@ -130,16 +155,20 @@ def _draw_edges(ax: Axes, nodes: pd.DataFrame, shown: pd.DataFrame, score: str, 
     place = nodes.set_index("node")[["x", "y"]]
     starts = place.loc[shown["source"]].to_numpy()[order]
     ends = place.loc[shown["target"]].to_numpy()[order]
-    crowding = min(1.0, 300 / len(shown))
+    crowding = min(1.0, 300 / in_circuit)
     visible = (_FAINTEST + (_STRONGEST - _FAINTEST) * strength[order]) * crowding ** (1 - strength[order])
     opacity = np.clip(visible, 0.02, 1.0)
-    colours = [
-        (*to_rgba(COLOURS[status])[:3], alpha)
-        for status, alpha in zip(shown["status"].to_numpy()[order], opacity, strict=True)
-    ]
-    widths = _THINNEST + (_THICKEST - _THINNEST) * strength[order]
-    lines = LineCollection(list(_curves(starts, ends)), colors=colours, linewidths=widths, capstyle="round", zorder=1)
-    lines.set_rasterized(len(shown) > 1500)
+    statuses = shown["status"].to_numpy()[order]
+    colours = [(*to_rgba(COLOURS[status])[:3], alpha) for status, alpha in zip(statuses, opacity, strict=True)]
+    lines = LineCollection(
+        list(_curves(starts, ends)),
+        colors=colours,
+        linewidths=_THINNEST + (_THICKEST - _THINNEST) * strength[order],
+        linestyles=[_DASHED if status == "undecided" else "-" for status in statuses],
+        capstyle="butt" if statuses[0] == "undecided" else "round",
+        zorder=1,
+    )
+    lines.set_rasterized(in_circuit > 1500)
     ax.add_collection(lines)
 
 
@@ -157,28 +186,22 @@ def _curves(
     return np.stack([x + bow * np.sin(np.pi * t), y], axis=-1)
 
 
-def _draw_nodes(ax: Axes, nodes: pd.DataFrame, change: str) -> None:
+def _draw_nodes(ax: Axes, nodes: pd.DataFrame, circuit: str) -> None:
+    """Filled symbols in the circuit, open ones outside it; undecided nodes have a dashed outline."""
     crowd = max(int(nodes["head"].max()) + 2, int(nodes["y"].max()))
     size = float(np.clip(900 / crowd, 9, 70))
-    for kind, of_kind in nodes.groupby("kind", sort=False):
-        marker = _MARKERS[str(kind)]
-        shown = of_kind["status"].isin(["kept", change])
-        absent = of_kind[~shown]
-        ax.scatter(
-            absent["x"],
-            absent["y"],
-            s=size,
-            marker=marker,
-            facecolor="white",
-            edgecolor=_ABSENT,
-            linewidth=0.8,
-            zorder=3,
-        )
-        present = of_kind[shown]
-        colours = [COLOURS[status] if status != "kept" else "#4d4d4d" for status in present["status"]]
-        ax.scatter(
-            present["x"], present["y"], s=size, marker=marker, c=colours, edgecolor="white", linewidth=0.7, zorder=4
-        )
+    for (kind, is_in, status), alike in nodes.groupby(["kind", circuit, "status"], sort=False):
+        look: dict[str, Any] = {
+            "facecolor": _NODE_COLOURS.get(str(status), _ABSENT),
+            "edgecolor": "white",
+            "linewidth": 0.7,
+            "zorder": 4,
+        }
+        if status == "undecided":
+            look |= {"edgecolor": UNDECIDED_INK, "linewidth": 0.9, "linestyle": (0, (2, 1))}
+        if not is_in:
+            look = {"facecolor": "white", "edgecolor": _ABSENT, "linewidth": 0.8, "zorder": 3}
+        ax.scatter(alike["x"], alike["y"], s=size, marker=_MARKERS[str(kind)], **look)
 
 
 def _layer_axes(ax: Axes, nodes: pd.DataFrame) -> None:
@@ -206,7 +229,10 @@ def _layer_axes(ax: Axes, nodes: pd.DataFrame) -> None:
 def _handle(table: pd.DataFrame, status: str) -> Line2D:
     nodes, edges = (int(((table["part"] == part) & (table["status"] == status)).sum()) for part in ("node", "edge"))
     label = f"{status}: {nodes:,} nodes, {edges:,} edges"
-    return Line2D([], [], color=COLOURS[status], linewidth=1.8, marker="o", markersize=5, label=label)
+    dashed: dict[str, Any] = (
+        {"linestyle": _DASHED, "markerfacecolor": _NODE_COLOURS["undecided"]} if status == "undecided" else {}
+    )
+    return Line2D([], [], color=COLOURS[status], linewidth=1.8, marker="o", markersize=5, label=label, **dashed)
 
 
 def _absent_handle() -> Line2D:
