@@ -12,7 +12,7 @@ from figure_tables import LABELS, METHODS, MadeUpStudy
 
 import write_table
 from circuitdrift.comparisons import holm
-from circuitdrift.figures import critical_layers, drift_reliability, method_comparisons
+from circuitdrift.figures import critical_layers, drift_reliability, functional_drift, method_comparisons
 from circuitdrift.figures.layout import Table, as_latex, as_markdown, escape_latex
 from circuitdrift.figures.tidy import FigureDataError
 from circuitdrift.figures.training_cost import cost_of_runs, read_seconds
@@ -160,6 +160,78 @@ def test_the_interval_over_seeds_is_that_of_one_seed_and_wider_with_scatter() ->
     lower, upper = drift_reliability.interval_over_seeds(apart)
     assert (lower + upper) / 2 == pytest.approx(0.3)
     assert upper - lower > 0.4
+
+
+def functional_tables(study: MadeUpStudy) -> dict[str, pd.DataFrame]:
+    """The tables that functional drift reads, each of one seed alone."""
+    transitions = [
+        study.write("transitions", _net_transition(study), "transitions", **run) for run in list(study.runs())
+    ]
+    paths = {"functional": study.functional(), "transitions": transitions, "reliability": study.reliability()}
+    return {name: read_tables(files, name).query("seed == 0") for name, files in paths.items()}
+
+
+def _net_transition(study: MadeUpStudy) -> pd.DataFrame:
+    """Edges of the base model's circuit and of the last, with a Jaccard index of .55."""
+    columns = ["from_checkpoint", "to_checkpoint", "level", "initial", "added", "removed", "changed", "jaccard"]
+    return pd.DataFrame([(study.checkpoints[0], study.checkpoints[-1], "edge", 54, 9, 9, 18, 0.55)], columns=columns)
+
+
+def test_functional_drift_compares_circuits_in_the_last_model(study: MadeUpStudy, tmp_path: Path) -> None:
+    transitions = [
+        study.write("transitions", _net_transition(study), "transitions", **run) for run in list(study.runs())
+    ]
+    reads = {"functional": study.functional(), "transitions": transitions, "reliability": study.reliability()}
+    numbers = written(tmp_path, "functional_drift", reads)
+    assert len(numbers) == 2 * 3
+    first = numbers.iloc[0]
+    assert first[["edge_jaccard", "base_circuit", "last_circuit", "difference"]].tolist() == pytest.approx(
+        [0.55, 0.605, 0.8, -0.195]
+    )
+    found = first[["shared_circuit", "shared_edges", "last_edges", "other_seed_circuit", "random_circuit"]]
+    assert found.tolist() == pytest.approx([0.605, 30, 54, 0.705, 0.055])
+    # Student's t of two seeds .01 apart is 12.706; each seed's own half-width is .02.
+    half_width = ((12.7062 * 0.005) ** 2 + 0.02**2) ** 0.5
+    assert first["upper"] - first["difference"] == pytest.approx(half_width, abs=1e-5)
+    assert (first["seeds"], first["prompts"]) == (2, 100)
+    assert set(numbers["conclusion"]) == {"structural and functional"}
+    text = (tmp_path / "table.md").read_text()
+    assert "| LoRA r=2 | 2 | 100 | 0.550 | 0.605 | 0.800 | -0.195 [-0.262, -0.128] | 0.605 (30 of 54) |" in text
+
+
+@pytest.mark.parametrize(
+    ("shift", "random", "excess", "conclusion"),
+    [
+        (0.0, 0.0, 0.0, "structural and functional"),
+        (0.19, 0.0, 0.0, "structural only"),
+        (0.4, 0.0, 0.0, "structural and functional"),
+        (0.143, 0.0, 0.0, "unresolved, needs about 820 prompts"),
+        (0.19, 0.75, 0.0, "unresolved, random circuits are as faithful"),
+        (0.19, 0.0, -0.3, "structure unresolved, needs 300 prompts"),
+        (0.19, 0.0, -0.4, "no structural change beyond noise"),
+        (float("nan"), 0.0, 0.0, "unresolved, faithfulness undefined"),
+    ],
+)
+def test_conclusions_on_functional_drift(
+    study: MadeUpStudy, shift: float, random: float, excess: float, conclusion: str
+) -> None:
+    """The base circuit, at first .2 below the last, and random ones are shifted upwards, excess downwards."""
+    tables = functional_tables(study)
+    functional, columns = tables["functional"], ["difference", "difference_lower", "difference_upper"]
+    for circuit, change in (("00", shift), ("random", random)):
+        functional.loc[functional["circuit_checkpoint"] == circuit, columns] += change
+    tables["reliability"][["excess", "lower", "upper"]] += excess
+    assert set(functional_drift.table(**tables, labels=LABELS).tidy["conclusion"]) == {conclusion}
+
+
+def test_an_empty_last_circuit_leaves_functional_drift_unresolved(study: MadeUpStudy) -> None:
+    """It has no random circuits of its size, so nothing shows that equal faithfulness means anything."""
+    tables = functional_tables(study)
+    functional, columns = tables["functional"], ["difference", "difference_lower", "difference_upper"]
+    functional.loc[functional["circuit_checkpoint"] == "00", columns] += 0.2
+    tables["functional"] = functional[functional["circuit_checkpoint"] != "random"]
+    conclusions = functional_drift.table(**tables, labels=LABELS).tidy["conclusion"]
+    assert set(conclusions) == {"unresolved, random circuits are as faithful"}
 
 
 def test_base_accuracy_stands_beside_the_majority_guess(study: MadeUpStudy, tmp_path: Path) -> None:
