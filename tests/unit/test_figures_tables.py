@@ -162,27 +162,21 @@ def test_the_interval_over_seeds_is_that_of_one_seed_and_wider_with_scatter() ->
     assert upper - lower > 0.4
 
 
+def functional_files(study: MadeUpStudy) -> dict[str, list[Path]]:
+    """The files that the table of functional drift reads; base and last circuit have a Jaccard index of .55."""
+    distance = pd.DataFrame({"measure": ["jaccard_distance_net"], "level": ["edge"], "value": [0.45]})
+    net = distance.assign(from_checkpoint=study.checkpoints[0], to_checkpoint=study.checkpoints[-1])
+    summary = [study.write("summary", net, "summary", **run) for run in study.runs()]
+    return {"functional": study.functional(), "summary": summary, "reliability": study.reliability()}
+
+
 def functional_tables(study: MadeUpStudy) -> dict[str, pd.DataFrame]:
-    """The tables that functional drift reads, each of one seed alone."""
-    transitions = [
-        study.write("transitions", _net_transition(study), "transitions", **run) for run in list(study.runs())
-    ]
-    paths = {"functional": study.functional(), "transitions": transitions, "reliability": study.reliability()}
-    return {name: read_tables(files, name).query("seed == 0") for name, files in paths.items()}
-
-
-def _net_transition(study: MadeUpStudy) -> pd.DataFrame:
-    """Edges of the base model's circuit and of the last, with a Jaccard index of .55."""
-    columns = ["from_checkpoint", "to_checkpoint", "level", "initial", "added", "removed", "changed", "jaccard"]
-    return pd.DataFrame([(study.checkpoints[0], study.checkpoints[-1], "edge", 54, 9, 9, 18, 0.55)], columns=columns)
+    """The same as tables, of the first seed alone."""
+    return {name: read_tables(paths, name).query("seed == 0") for name, paths in functional_files(study).items()}
 
 
 def test_functional_drift_compares_circuits_in_the_last_model(study: MadeUpStudy, tmp_path: Path) -> None:
-    transitions = [
-        study.write("transitions", _net_transition(study), "transitions", **run) for run in list(study.runs())
-    ]
-    reads = {"functional": study.functional(), "transitions": transitions, "reliability": study.reliability()}
-    numbers = written(tmp_path, "functional_drift", reads)
+    numbers = written(tmp_path, "functional_drift", functional_files(study))
     assert len(numbers) == 2 * 3
     first = numbers.iloc[0]
     assert first[["edge_jaccard", "base_circuit", "last_circuit", "difference"]].tolist() == pytest.approx(

@@ -70,7 +70,7 @@ TABLES = (
     Entry("training_cost", _COSTS, "runs", ("benchmarked", "scored", "phase_1")),
     Entry("change_rates", ("summary", "controls"), "drift_runs"),
     Entry("drift_reliability", ("reliability",), "drift_runs"),
-    Entry("functional_drift", ("functional", "transitions", "reliability"), "drift_runs"),
+    Entry("functional_drift", ("functional", "summary", "reliability"), "drift_runs"),
     Entry("faithfulness_areas", ("faithfulness_areas",), "drift_runs"),
     Entry("critical_layers", ("critical_layers",), "allocated_runs"),
     Entry("learning_rates", ("trials",), "tuned_runs"),

@@ -22,7 +22,7 @@ from circuitdrift.figures.drift_reliability import interval_over_seeds
 from circuitdrift.figures.labels import MethodLabels, task_label
 from circuitdrift.figures.layout import EMPTY, Table, layout_of
 from circuitdrift.figures.style import INK, MUTED, group_title, panel_groups
-from circuitdrift.figures.tidy import RUN, FigureDataError, base_against_last, with_seed_means
+from circuitdrift.figures.tidy import RUN, FigureDataError, with_seed_means
 
 _METRIC = "kl_model_circuit"
 _OTHER_SEED, _SHARED, _RANDOM = "other_seed", "shared", "random"
@@ -101,7 +101,15 @@ def _draw_matrix(ax: Axes, matrix: pd.DataFrame, models: list[str], circuits: li
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
             colour = "white" if value > _DARK else INK
-            ax.text(column, row, _short(value), ha="center", va="center", fontsize=5.5, color=colour)
+            ax.text(
+                column,
+                row,
+                _short(value),
+                ha="center",
+                va="center",
+                fontsize=6.5 if len(models) < 8 else 5.5,
+                color=colour,
+            )
     for place in range(len(models)):
         ax.add_patch(Rectangle((place - 0.5, place - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=0.9))
     ax.axhline(len(models) - 0.5, color=MUTED, linewidth=0.8)
@@ -120,18 +128,16 @@ def _tick(name: str) -> str:
     return "base" if name == "00" else str(int(name)) if name.isdigit() else name.replace("_", " ")
 
 
-def table(
-    functional: pd.DataFrame, transitions: pd.DataFrame, reliability: pd.DataFrame, labels: MethodLabels
-) -> Table:
+def table(functional: pd.DataFrame, summary: pd.DataFrame, reliability: pd.DataFrame, labels: MethodLabels) -> Table:
     """Circuits in the last model: structural similarity, faithfulness, paired differences, and what follows."""
     rows = functional[functional["metric"] == _METRIC]
-    edges = base_against_last(transitions[transitions["level"] == "edge"])
+    distances = summary[(summary["level"] == "edge") & (summary["measure"] == "jaccard_distance_net")]
     structure = drift_reliability.table(reliability, labels).tidy
     found = []
     for run, own in rows.groupby(RUN, sort=False):
         of_run = dict(zip(RUN, run, strict=True))
         numbers = {
-            "edge_jaccard": _of_run(edges, run)["jaccard"].mean(),
+            "edge_jaccard": 1 - _of_run(distances, run)["value"].mean(),
             "structure": _of_run(structure, run)["verdict"].item(),
             **_in_last_model(own),
         }
