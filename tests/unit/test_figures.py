@@ -199,11 +199,16 @@ def test_functional_drift_takes_one_seed_eleven_checkpoints_and_cells_without_a_
     study = MadeUpStudy(tmp_path / "in", methods=("lora_r2",), seeds=(3,), n_checkpoints=10)
     functional = read_tables(study.functional(), "functional")
     functional.loc[functional["model_checkpoint"] == "04", "faithfulness"] = np.nan
+    functional.loc[functional["circuit_checkpoint"] == "random", "faithfulness"] = -1e-4
     table = functional_drift.tidy(functional)
     assert set(table["circuit"]) == {*study.checkpoints, "shared", "random"}
     # The interval of one seed stays.
     assert (table["upper"] - table["lower"]).tolist() == pytest.approx([0.08] * len(table))
-    functional_drift.draw(table, STYLE, LABELS)
+    figure = functional_drift.draw(table, STYLE, LABELS)
+    written = {text.get_text() for ax in figure.axes for text in ax.texts}
+    assert ".00" in written
+    assert "-.00" not in written
+    assert "nan" not in written
     with pytest.raises(FigureDataError, match="kl_model_circuit"):
         functional_drift.tidy(functional[functional["metric"] == "accuracy"])
 

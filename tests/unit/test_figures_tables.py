@@ -202,7 +202,7 @@ def test_functional_drift_compares_circuits_in_the_last_model(study: MadeUpStudy
         (0.143, 0.0, 0.0, "unresolved, needs about 820 prompts"),
         (0.19, 0.75, 0.0, "unresolved, random circuits are as faithful"),
         (0.19, 0.0, -0.3, "structure unresolved, needs 300 prompts"),
-        (0.19, 0.0, -0.4, "no structural change beyond noise"),
+        (0.19, 0.0, -0.4, "structural change not beyond noise"),
         (float("nan"), 0.0, 0.0, "unresolved, faithfulness undefined"),
     ],
 )

@@ -83,10 +83,10 @@ def compare_in_model(
 
     Returns:
         One row for each metric and circuit, in the columns of schema "functional" but ``model_checkpoint``. The last
-        circuit of each metric is :data:`RANDOM`, the mean of random circuits that have as many edges as ``own``; it is
-        absent if ``own`` is empty. Faithfulness, 1 for the whole model, and ``difference``, which is faithfulness less
-        that of ``own``, have 95 % percentile intervals over resampled prompts. All are NaN where faithfulness is
-        undefined.
+        circuit of each metric is :data:`RANDOM`, the mean of random circuits that have at least as many edges as
+        ``own``; it is absent if ``own`` is empty. Faithfulness, 1 for the whole model, and ``difference``, which is
+        faithfulness less that of ``own``, have 95 % percentile intervals over resampled prompts. All are NaN where
+        faithfulness is undefined.
     """
     size = int(own.edges.sum())
     draws = [random_circuit(anatomy.graph, size, draw) for draw in range(RANDOM_CIRCUITS)] if size else []

@@ -30,6 +30,7 @@ _CELL_INCHES = 0.25
 _MARGINS_INCHES = (0.75, 0.75)
 _COLOURS = "Blues"
 _DARK = 0.6
+_FRAME = "#d55e00"
 
 
 def tidy(functional: pd.DataFrame) -> pd.DataFrame:
@@ -111,7 +112,7 @@ def _draw_matrix(ax: Axes, matrix: pd.DataFrame, models: list[str], circuits: li
                 color=colour,
             )
     for place in range(len(models)):
-        ax.add_patch(Rectangle((place - 0.5, place - 0.5), 1, 1, fill=False, edgecolor=INK, linewidth=0.9))
+        ax.add_patch(Rectangle((place - 0.5, place - 0.5), 1, 1, fill=False, edgecolor=_FRAME, linewidth=1.2))
     ax.axhline(len(models) - 0.5, color=MUTED, linewidth=0.8)
     ax.set_xticks(range(len(models)), [_tick(name) for name in models])
     ax.set_yticks(range(len(circuits)), [_tick(name) for name in circuits])
@@ -120,8 +121,8 @@ def _draw_matrix(ax: Axes, matrix: pd.DataFrame, models: list[str], circuits: li
 
 
 def _short(value: float) -> str:
-    """Two decimals, without the zero before the point."""
-    return f"{value:.2f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.1f}"
+    """Two decimals, without the zero before the point and without a minus before zero."""
+    return f"{value:z.2f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.1f}"
 
 
 def _tick(name: str) -> str:
@@ -208,7 +209,7 @@ def _over_seeds(rows: pd.DataFrame) -> Difference:
 def conclusion(numbers: Mapping[str, Any]) -> str:
     """What one method's numbers in the last model say: a row of the table without its conclusion."""
     if numbers["structure"] == drift_reliability.NOT_BEYOND_NOISE:
-        return "no structural change beyond noise"
+        return "structural change not beyond noise"
     if numbers["structure"] != drift_reliability.BEYOND_NOISE:
         return f"structure {numbers['structure']}"
     half_width = (numbers["upper"] - numbers["lower"]) / 2
@@ -243,4 +244,4 @@ def _laid_out(row: Mapping[Hashable, Any], labels: MethodLabels) -> dict[str, st
 
 
 def _number(value: float) -> str:
-    return EMPTY if np.isnan(value) else f"{value:.3f}"
+    return EMPTY if np.isnan(value) else f"{value:z.3f}"
