@@ -126,6 +126,12 @@ def changes_by_module(wildcards):
     return layout.allocation.module_changes.format(**wildcards) if by_module else []
 
 
+def last_edges_of_other_seeds(wildcards):
+    """The edges table of the last checkpoint of each other seed of a run."""
+    others = [seed for seed in study.config.seeds if seed != int(wildcards.seed)]
+    return [study.circuits[-1].edges.format(**{**wildcards, "seed": seed}) for seed in others]
+
+
 def imported_edges(wildcards):
     """The edges table of each circuit of an import, in the order of the checkpoints."""
     return [circuit.edges.format(**wildcards) for circuit in study.imported_circuits(wildcards.name)]

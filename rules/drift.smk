@@ -1,9 +1,9 @@
 # Drift: how a run's circuit changes from checkpoint to checkpoint, beside the changes of controls.
 #
-# needs     edges, nodes and scores of all circuits of a run
+# needs     edges, nodes and scores of all circuits of a run; its checkpoints, the manifest and the test split
 # makes     drift/{model}/{task}/{method}/ controls.parquet, and in seed-{seed}/ transitions.parquet, summary.parquet,
-#           layers.parquet, reliability.parquet, edges_changed.parquet, edge_counts.parquet
-# steps     compare_circuits; measure_reliability; classify_edges; measure_controls
+#           layers.parquet, reliability.parquet, edges_changed.parquet, edge_counts.parquet, functional.parquet
+# steps     compare_circuits; measure_reliability; classify_edges; measure_functional_drift; measure_controls
 
 
 rule compare_circuits:
@@ -72,6 +72,31 @@ rule classify_edges:
         "../workflow_scripts/classify_edges.py"
 
 
+rule measure_functional_drift:
+    input:
+        manifest=layout.manifest,
+        examples=layout.test,
+        edges=[circuit.edges for circuit in study.circuits],
+        other_seeds_edges=last_edges_of_other_seeds,
+        checkpoints=[layout.checkpoint(name) for name in study.functional_checkpoints[1:]],
+    output:
+        functional=layout.drift.functional,
+    log:
+        "<logs>/measure_functional_drift/{model}/{task}/{method}/seed-{seed}.log",
+    conda:
+        "../environment.yml"
+    threads: threads_for
+    resources:
+        mem_mb=memory_for(2000, 16000),
+        runtime=240,
+    params:
+        measure=settings(study.config.faithfulness),
+        device=study.config.execution.device,
+        code=code_of("measure_functional_drift"),
+    script:
+        "../workflow_scripts/measure_functional_drift.py"
+
+
 rule measure_controls:
     input:
         base_scores=study.circuits[0].scores,
@@ -98,4 +123,5 @@ rule drift:
         study.of_runs(layout.drift.summary, study.drift_runs),
         study.of_runs(layout.drift.reliability, study.drift_runs),
         study.of_runs(layout.drift.edges_changed, study.drift_runs),
+        study.of_runs(layout.drift.functional, study.drift_runs),
         study.of_runs(layout.controls, study.drift_runs),

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from random_models import random_pairs, randomised, small_llama
 
 import measure_faithfulness
+import measure_functional_drift
 import score_edges
 import select_circuits
-from circuitdrift.circuits.selection import select_circuit
+from circuitdrift.circuits.metrics import METRICS
+from circuitdrift.circuits.selection import edge_table, prune, select_circuit
 from circuitdrift.config.circuits import Attribution, Faithfulness, Selection
 from circuitdrift.decoder.anatomy import anatomy_of
 from circuitdrift.models.loading import load_model
@@ -97,3 +100,58 @@ def test_scoring_twice_gives_the_same_bytes(study: tuple[Path, Path, Path], tmp_
     for path in paths:
         score_edges.main(manifest, examples, [], [path], Attribution(), "cpu", Provenance.detached())
     assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_circuits_run_in_the_models_of_other_checkpoints(study: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    """On the prompts that ordinary faithfulness takes, a model's own circuit has that faithfulness."""
+    manifest, examples, checkpoint = study
+    graph = anatomy_of(load_model(manifest, torch.device("cpu"))).graph
+    measure = Faithfulness(size_fractions=(0.5,), examples=5, bootstrap=100)
+    places = {"base": {"checkpoint": "00"}, "01": {"checkpoint": "01", "seed": "3"}, "other": {"seed": "4"}}
+    circuits, edges = {}, {}
+    for draw, (name, wildcards) in enumerate(places.items()):
+        scores = torch.randn(graph.edge_mask.shape, generator=torch.Generator().manual_seed(draw))
+        circuits[name] = select_circuit(graph, scores, Selection(fraction=0.6))
+        edges[name] = tmp_path / name / "edges.parquet"
+        table = edge_table(graph, scores, circuits[name])
+        write_table(edges[name], table, "edges", Provenance.detached(**{"checkpoint": "01", **wildcards}))
+    files = [tmp_path / f"{i}" / "functional.parquet" for i in range(2)]
+    for file in files:
+        own = [edges["base"], edges["01"]]
+        origin = Provenance.detached(seed="3")
+        measure_functional_drift.main(
+            manifest, examples, own, [edges["other"]], [checkpoint], file, measure, "cpu", origin
+        )
+    assert files[0].read_bytes() == files[1].read_bytes()
+    table = read_table(files[0], "functional")
+    key = ["model_checkpoint", "circuit_checkpoint", "circuit_seed", "metric"]
+    assert not table.duplicated(key).any()
+    run = [(model, circuit, 3) for model in ("00", "01") for circuit in ("00", "01", "shared", "random")]
+    expected = {(*cell, metric) for cell in [*run, ("01", "01", 4)] for metric in METRICS}
+    assert set(table[key].itertuples(index=False, name=None)) == expected
+    assert set(table["examples"]) == {5}
+    sizes = table.groupby("circuit_checkpoint")["n_edges"].first()
+    assert sizes["shared"] == prune(graph, circuits["base"] & circuits["01"]).sum()
+    assert sizes["00"] == circuits["base"].sum()
+    for name, checkpoints in (("base", []), ("01", [checkpoint])):
+        curve, areas = ([tmp_path / name / f"{kind}.parquet"] for kind in ("curve", "areas"))
+        measure_faithfulness.main(
+            manifest,
+            examples,
+            [edges[name]],
+            checkpoints,
+            curve,
+            areas,
+            measure,
+            Selection(fraction=0.6),
+            "cpu",
+            Provenance.detached(),
+        )
+        ordinary = read_table(curve[0], "faithfulness").query("own_circuit").set_index("metric")
+        rows = table[(table["model_checkpoint"] == places[name]["checkpoint"]) & (table["circuit_seed"] == 3)]
+        diagonal = rows[rows["circuit_checkpoint"] == rows["model_checkpoint"]]
+        columns = ["faithfulness", "lower", "upper"]
+        np.testing.assert_allclose(
+            diagonal.set_index("metric")[columns], ordinary.loc[list(METRICS), columns], atol=1e-5
+        )
+        assert diagonal["difference"].dropna().eq(0).all()

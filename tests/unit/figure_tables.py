@@ -251,6 +251,33 @@ class MadeUpStudy:
             paths.append(self.write("edge_counts", pd.DataFrame([row]), "edge_counts", **run))
         return paths
 
+    def functional(self) -> list[Path]:
+        """Own circuits .8, others .1 less for each checkpoint between, shared .6, random .05, other seeds .7.
+
+        Seed s adds .01 s to all but the own circuits. Intervals of faithfulness reach .04 to either side, those of
+        differences .02.
+        """
+        paths = []
+        for run in self.runs():
+            seed, rows = int(run["seed"]), []
+            others = [(self.checkpoints[-1], other, 0.7) for other in self.seeds if other != seed]
+            for number, model in enumerate(self.checkpoints):
+                cells = [(name, seed, 0.8 - 0.1 * abs(number - i)) for i, name in enumerate(self.checkpoints)]
+                cells += [("shared", seed, 0.6), ("random", seed, 0.05)]
+                cells += others if model == self.checkpoints[-1] else []
+                for (circuit, of_seed, value), metric in product(cells, METRICS):
+                    own = (circuit, of_seed) == (model, seed)
+                    found = value + 0.01 * seed * (not own)
+                    apart = found - 0.8
+                    half = 0.0 if own else 0.02
+                    size = 30 if circuit == "shared" else 54
+                    rows.append((model, circuit, of_seed, size, 100, metric, found, found - 0.04, found + 0.04))
+                    rows[-1] += (apart, apart - half, apart + half)
+            columns = ["model_checkpoint", "circuit_checkpoint", "circuit_seed", "n_edges", "examples", "metric"]
+            columns += ["faithfulness", "lower", "upper", "difference", "difference_lower", "difference_upper"]
+            paths.append(self.write("functional", pd.DataFrame(rows, columns=columns), "functional", **run))
+        return paths
+
     def layers(self) -> list[Path]:
         paths = []
         pairs = [*pairwise(self.checkpoints), (self.checkpoints[0], self.checkpoints[-1])]

@@ -194,6 +194,21 @@ def test_learning_rates_are_searched_for_only_with_a_grid():
     assert on.of_runs(on.layout.trials, on.tuned_runs) == searches
 
 
+@pytest.mark.parametrize(
+    ("saved", "wanted", "names"),
+    [
+        (10, 3, ["00", "05", "10"]),
+        (10, 2, ["00", "10"]),
+        (10, 4, ["00", "03", "07", "10"]),
+        (2, 11, ["00", "01", "02"]),
+        (1, 3, ["00", "01"]),
+    ],
+)
+def test_checkpoints_that_exchange_circuits_are_evenly_spaced_from_first_to_last(saved, wanted, names):
+    study = Study(load({"training": {"checkpoints": saved}, "drift": {"functional_checkpoints": wanted}}))
+    assert list(study.functional_checkpoints) == names
+
+
 def test_checkpoints_are_grouped_into_jobs():
     study = Study(load({"training": {"checkpoints": 5}, "execution": {"checkpoints_per_job": 2}}))
     assert [len(job.checkpoints) for job in study.circuit_jobs] == [0, 2, 2, 1]

@@ -19,6 +19,7 @@ from circuitdrift.figures import (
     edge_changes,
     explorer,
     faithfulness_by_size,
+    functional_drift,
     tidy,
     transition_changes,
 )
@@ -179,6 +180,38 @@ def test_drift_and_noise_draws_one_transition_and_numbers_that_are_undefined(tmp
     drift_and_noise.draw(drift_and_noise.tidy(table), STYLE, LABELS)
     with pytest.raises(FigureDataError, match="jaccard"):
         drift_and_noise.tidy(table[table["measure"] == "pearson"])
+
+
+def test_functional_drift_shows_every_circuit_in_every_model(small: MadeUpStudy, tmp_path: Path) -> None:
+    table = drawn(tmp_path, "functional_drift", {"functional": small.functional()})
+    means = table[table["statistic"] == "mean"].set_index(["method", "circuit", "model_checkpoint"])
+    assert len(means) == 2 * (3 * (3 + 2) + 1)  # methods; models of checkpoints, shared and random; other seed
+    base_in_last = means.loc[("lora_r2", "00", "02")]
+    assert base_in_last[["faithfulness", "lower", "upper"]].tolist() == pytest.approx([0.605, 0.6, 0.61])
+    assert base_in_last["difference"] == pytest.approx(-0.195)
+    assert means.loc[("lora_r2", "01", "01"), "difference"] == 0
+    assert means.loc[("lora_r2", "other_seed", "02"), "faithfulness"] == pytest.approx(0.705)
+    assert means.loc[("lora_r2", "shared", "00"), "n_edges"] == 30
+    text = (tmp_path / "figure.svg").read_text()
+    assert all(f"<!-- {label} -->" in text for label in ("base", "other seed", "shared", "random", ".60", ".80"))
+
+
+def test_functional_drift_takes_one_seed_eleven_checkpoints_and_cells_without_a_number(tmp_path: Path) -> None:
+    study = MadeUpStudy(tmp_path / "in", methods=("lora_r2",), seeds=(3,), n_checkpoints=10)
+    functional = read_tables(study.functional(), "functional")
+    functional.loc[functional["model_checkpoint"] == "04", "faithfulness"] = np.nan
+    functional.loc[functional["circuit_checkpoint"] == "random", "faithfulness"] = -1e-4
+    table = functional_drift.tidy(functional)
+    assert set(table["circuit"]) == {*study.checkpoints, "shared", "random"}
+    # The interval of one seed stays.
+    assert (table["upper"] - table["lower"]).tolist() == pytest.approx([0.08] * len(table))
+    figure = functional_drift.draw(table, STYLE, LABELS)
+    written = {text.get_text() for ax in figure.axes for text in ax.texts}
+    assert ".00" in written
+    assert "-.00" not in written
+    assert "nan" not in written
+    with pytest.raises(FigureDataError, match="kl_model_circuit"):
+        functional_drift.tidy(functional[functional["metric"] == "accuracy"])
 
 
 def test_summary_without_rates_is_refused(small: MadeUpStudy) -> None:

@@ -12,7 +12,7 @@ from figure_tables import LABELS, METHODS, MadeUpStudy
 
 import write_table
 from circuitdrift.comparisons import holm
-from circuitdrift.figures import critical_layers, drift_reliability, edge_changes, method_comparisons
+from circuitdrift.figures import critical_layers, drift_reliability, edge_changes, functional_drift, method_comparisons
 from circuitdrift.figures.layout import Table, as_latex, as_markdown, escape_latex
 from circuitdrift.figures.tidy import FigureDataError
 from circuitdrift.figures.training_cost import cost_of_runs, read_seconds
@@ -194,6 +194,72 @@ def test_conclusions_on_edges(study: MadeUpStudy, gained: list[str], jaccard: fl
     assert set(numbers.tidy["conclusion"]) == {conclusion}
     one_seed = edge_changes.table(counts[counts["seed"] == 1], LABELS).tidy
     assert (one_seed["replicated"] == len(gained)).all()
+
+
+def functional_files(study: MadeUpStudy) -> dict[str, list[Path]]:
+    """The files that the table of functional drift reads; base and last circuit have a Jaccard index of .55."""
+    distance = pd.DataFrame({"measure": ["jaccard_distance_net"], "level": ["edge"], "value": [0.45]})
+    net = distance.assign(from_checkpoint=study.checkpoints[0], to_checkpoint=study.checkpoints[-1])
+    summary = [study.write("summary", net, "summary", **run) for run in study.runs()]
+    return {"functional": study.functional(), "summary": summary, "reliability": study.reliability()}
+
+
+def functional_tables(study: MadeUpStudy) -> dict[str, pd.DataFrame]:
+    """The same as tables, of the first seed alone."""
+    return {name: read_tables(paths, name).query("seed == 0") for name, paths in functional_files(study).items()}
+
+
+def test_functional_drift_compares_circuits_in_the_last_model(study: MadeUpStudy, tmp_path: Path) -> None:
+    numbers = written(tmp_path, "functional_drift", functional_files(study))
+    assert len(numbers) == 2 * 3
+    first = numbers.iloc[0]
+    assert first[["edge_jaccard", "base_circuit", "last_circuit", "difference"]].tolist() == pytest.approx(
+        [0.55, 0.605, 0.8, -0.195]
+    )
+    found = first[["shared_circuit", "shared_edges", "last_edges", "other_seed_circuit", "random_circuit"]]
+    assert found.tolist() == pytest.approx([0.605, 30, 54, 0.705, 0.055])
+    # Student's t of two seeds .01 apart is 12.706; each seed's own half-width is .02.
+    half_width = ((12.7062 * 0.005) ** 2 + 0.02**2) ** 0.5
+    assert first["upper"] - first["difference"] == pytest.approx(half_width, abs=1e-5)
+    assert (first["seeds"], first["prompts"]) == (2, 100)
+    assert set(numbers["conclusion"]) == {"structural and functional"}
+    text = (tmp_path / "table.md").read_text()
+    assert "| LoRA r=2 | 2 | 100 | 0.550 | 0.605 | 0.800 | -0.195 [-0.262, -0.128] | 0.605 (30 of 54) |" in text
+
+
+@pytest.mark.parametrize(
+    ("shift", "random", "excess", "conclusion"),
+    [
+        (0.0, 0.0, 0.0, "structural and functional"),
+        (0.19, 0.0, 0.0, "structural only"),
+        (0.4, 0.0, 0.0, "structural and functional"),
+        (0.143, 0.0, 0.0, "unresolved, needs about 820 prompts"),
+        (0.19, 0.75, 0.0, "unresolved, random circuits are as faithful"),
+        (0.19, 0.0, -0.3, "structure unresolved, needs 300 prompts"),
+        (0.19, 0.0, -0.4, "structural change not beyond noise"),
+        (float("nan"), 0.0, 0.0, "unresolved, faithfulness undefined"),
+    ],
+)
+def test_conclusions_on_functional_drift(
+    study: MadeUpStudy, shift: float, random: float, excess: float, conclusion: str
+) -> None:
+    """The base circuit, at first .2 below the last, and random ones are shifted upwards, excess downwards."""
+    tables = functional_tables(study)
+    functional, columns = tables["functional"], ["difference", "difference_lower", "difference_upper"]
+    for circuit, change in (("00", shift), ("random", random)):
+        functional.loc[functional["circuit_checkpoint"] == circuit, columns] += change
+    tables["reliability"][["excess", "lower", "upper"]] += excess
+    assert set(functional_drift.table(**tables, labels=LABELS).tidy["conclusion"]) == {conclusion}
+
+
+def test_an_empty_last_circuit_leaves_functional_drift_unresolved(study: MadeUpStudy) -> None:
+    """It has no random circuits of its size, so nothing shows that equal faithfulness means anything."""
+    tables = functional_tables(study)
+    functional, columns = tables["functional"], ["difference", "difference_lower", "difference_upper"]
+    functional.loc[functional["circuit_checkpoint"] == "00", columns] += 0.2
+    tables["functional"] = functional[functional["circuit_checkpoint"] != "random"]
+    conclusions = functional_drift.table(**tables, labels=LABELS).tidy["conclusion"]
+    assert set(conclusions) == {"unresolved, random circuits are as faithful"}
 
 
 def test_base_accuracy_stands_beside_the_majority_guess(study: MadeUpStudy, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ class DriftFiles:
         self.reliability = f"{folder}/reliability.parquet"
         self.edges_changed = f"{folder}/edges_changed.parquet"
         self.edge_counts = f"{folder}/edge_counts.parquet"
+        self.functional = f"{folder}/functional.parquet"
 
 
 class AllocationFiles:

@@ -234,6 +234,22 @@ SCHEMAS: dict[str, pa.Schema] = {
             "jaccard_after": pa.float64(),
         }
     ),
+    "functional": pa.schema(
+        {
+            "model_checkpoint": pa.string(),
+            "circuit_checkpoint": pa.string(),
+            "circuit_seed": pa.int32(),
+            "n_edges": pa.int32(),
+            "examples": pa.int32(),
+            "metric": pa.string(),
+            "faithfulness": pa.float64(),
+            "lower": pa.float64(),
+            "upper": pa.float64(),
+            "difference": pa.float64(),
+            "difference_lower": pa.float64(),
+            "difference_upper": pa.float64(),
+        }
+    ),
     "module_changes": pa.schema(
         {
             "layer": pa.int16(),

@@ -95,6 +95,13 @@ class Study:
         return checkpoint_names(self.config.training.checkpoints)
 
     @cached_property
+    def functional_checkpoints(self) -> tuple[str, ...]:
+        """Evenly spaced checkpoints, the first and the last among them, whose circuits run in each other's models."""
+        last = len(self.checkpoints) - 1
+        steps = min(self.config.drift.functional_checkpoints - 1, last)
+        return tuple(self.checkpoints[round(last * step / steps)] for step in range(steps + 1))
+
+    @cached_property
     def circuits(self) -> tuple[CircuitFiles, ...]:
         """The circuit of the base model and of each checkpoint after it, in order."""
         return (self.layout.base_circuit, *map(self.layout.run_circuit, self.checkpoints[1:]))

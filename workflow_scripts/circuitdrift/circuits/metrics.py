@@ -148,14 +148,14 @@ def faithfulness_areas(
     for metric in METRICS:
         values = np.stack([outcome[metric] for _, outcome in curve])
         found = faithfulness(metric, values.mean(axis=1))
-        resampled = faithfulness(metric, _resampled_means(values, measure.bootstrap))
+        resampled = faithfulness(metric, resampled_means(values, measure.bootstrap))
         defined = len(sizes) > 1 and not np.isnan(found).any()
         for area, ordinate in _ORDINATES.items():
             row: dict[str, object] = {"metric": metric, "area": area, "value": np.nan, "lower": np.nan, "upper": np.nan}
             if defined:
                 areas = np.asarray(np.trapezoid(ordinate(resampled), sizes, axis=0))
                 row["value"] = float(np.trapezoid(ordinate(found), sizes))
-                row["lower"], row["upper"] = _percentile_interval(areas)
+                row["lower"], row["upper"] = percentile_interval(areas)
             rows.append(row)
     return pd.DataFrame(rows).assign(n_sizes=len(sizes), smallest=min(sizes), largest=max(sizes))
 
@@ -239,13 +239,13 @@ def faithfulness(metric: str, means: NDArray[np.float64]) -> NDArray[np.float64]
 
 def bootstrap_interval(metric: str, values: Values, resamples: int) -> tuple[float, float]:
     """95 % percentile interval of faithfulness over resampled examples; undefined values drop out."""
-    return _percentile_interval(faithfulness(metric, _resampled_means(values, resamples)))
+    return percentile_interval(faithfulness(metric, resampled_means(values, resamples)))
 
 
-def _resampled_means(
+def resampled_means(
     values: Float[np.ndarray, "*curve example 3"], resamples: int
 ) -> Float[np.ndarray, "*curve resample 3"]:
-    """Means over resampled examples.
+    """Means over resampled examples; equal numbers of examples are resampled alike, so that calls are paired.
 
     Each resample draws how often every example is taken, so that all means are one matrix product.
     """
@@ -255,7 +255,8 @@ def _resampled_means(
     return means
 
 
-def _percentile_interval(values: NDArray[np.float64]) -> tuple[float, float]:
+def percentile_interval(values: NDArray[np.float64]) -> tuple[float, float]:
+    """95 % percentile interval of resampled values, of which some may be NaN."""
     tail = (1.0 - CONFIDENCE) / 2.0
     lower, upper = np.nanquantile(values, [tail, 1.0 - tail])
     return float(lower), float(upper)

@@ -14,6 +14,8 @@ from circuitdrift.figures.layout import EMPTY, Table, layout_of
 from circuitdrift.figures.tidy import RUN, base_against_last, of_most_prompts
 from circuitdrift.intervals import CONFIDENCE
 
+BEYOND_NOISE = "drift beyond noise"
+NOT_BEYOND_NOISE = "not beyond noise"
 _SIGNIFICANT = 0.05
 _LEVELS = {"edge": "edges", "node": "nodes"}
 
@@ -105,10 +107,10 @@ def _verdict(row: Mapping[str, Any]) -> str:
     if np.isnan(row["lower_edges"]):
         return "unresolved, empty circuits"
     if row["lower_edges"] > 0 and row["p_value_edges"] < _SIGNIFICANT:
-        return "drift beyond noise"
+        return BEYOND_NOISE
     if row["lower_edges"] <= 0 <= row["upper_edges"] and row["prompts_for_80"] > row["prompts"]:
         return f"unresolved, needs {_prompts(row['prompts_for_80'])} prompts"
-    return "not beyond noise"
+    return NOT_BEYOND_NOISE
 
 
 def _laid_out(row: Mapping[Hashable, Any], labels: MethodLabels) -> dict[str, str]:
