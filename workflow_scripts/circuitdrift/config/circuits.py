@@ -104,3 +104,4 @@ class Drift(Section):
     half_splits: int = Field(100, ge=20, description="random half-splits of the prompts behind a similarity")
     exchanges: int = Field(199, ge=19, description="exchanges of before and after behind a p-value")
     random_circuits: int = Field(20, ge=1, description="size-matched random circuits for the control")
+    resamples: int = Field(200, ge=100, description="resamples of the folds behind frequencies and intervals")

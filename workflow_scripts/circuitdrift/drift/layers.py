@@ -1,4 +1,7 @@
-"""Changes layer by layer, and the order of the layers by change, from which ranks are allocated."""
+"""Changes layer by layer, and the order of the layers by change, from which ranks are allocated.
+
+Definitions: docs/method.md#layer-credit and docs/method.md#critical-layers.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,16 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from circuitdrift.allocation.policies import EXCESS, above_threshold
+from circuitdrift.config.methods import Credit
+from circuitdrift.drift.layer_certainty import LayerResamples, in_order, intervals_of, is_top, top_shares
 from circuitdrift.drift.series import CircuitSeries, DriftError
 
 Scores: TypeAlias = Float[np.ndarray, " edges"]
 
 POLICIES = ("score_change", "score_change_normalised")
+AT_TARGET = "_at_target"
+"""Ends the names of columns that credit changes to the layers that read."""
 
 
 def score_changes(before: Scores, after: Scores) -> Scores:
@@ -36,12 +44,13 @@ def tabulate_layers(series: CircuitSeries) -> pd.DataFrame:
 
     A node counts in its own layer, an edge in the layer of its source; the input counts as layer 0. The logits, beyond
     the last layer, are left out: every circuit but the empty one holds them. So the changes of all layers add up to
-    the change of the transition.
+    the change of the transition. The columns that end in ``_at_target`` count an edge in the layer of its target
+    instead, and leave out the edges to the logits, which belong to no layer.
 
     Returns:
         Columns of the ``layers`` schema, one row for each pair of checkpoints, level and layer. ``score_change`` has
         the unit of the scores; ``score_change_normalised`` is the change with each circuit scaled to unit mass, so
-        its sum over layers lies in [0, 2]. Both are NaN at the level ``node``.
+        its sum over layers lies in [0, 2]. These and their ``_at_target`` twins are NaN at the level ``node``.
     """
     frames = []
     for before, after in series.with_net():
@@ -53,17 +62,17 @@ def tabulate_layers(series: CircuitSeries) -> pd.DataFrame:
         edges = _membership_changes(
             series.edge_kept[before], series.edge_kept[after], series.edge_source_layer, series.n_layers
         )
-        change = score_changes(scores_before, scores_after)
-        normalised = score_changes(unit_mass(scores_before), unit_mass(scores_after))
-        frames.append(nodes.assign(**pair, level="node", score_change=np.nan, score_change_normalised=np.nan))
-        frames.append(
-            edges.assign(
-                **pair,
-                level="edge",
-                score_change=_sum_by_layer(change, series.edge_source_layer, series.n_layers),
-                score_change_normalised=_sum_by_layer(normalised, series.edge_source_layer, series.n_layers),
-            )
-        )
+        changes = {
+            "score_change": score_changes(scores_before, scores_after),
+            "score_change_normalised": score_changes(unit_mass(scores_before), unit_mass(scores_after)),
+        }
+        credited = {
+            f"{policy}{ending}": _sum_by_layer(change, layer, series.n_layers)
+            for ending, layer in (("", series.edge_source_layer), (AT_TARGET, series.node_layer[series.edge_target]))
+            for policy, change in changes.items()
+        }
+        frames.append(nodes.assign(**pair, level="node", **dict.fromkeys(credited, np.nan)))
+        frames.append(edges.assign(**pair, level="edge", **credited))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -84,7 +93,8 @@ def _membership_changes(
 
 
 def _sum_by_layer(values: Scores, layer: Int[np.ndarray, " edges"], n_layers: int) -> Float[np.ndarray, " layers"]:
-    return np.bincount(layer, weights=values, minlength=n_layers)
+    """Sums over the edges of each layer; those of the logits, beyond the last layer, are left out."""
+    return np.bincount(layer, weights=values, minlength=n_layers)[:n_layers]
 
 
 def net_edge_changes(layers: pd.DataFrame, origin: str) -> pd.DataFrame:
@@ -103,34 +113,87 @@ def net_edge_changes(layers: pd.DataFrame, origin: str) -> pd.DataFrame:
     return net
 
 
-def order_layers(layers: pd.DataFrame, top: int, origin: str) -> pd.DataFrame:
-    """Order the layers by the net change of their outgoing edges, raw (the paper's rule) and normalised.
+def order_layers(
+    layers: pd.DataFrame, top: int, origin: str, credit: Credit = "source", resampled: LayerResamples | None = None
+) -> pd.DataFrame:
+    """Order the layers by their net change: raw (the paper's rule), normalised and, from scores by fold, beyond noise.
 
-    Definitions: docs/method.md#critical-layers.
+    A layer is critical if it is among the ``top`` layers of largest change and its change is above zero.
 
     Args:
         layers: a ``layers`` table, of which only the rows from the first to the last checkpoint count.
         top: number of critical layers.
         origin: source of the table, for messages.
+        credit: the layer to which an edge's change counts. With ``counts`` the one policy is ``score_change``, whose
+            values are then numbers of edges.
+        resampled: the changes of resampled folds, with the same credit; None where no scores by fold exist.
 
     Returns:
         Columns of the ``critical_layers`` schema: every layer once for each policy, in this order. rank_order 1 is
-        the largest change; of equal changes the lower layer comes first.
+        the largest change; of equal changes the lower layer comes first. ``in_top``, ``lower`` and ``upper`` are NaN
+        without resamples.
 
     Raises:
-        DriftError: ``top`` exceeds the number of layers, a value is not finite, or the table has no net rows.
+        DriftError: ``top`` exceeds the number of layers, a value is not finite, or the table has no net rows or no
+            column that the credit needs.
     """
     net = net_edge_changes(layers, origin)
     if not 1 <= top <= len(net):
         raise DriftError(
             f"{origin}: cannot call {top} of {len(net)} layers critical; set critical_layers to 1..{len(net)}"
         )
-    frames = []
+    changes = _credited_changes(net, credit, origin)
+    if resampled is not None and resampled.excess is not None:
+        changes[EXCESS] = resampled.excess
+    frames = [
+        _ordered(policy, credit, values, top, None if resampled is None else resampled.by_policy[policy])
+        for policy, values in changes.items()
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def _credited_changes(net: pd.DataFrame, credit: Credit, origin: str) -> dict[str, Float[np.ndarray, " layers"]]:
+    """The change of each layer by the policies that need one circuit before and one after."""
+    if credit == "counts":
+        return {POLICIES[0]: net["added"].to_numpy(dtype="float64") + net["removed"].to_numpy(dtype="float64")}
+    endings = {"source": ("",), "target": (AT_TARGET,), "both": ("", AT_TARGET)}[credit]
+    changes = {}
     for policy in POLICIES:
-        if not np.isfinite(net[policy].to_numpy(dtype="float64")).all():
-            raise DriftError(f"{origin}: column '{policy}' has values that are not finite; compare the circuits again")
-        ordered = net[["layer", policy]].rename(columns={policy: "value"})
-        ordered = ordered.sort_values(["value", "layer"], ascending=[False, True]).reset_index(drop=True)
-        order = np.arange(1, len(ordered) + 1)
-        frames.append(ordered.assign(policy=policy, rank_order=order, critical=order <= top))
-    return pd.concat(frames, ignore_index=True)[["layer", "policy", "value", "rank_order", "critical"]]
+        columns = [f"{policy}{ending}" for ending in endings]
+        if missing := [column for column in columns if column not in net.columns]:
+            raise DriftError(f"{origin}: has no columns {missing}, which credit {credit} needs; compare circuits again")
+        for column in columns:
+            if not np.isfinite(net[column].to_numpy(dtype="float64")).all():
+                raise DriftError(
+                    f"{origin}: column '{column}' has values that are not finite; compare the circuits again"
+                )
+        changes[policy] = net[columns].to_numpy(dtype="float64").mean(axis=1)
+    return changes
+
+
+def _ordered(
+    policy: str,
+    credit: Credit,
+    values: Float[np.ndarray, " layers"],
+    top: int,
+    resampled: Float[np.ndarray, "resample layers"] | None,
+) -> pd.DataFrame:
+    """The rows of one policy, in order."""
+    layers = np.arange(len(values))
+    undefined = np.full(len(values), np.nan)
+    lower, upper = (undefined, undefined) if resampled is None else intervals_of(resampled)
+    table = pd.DataFrame(
+        {
+            "layer": layers,
+            "policy": policy,
+            "value": values,
+            "rank_order": in_order(values[None])[0] + 1,
+            "critical": is_top(values[None], top)[0],
+            "credit": credit,
+            "above_threshold": above_threshold(values),
+            "in_top": undefined if resampled is None else top_shares(resampled, top),
+            "lower": lower,
+            "upper": upper,
+        }
+    )
+    return table.sort_values("rank_order", ignore_index=True)

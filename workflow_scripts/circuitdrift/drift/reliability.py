@@ -52,8 +52,10 @@ class FoldScores:
         """Number of folds."""
         return len(self.sizes)
 
-    def means(self, chosen: Bool[np.ndarray, "row fold"]) -> Float[np.ndarray, "row edge"]:
-        """The mean over the prompts of the chosen folds."""
+    def means(
+        self, chosen: Bool[np.ndarray, "row fold"] | Int[np.ndarray, "row fold"]
+    ) -> Float[np.ndarray, "row edge"]:
+        """The mean over the prompts of the chosen folds; a fold that is chosen several times counts as often."""
         weights = chosen * self.sizes
         return weights @ self.scores / weights.sum(axis=1, keepdims=True)
 
