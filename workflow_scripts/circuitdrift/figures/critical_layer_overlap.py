@@ -49,11 +49,12 @@ def table(critical_layers: pd.DataFrame, labels: MethodLabels) -> Table:
     ]
     note = (
         "How many critical layers two sets share: the mean over pairs, with the lowest and the highest in brackets. "
-        "Tasks and policies are compared seed by seed, seeds among themselves. By chance: the mean if layers were drawn at "
-        "random, K x K of L (hypergeometric distribution). p: one-sided, of at least this overlap, if all of one "
-        "task's layers, or each seed's, were relabelled at random; the seeds of a task keep their own likeness. Few "
-        f"layers hardly differ from chance: {_smallest_p(critical_layers)}. Seeds share the prompts and the base model, "
-        "so part of their overlap may be noise in common. Policies read the same circuits, so their overlap is not tested."
+        "Tasks and policies are compared seed by seed, seeds among themselves. By chance: the mean if layers were "
+        "drawn at random, K x K of L (hypergeometric distribution). p: one-sided, of at least this overlap, if all of "
+        "one task's layers, or each seed's, were relabelled at random; the seeds of a task keep their own likeness. "
+        f"Few layers hardly differ from chance: {_smallest_p(critical_layers)}. Seeds share the prompts and the base "
+        "model, so part of their overlap may be noise in common. Policies read the same circuits, so their overlap is "
+        "not tested."
     )
     empty = pd.DataFrame([{"Model": "", "Compared": "nothing to compare: one task, one seed and one policy"}])
     return Table("Overlap of critical layers", note, tidy, layout_of(rows) if rows else empty.drop(columns="Model"))
