@@ -100,7 +100,7 @@ def test_relative_paths_are_relative_to_the_config_file():
         ({"imports": {"i": "before.json"}}, ["imports.i", "before.json"]),
         (
             {"imports": {"i": {**IMPORT, "policy": "excess"}}},
-            ["imports.i", "excess", "fold", "use policy score_change"],
+            ["imports.i", "excess", "fold", "use policy"],
         ),
         (
             {"imports": {"i": {**IMPORT, "policy": "score_change_normalised", "credit": "counts"}}},

@@ -85,7 +85,7 @@ def _overlaps(of_model: pd.DataFrame) -> Iterator[dict[str, Any]]:
                 yield _row(named, shared_by_seed(one, other), one, other, float("nan"))
 
 
-def _row(named: tuple[str, ...], shared: np.ndarray, one: Sets, other: Sets, p_value: float) -> dict[str, Any]:
+def _row(named: tuple[Any, ...], shared: np.ndarray, one: Sets, other: Sets, p_value: float) -> dict[str, Any]:
     n_layers = one.shape[1]
     return {
         **dict(zip(_KEYS, named, strict=True)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ _TITLES = {
     "excess": "excess",
 }
 _SHADE = "#4c78a8"
-_INCHES_OF_A_LAYER = {"least": 0.1, "most": 0.24, "of_a_panel": 3.2}
+_LEAST_OF_A_LAYER, _MOST_OF_A_LAYER, _INCHES_OF_A_PANEL = 0.1, 0.24, 3.2
 _LAYERS_WITH_NUMBERS = 16
 _LABELS_OF_AN_AXIS = 16
 
@@ -60,15 +59,16 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
 
 def _height(n_layers: int) -> float:
     """Inches of a panel: less for each layer, the more layers there are."""
-    wanted = float(np.clip(_INCHES_OF_A_LAYER["of_a_panel"] / n_layers, *list(_INCHES_OF_A_LAYER.values())[:2]))
-    return 0.35 + wanted * n_layers
+    of_a_layer = min(_MOST_OF_A_LAYER, max(_LEAST_OF_A_LAYER, _INCHES_OF_A_PANEL / n_layers))
+    return 0.35 + of_a_layer * n_layers
 
 
 def _draw_policy(ax: Axes, rows: pd.DataFrame, seeds: list[int]) -> None:
     """Each seed's value with its interval; shades and numbers say how often a layer is among the first."""
     n_layers = int(rows["layer"].max()) + 1
     step = 0.7 / len(seeds) if n_layers <= _LAYERS_WITH_NUMBERS else 0.0
-    for layer, share in rows.groupby("layer")["in_top_mean"].first().dropna().items():
+    shares = rows.drop_duplicates("layer").dropna(subset="in_top_mean")
+    for layer, share in zip(shares["layer"].tolist(), shares["in_top_mean"].tolist(), strict=True):
         ax.axhspan(layer - 0.5, layer + 0.5, color=_SHADE, alpha=0.45 * share, linewidth=0, zorder=0)
         if n_layers <= _LAYERS_WITH_NUMBERS:
             ax.annotate(
@@ -114,10 +114,11 @@ def _name_axes(ax: Axes, group: Group, first_in_row: frozenset[Group], title: st
 
 
 def _handles() -> list[Line2D | Patch]:
-    dot = {"linestyle": "", "marker": "o", "color": INK, "markersize": 4}
     return [
-        Line2D([], [], **dot, label="critical, one point a seed"),
-        Line2D([], [], **dot, markerfacecolor="white", label="not critical"),
+        *(
+            Line2D([], [], linestyle="", marker="o", color=INK, markerfacecolor=face, markersize=4, label=label)
+            for face, label in ((INK, "critical, one point a seed"), ("white", "not critical"))
+        ),
         Line2D([], [], color=MUTED, linewidth=1.2, label="95 % of resampled folds"),
         Patch(color=_SHADE, alpha=0.45, linewidth=0, label="share of resamples among the first (darkest: 1)"),
     ]
