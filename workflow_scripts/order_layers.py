@@ -12,7 +12,7 @@ from circuitdrift.config.circuits import Selection
 from circuitdrift.config.methods import CircuitLoraMethod
 from circuitdrift.drift.fold_circuits import comparable_fold_scores
 from circuitdrift.drift.layer_certainty import resample_layers
-from circuitdrift.drift.layers import order_layers
+from circuitdrift.drift.layer_order import order_layers
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
 

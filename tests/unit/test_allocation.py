@@ -359,7 +359,7 @@ def test_draws_that_cannot_be_are_refused():
         ({"credit": "counts", "policy": "excess"}, r"credit: counts counts edges .* policy excess would be ignored"),
         ({"credit": "counts", "policy": "score_change_normalised"}, r"remove policy"),
         ({"allocation": "per_module", "policy": "excess"}, r"policy: excess is a value of layers"),
-        ({"allocation": "per_module", "credit": "target"}, r"credit: target credits layers .* remove credit"),
+        ({"allocation": "per_module", "credit": "target"}, r"credit: target credits layers.* remove credit"),
     ],
 )
 def test_policies_and_credits_that_do_not_fit_are_refused(settings, message):

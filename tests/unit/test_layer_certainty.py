@@ -27,7 +27,8 @@ from circuitdrift.drift.layer_certainty import (
     resample_layers,
     top_shares,
 )
-from circuitdrift.drift.layers import order_layers, tabulate_layers
+from circuitdrift.drift.layer_order import order_layers
+from circuitdrift.drift.layers import tabulate_layers
 from circuitdrift.drift.reliability import FoldScores
 from circuitdrift.drift.series import DriftError, stack_circuits, structural_circuit
 from circuitdrift.provenance import Provenance

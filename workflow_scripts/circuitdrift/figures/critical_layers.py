@@ -10,11 +10,8 @@ import pandas as pd
 
 from circuitdrift.figures.labels import MethodLabels, task_label
 from circuitdrift.figures.layout import EMPTY, Table, layout_of
+from circuitdrift.figures.tidy import LAYER_SETS, with_certainty
 
-SETS = ["model", "task", "name", "policy"]
-"""Columns that, with the seed, tell one set of critical layers from another."""
-
-SURELY_IN, SURELY_OUT = 0.95, 0.05
 NOTHING_CHANGED = "nothing changed"
 
 
@@ -25,10 +22,10 @@ def table(critical_layers: pd.DataFrame, labels: MethodLabels) -> Table:
         critical_layers: tables with model, task, name (the method that spends its rank there) and seed.
         labels: of the study's methods.
     """
-    ordered = with_certainty(critical_layers).sort_values([*SETS, "seed", "rank_order"], ignore_index=True)
+    ordered = with_certainty(critical_layers).sort_values([*LAYER_SETS, "seed", "rank_order"], ignore_index=True)
     rows = [
-        _laid_out(dict(zip([*SETS, "seed"], key, strict=True)), of_set, labels)
-        for key, of_set in ordered.groupby([*SETS, "seed"], sort=False)
+        _laid_out(dict(zip([*LAYER_SETS, "seed"], key, strict=True)), of_set, labels)
+        for key, of_set in ordered.groupby([*LAYER_SETS, "seed"], sort=False)
     ]
     note = (
         "Layers by how much their edges changed between the first and the last checkpoint of phase 1, largest change "
@@ -40,26 +37,22 @@ def table(critical_layers: pd.DataFrame, labels: MethodLabels) -> Table:
         "layer is critical. Above threshold: more than a standard deviation above the mean of the layers. Imported "
         "circuits and random draws have no folds to resample."
     )
-    columns = [*SETS, "credit", "seed", "rank_order", "layer", "value", "lower", "upper", "critical", "above_threshold"]
+    columns = [
+        *LAYER_SETS,
+        "credit",
+        "seed",
+        "rank_order",
+        "layer",
+        "value",
+        "lower",
+        "upper",
+        "critical",
+        "above_threshold",
+    ]
     return Table("Critical layers", note, ordered[[*columns, "in_top", "certainty", *_SEEDS]], layout_of(rows))
 
 
 _SEEDS = ["seeds_critical", "seeds"]
-
-
-def with_certainty(critical_layers: pd.DataFrame) -> pd.DataFrame:
-    """Add ``certainty`` (in, out, undecided; null without resamples), ``seeds_critical`` and ``seeds``.
-
-    ``seeds_critical`` is the number of seeds' runs in which the layer is critical, of ``seeds``.
-    """
-    in_top = critical_layers["in_top"]
-    verdicts = np.select([in_top >= SURELY_IN, in_top <= SURELY_OUT], ["in", "out"], "undecided")
-    of_layer = critical_layers.groupby([*SETS, "layer"])["critical"]
-    return critical_layers.assign(
-        certainty=pd.Series(verdicts, index=critical_layers.index).where(in_top.notna(), None),
-        seeds_critical=of_layer.transform("sum").astype("int64"),
-        seeds=of_layer.transform("size"),
-    )
 
 
 def _laid_out(key: Mapping[str, Any], layers: pd.DataFrame, labels: MethodLabels) -> dict[str, str]:

@@ -10,9 +10,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, MaxNLocator
 
 from circuitdrift.config.figures import Figures
-from circuitdrift.figures.critical_layers import SETS, with_certainty
 from circuitdrift.figures.labels import MethodLabels
 from circuitdrift.figures.style import INK, MUTED, Group, legend_below, panel_grid, panel_groups
+from circuitdrift.figures.tidy import LAYER_SETS, with_certainty
 
 _TITLES = {
     "score_change": "score change",
@@ -34,7 +34,7 @@ def tidy(circuit_lora_layers: pd.DataFrame) -> pd.DataFrame:
         seeds of ``in_top``.
     """
     table = with_certainty(circuit_lora_layers)
-    table["in_top_mean"] = table.groupby([*SETS, "layer"])["in_top"].transform("mean")
+    table["in_top_mean"] = table.groupby([*LAYER_SETS, "layer"])["in_top"].transform("mean")
     return table
 
 
