@@ -1,6 +1,7 @@
 # CircuitLoRA: where phase 1 drifts most, allocate LoRA ranks.
 #
-# needs     the manifest; of phase 1, same seed: the changes by layer, and the edges of the first and last circuit
+# needs     the manifest; of phase 1, same seed: the changes by layer, and the scores and edges of the first and last
+#           circuit
 # makes     allocation/{model}/{task}/{name}/seed-{seed}/ critical_layers.parquet, adapter_config.json, and
 #           module_changes.parquet where ranks go to single modules
 # steps     order_layers (circuit_lora) or draw_random_layers (random_lora, its control); credit_modules (allocation
@@ -12,6 +13,7 @@ rule order_layers:
         layers=lambda wildcards: layout.drift.layers.format(
             method=study.config.methods[wildcards.name].phase_1, **wildcards
         ),
+        scores=scores_of_phase_1,
     output:
         critical_layers=layout.allocation.critical_layers,
     log:
@@ -21,10 +23,12 @@ rule order_layers:
     conda:
         "../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=memory_for(1500, 16000),
+        runtime=60,
     params:
         method=method_settings,
+        choice=settings(study.config.circuit.choice()),
+        resamples=study.config.drift.resamples,
         code=code_of("order_layers"),
     script:
         "../workflow_scripts/order_layers.py"

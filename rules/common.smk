@@ -120,6 +120,12 @@ def trials_of_run(wildcards):
     return layout.trials.format(**wildcards) if study.tuned_runs else []
 
 
+def scores_of_phase_1(wildcards):
+    """The scores of the base model and of the last checkpoint of a CircuitLoRA's phase 1, same seed."""
+    phase_1 = study.config.methods[wildcards.name].phase_1
+    return [circuit.scores.format(method=phase_1, **wildcards) for circuit in (study.circuits[0], study.circuits[-1])]
+
+
 def changes_by_module(wildcards):
     """The changes credited to single modules, where a method allocates its ranks by them."""
     by_module = wildcards.name in study.methods_by_module

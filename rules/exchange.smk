@@ -59,6 +59,7 @@ rule compare_circuits_imported:
 rule order_layers_imported:
     input:
         layers=layout.imported_drift.layers,
+        scores=[],
     output:
         critical_layers=layout.imported_allocation.critical_layers,
     log:
@@ -72,6 +73,8 @@ rule order_layers_imported:
         runtime=10,
     params:
         method=lambda wildcards: settings(study.config.imports[wildcards.name].as_method(wildcards.name)),
+        choice=settings(study.config.circuit.choice()),
+        resamples=study.config.drift.resamples,
         code=code_of("order_layers"),
     script:
         "../workflow_scripts/order_layers.py"

@@ -9,9 +9,8 @@ from circuitdrift import stage
 from circuitdrift.circuits.score_file import read_scores
 from circuitdrift.circuits.selection import determined_by_scores
 from circuitdrift.config.circuits import Selection
-from circuitdrift.drift.fold_circuits import features_of_circuits, fold_scores
+from circuitdrift.drift.fold_circuits import comparable_fold_scores, features_of_circuits
 from circuitdrift.drift.reliability_table import Resampling, tabulate_reliability
-from circuitdrift.drift.series import DriftError
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table
 
@@ -35,12 +34,7 @@ def main(
         DriftError: the files are of different graphs, or of different prompts.
     """
     files = [read_scores(path) for path in scores]
-    for file in files:
-        if file.graph != files[0].graph:
-            raise DriftError(
-                f"{files[0].path} is of {files[0].graph} but {file.path} of {file.graph}; take the scores of one model"
-            )
-    checkpoints = {file.checkpoint: fold_scores(file) for file in files}
+    checkpoints = comparable_fold_scores(files)
     describe = features_of_circuits(files[0].graph, determined_by_scores(choice))
     table = tabulate_reliability(checkpoints, describe, Resampling(half_splits, exchanges))
     _warn_of_too_few_prompts(table)

@@ -286,28 +286,30 @@ class MadeUpStudy:
             for (before, after), layer, level in product(pairs, range(self.n_layers), ("node", "edge")):
                 added, removed = self.rng.poisson(12 * np.exp(-0.3 * layer) + 2, 2)
                 change = np.exp(-0.4 * layer) * (1 + 0.2 * self.rng.random()) if level == "edge" else np.nan
-                rows.append((before, after, layer, level, added, removed, change, change / 4))
+                rows.append((before, after, layer, level, added, removed, *2 * (change, change / 4)))
             columns = ["from_checkpoint", "to_checkpoint", "layer", "level", "added", "removed"]
             columns += ["score_change", "score_change_normalised"]
+            columns += ["score_change_at_target", "score_change_normalised_at_target"]
             paths.append(self.write("layers", pd.DataFrame(rows, columns=columns), "layers", **run))
         return paths
 
     def critical_layers(self) -> list[Path]:
+        """Two critical layers of each policy: in_top .98 and .7; of the others the first has .3 and the rest .01."""
         paths = []
         for run in self.runs():
             if not run["method"].startswith("circuit_lora"):
                 continue
             wildcards = {"model": run["model"], "task": run["task"], "name": run["method"], "seed": run["seed"]}
             frames = []
-            for policy in ("score_change", "score_change_normalised"):
-                value = np.sort(self.rng.random(self.n_layers))[::-1]
+            for policy, unit in (("score_change", 8.0), ("score_change_normalised", 0.4), ("excess", 2e-3)):
+                value = unit * np.sort(self.rng.random(self.n_layers))[::-1]
                 order = np.arange(1, self.n_layers + 1)
-                layer = self.rng.permutation(self.n_layers)
-                frames.append(
-                    pd.DataFrame(
-                        {"layer": layer, "policy": policy, "value": value, "rank_order": order, "critical": order <= 2}
-                    )
-                )
+                in_top = np.array([0.98, 0.7, 0.3, *[0.01] * (self.n_layers - 3)])[: self.n_layers]
+                described = {"layer": self.rng.permutation(self.n_layers), "policy": policy, "value": value}
+                described |= {"rank_order": order, "critical": order <= 2, "credit": "source", "in_top": in_top}
+                described["above_threshold"] = value > value.mean() + value.std()
+                spread = {"lower": value - 0.1 * unit, "upper": value + 0.15 * unit}
+                frames.append(pd.DataFrame(described | spread))
             paths.append(self.write("critical_layers", pd.concat(frames), "critical_layers", **wildcards))
         return paths
 

@@ -351,3 +351,17 @@ def test_draws_that_cannot_be_are_refused():
         RandomLoraMethod(kind="random_lora", rank=1, critical_rank=2, critical_layers=1, include_layers=(0, 1))
     with pytest.raises(ValueError, match=r"critical_rank: 2 is not above rank 2"):
         CircuitLoraMethod(kind="circuit_lora", rank=2, critical_rank=2, phase_1="a", allocation="proportional")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"credit": "counts", "policy": "excess"}, r"credit: counts counts edges .* policy excess would be ignored"),
+        ({"credit": "counts", "policy": "score_change_normalised"}, r"remove policy"),
+        ({"allocation": "per_module", "policy": "excess"}, r"policy: excess is a value of layers"),
+        ({"allocation": "per_module", "credit": "target"}, r"credit: target credits layers.* remove credit"),
+    ],
+)
+def test_policies_and_credits_that_do_not_fit_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        CircuitLoraMethod(kind="circuit_lora", rank=2, critical_rank=8, phase_1="a", **settings)

@@ -98,6 +98,14 @@ def test_relative_paths_are_relative_to_the_config_file():
         ({"imports": {"i": {**IMPORT, "checkpoints": {"00": "a", "1": "b"}}}}, ["imports.i.checkpoints.1", "[0-9]{2}"]),
         ({"imports": {"i": {**IMPORT, "checkpoints": ["a", "b"]}}}, ["imports.i.checkpoints", "dictionary"]),
         ({"imports": {"i": "before.json"}}, ["imports.i", "before.json"]),
+        (
+            {"imports": {"i": {**IMPORT, "policy": "excess"}}},
+            ["imports.i", "excess", "fold", "use policy"],
+        ),
+        (
+            {"imports": {"i": {**IMPORT, "policy": "score_change_normalised", "credit": "counts"}}},
+            ["imports.i", "counts", "remove policy"],
+        ),
         ({"figures": {"task": "t"}}, ["figures.task", "'t'"]),
         ({"drift": {"methods": ["x"]}}, ["drift.methods", "'x'"]),
         ({"tasks": {"t": {"family": "lcm", "methods": ["x"]}}}, ["tasks.t.methods", "'x'"]),

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from circuitdrift.drift.changes import Change, count_change, summarise, tabulate_transitions
-from circuitdrift.drift.layers import order_layers, tabulate_layers, unit_mass
+from circuitdrift.drift.layer_order import order_layers
+from circuitdrift.drift.layers import tabulate_layers, unit_mass
 from circuitdrift.drift.series import CircuitSeries, DriftError, merge_inputs, stack_circuits, structural_circuit
 
 quick = settings(max_examples=15, deadline=None)

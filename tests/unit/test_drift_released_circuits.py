@@ -8,7 +8,8 @@ import pytest
 
 from circuitdrift.circuits.exchange.reading import read_circuits
 from circuitdrift.drift.changes import summarise, tabulate_transitions
-from circuitdrift.drift.layers import order_layers, tabulate_layers
+from circuitdrift.drift.layer_order import order_layers
+from circuitdrift.drift.layers import tabulate_layers
 from circuitdrift.drift.series import CircuitSeries, stack_circuits, structural_circuit
 
 RELEASED = Path(__file__).resolve().parents[2] / ".." / "shared" / "authors_circuits"

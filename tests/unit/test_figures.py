@@ -20,9 +20,12 @@ from circuitdrift.figures import (
     explorer,
     faithfulness_by_size,
     functional_drift,
+    layer_certainty,
+    layer_changes,
     tidy,
     transition_changes,
 )
+from circuitdrift.figures.style import INK
 from circuitdrift.figures.tidy import FigureDataError
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, read_tables
@@ -228,6 +231,39 @@ def test_critical_layers_are_the_top_of_the_net_change(small: MadeUpStudy, tmp_p
         assert run.loc[run["critical"], "layer"].tolist() == [run.loc[run["score_change"].idxmax(), "layer"]]
     raw = read_tables(paths, "layers").query("from_checkpoint == '00' and to_checkpoint == '02' and level == 'edge'")
     assert mean["added"].sum() == pytest.approx(raw["added"].sum() / len(small.seeds))
+
+
+def test_a_layer_without_change_is_not_marked(small: MadeUpStudy) -> None:
+    layers = read_tables(small.layers(), "layers").assign(score_change=0.0)
+    assert not layer_changes.tidy(layers, 1)["critical"].any()
+
+
+def test_layer_certainty_shows_each_seed_and_the_mean_share(small: MadeUpStudy, tmp_path: Path) -> None:
+    paths = small.critical_layers()
+    table = drawn(tmp_path, "layer_certainty", {"circuit_lora_layers": paths})
+    assert len(table) == 3 * 2 * 3  # policies, seeds, layers
+    assert table["certainty"].value_counts().to_dict() == {"in": 6, "undecided": 12}
+    raw = read_tables(paths, "critical_layers").query("policy == 'excess'")
+    shown = table[table["policy"] == "excess"].groupby("layer")["in_top_mean"].first()
+    assert shown.to_dict() == pytest.approx(raw.groupby("layer")["in_top"].mean().to_dict())
+    counts = raw.groupby("layer")["critical"].sum()
+    assert table[table["policy"] == "excess"].groupby("layer")["seeds_critical"].first().to_dict() == counts.to_dict()
+    assert (table["seeds"] == 2).all()
+    assert all(path.stat().st_size > 1000 for path in outputs(tmp_path).values())
+
+
+@pytest.mark.parametrize(("n_layers", "seeds"), [(4, (0,)), (32, (0, 1))])
+def test_layer_certainty_draws_few_and_many_layers(tmp_path: Path, n_layers: int, seeds: tuple[int, ...]) -> None:
+    methods = ("circuit_lora_8_32",)
+    study = MadeUpStudy(tmp_path / "in", tasks=("lcm",), methods=methods, seeds=seeds, n_layers=n_layers)
+    table = layer_certainty.tidy(read_tables(study.critical_layers(), "critical_layers"))
+    counts = table[table["policy"] == "score_change"].assign(credit="counts")
+    for shown, titles in ((table, 3), (counts, 1)):
+        figure = layer_certainty.draw(shown, STYLE, LABELS)
+        assert len(figure.axes) == titles
+        assert figure.axes[0].get_ylim() == (n_layers - 0.5, -0.5)
+        marked = [line for line in figure.axes[0].lines if line.get_markerfacecolor() == INK]
+        assert len(marked) >= 2 * len(seeds)
 
 
 def test_final_accuracy_is_the_last_checkpoints(small: MadeUpStudy, tmp_path: Path) -> None:

@@ -135,3 +135,9 @@ def test_every_method_has_its_own_colour_however_many_there_are() -> None:
         methods = {f"lora_r{rank}": {"kind": "lora", "rank": rank} for rank in range(1, count + 1)}
         styles = method_styles(list(methods), Figures(), labels_of(methods))
         assert len({look.colour for look in styles.values()}) == count
+
+
+def test_a_credit_is_named_as_such() -> None:
+    own = {"kind": "circuit_lora", "rank": 2, "critical_rank": 8, "critical_layers": 2, "phase_1": "a"}
+    labels = MethodLabels(TypeAdapter(dict[str, MethodConfig]).validate_python({"m": {**own, "credit": "target"}}))
+    assert labels.of("m") == "CircuitLoRA (2, 8), credit target"

@@ -9,11 +9,19 @@ import numpy as np
 import pandas as pd
 import pytest
 from figure_tables import LABELS, METHODS, MadeUpStudy
+from scipy import stats
 
 import write_table
 from circuitdrift.comparisons import holm
-from circuitdrift.figures import critical_layers, drift_reliability, edge_changes, functional_drift, method_comparisons
-from circuitdrift.figures.layout import Table, as_latex, as_markdown, escape_latex
+from circuitdrift.figures import (
+    critical_layer_overlap,
+    critical_layers,
+    drift_reliability,
+    edge_changes,
+    functional_drift,
+    method_comparisons,
+)
+from circuitdrift.figures.layout import EMPTY, Table, as_latex, as_markdown, escape_latex
 from circuitdrift.figures.tidy import FigureDataError
 from circuitdrift.figures.training_cost import cost_of_runs, read_seconds
 from circuitdrift.storage import read_tables
@@ -280,26 +288,76 @@ def test_areas_of_the_base_model_stand_above_those_of_the_methods(study: MadeUpS
     assert rows[3].startswith("| Add/Sub (100) | LoRA r=2 | 0.900 [0.850, 0.950] | 0.100 [0.050, 0.150] |")
 
 
-def test_critical_layers_are_listed_by_rank(study: MadeUpStudy, tmp_path: Path) -> None:
+def test_critical_layers_are_listed_by_rank_with_their_certainty(study: MadeUpStudy, tmp_path: Path) -> None:
     numbers = written(tmp_path, "critical_layers", {"critical_layers": study.critical_layers()}, layer_sets={})
-    assert numbers.groupby(["task", "name", "policy", "seed"]).size().eq(2).all()
+    assert numbers.groupby(["task", "name", "policy", "seed"])["critical"].sum().eq(2).all()
+    assert numbers.groupby("certainty").size().to_dict() == {"in": 12, "out": 36, "undecided": 24}
+    first = numbers[(numbers["task"] == "lcm") & (numbers["policy"] == "excess") & (numbers["seed"] == 1)]
+    a, b, c = first.sort_values("rank_order")["layer"].tolist()[:3]
+    counts = numbers[(numbers["task"] == "lcm") & (numbers["policy"] == "excess")].groupby("layer")["critical"].sum()
+    row = f"| source | 1 | {a} (0.98), {b} (0.70) | {a} | {b}, {c} | {a}: {counts[a]} of 2, {b}: {counts[b]} of 2 | "
+    assert row in (tmp_path / "table.md").read_text()
 
 
-def test_overlap_counts_layers_that_both_sets_hold() -> None:
-    def ranked(task: str, layers: list[int]) -> pd.DataFrame:
-        labels = {"model": "m", "task": task, "name": "circuit_lora_8_32", "policy": "score_change", "seed": 0}
-        order = range(1, len(layers) + 1)
-        return pd.DataFrame(
-            {**labels, "layer": layers, "rank_order": order, "value": 1.0, "critical": [r <= 3 for r in order]}
-        )
+def test_equal_circuits_and_random_draws_say_what_they_lack(study: MadeUpStudy) -> None:
+    table = read_tables(study.critical_layers(), "critical_layers")
+    same = table.assign(value=0.0, critical=False, above_threshold=False, in_top=0.0)
+    row = critical_layers.table(same, LABELS).layout.iloc[0]
+    cells = row[["Critical layers", "Sure", "Cannot be told apart", "Seeds", "Above threshold"]].tolist()
+    assert cells == ["nothing changed", "none", "none", EMPTY, "none"]
+    drawn = table[table["policy"] == "score_change"]
+    drawn = drawn.assign(policy="random", credit=None, above_threshold=None, in_top=np.nan)
+    row = critical_layers.table(drawn, LABELS).layout.iloc[0]
+    assert re.fullmatch(r"\d, \d", row["Critical layers"])
+    assert row[["Credit", "Sure", "Cannot be told apart", "Above threshold"]].tolist() == [EMPTY] * 4
 
-    tasks = [ranked("lcm", [0, 3, 4, 7]), ranked("mul_div", [4, 0, 5, 3]), ranked("own", [7, 8, 9, 0])]
-    table = critical_layers.table(pd.concat(tasks), {}, LABELS)
-    row = table.layout.set_index("Task").loc["LCM"]
-    assert row["Critical layers"] == "0, 3, 4"
-    assert row["Shared with other tasks"] == "1.0 of 3"
-    assert row["Shared with other seeds"] == "\N{EN DASH}"
-    assert "LCM and Mul/Div 2.0; LCM and Own 0.0" in table.note
+
+def ranked(task: str, layers: list[int], seed: int = 0, policy: str = "score_change") -> pd.DataFrame:
+    """Of the layers in order, of 10, the first three are critical."""
+    labels = {"model": "m", "task": task, "name": "circuit_lora_8_32", "policy": policy, "seed": seed}
+    rest = [layer for layer in range(10) if layer not in layers]
+    return pd.DataFrame({**labels, "layer": [*layers, *rest], "critical": [True] * 3 + [False] * 7})
+
+
+def test_overlap_counts_layers_that_both_sets_hold_beside_chance() -> None:
+    sets = [ranked("lcm", [0, 3, 4]), ranked("mul_div", [4, 0, 5]), ranked("own", [7, 8, 9])]
+    sets += [ranked(task, layers, policy="excess") for task, layers in (("lcm", [0, 3, 4]), ("mul_div", [1, 2, 3]))]
+    sets.append(ranked("own", [7, 8, 1], policy="excess"))
+    table = critical_layer_overlap.table(pd.concat(sets), {}, LABELS)
+    numbers = table.tidy.set_index(["compared", "task", "policy"])
+    assert len(numbers) == 2 * 3 + 3
+    both = numbers.loc[("tasks", "lcm and mul_div", "score_change")]
+    assert both[["pairs", "overlap", "chance"]].tolist() == [1, 2.0, 0.9]
+    assert both["p_value"] == pytest.approx(stats.hypergeom.sf(1, 10, 3, 3), abs=0.015)
+    assert numbers.loc[("tasks", "lcm and own", "score_change"), ["overlap", "p_value"]].tolist() == [0, 1]
+    policies = numbers.loc[("policies", "lcm", "score_change and excess")]
+    assert policies["overlap"] == 3
+    assert np.isnan(policies["p_value"])
+    assert "two equal sets of 3 of 10 layers give p = 0.008" in table.note
+
+
+def test_overlap_of_seeds_is_that_of_each_pair() -> None:
+    seeds = [ranked("lcm", layers, seed) for seed, layers in enumerate(([0, 3, 4], [4, 0, 5], [0, 8, 9]))]
+    (row,) = critical_layer_overlap.table(pd.concat(seeds), {}, LABELS).tidy.to_dict("records")
+    assert (row["compared"], row["pairs"], row["overlap"]) == ("seeds", 3, pytest.approx((2 + 1 + 1) / 3))
+    assert (row["lowest"], row["highest"], row["chance"]) == (1, 2, pytest.approx(0.9))
+
+
+def test_chance_gives_p_values_that_hold_their_level_though_seeds_agree() -> None:
+    """All seeds of a task agree, so three seeds tell no more than one: no p-value falls below that of one pair."""
+    generator = np.random.default_rng(0)
+    p_values = []
+    for _ in range(60):
+        one, other = (np.tile(generator.permutation(10) < 3, (3, 1)) for _ in range(2))
+        p_values.append(critical_layer_overlap.p_of_two_tasks(one, other))
+    assert np.mean(np.array(p_values) <= 0.05) <= 0.1
+    assert min(p_values) >= 0.005
+
+
+def test_a_single_set_overlaps_with_nothing() -> None:
+    table = critical_layer_overlap.table(ranked("lcm", [0, 3, 4]), {}, LABELS)
+    assert table.tidy.empty
+    assert "nothing to compare" in as_markdown(table)
 
 
 def benchmark(path: Path, seconds: float) -> Path:

@@ -76,6 +76,17 @@ def test_made_up_circuits_give_drift_layers_and_ranks(workflow, tmp_path):
     assert str(tmp_path) not in json.dumps(json.loads((allocation / "adapter_config.json").read_text()))
 
 
+def test_identical_circuits_have_no_critical_layer_and_their_allocation_says_so(workflow, tmp_path):
+    imported = made_up(tmp_path, checkpoints={"00": "before.json", "01": "before.json"})
+    result = workflow.call("imports", "--cores", "1", config=study(tmp_path, same=imported))
+    assert result.returncode != 0
+    table = workflow.directory / "results" / "imported" / "allocation" / "imported" / "same" / "critical_layers.parquet"
+    assert not read_table(table, "critical_layers")["critical"].any()
+    assert "nothing changed" in (workflow.directory / "logs/imported/order_layers/imported/same.log").read_text()
+    log = (workflow.directory / "logs/imported/allocate_imported_ranks/same.log").read_text()
+    assert "import circuits that differ" in log
+
+
 def test_a_study_of_imports_alone_makes_them_by_default_and_only_once(workflow, tmp_path):
     imported = made_up(tmp_path)
     config = study(tmp_path, small=imported)

@@ -162,6 +162,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             "removed": pa.int32(),
             "score_change": pa.float64(),
             "score_change_normalised": pa.float64(),
+            "score_change_at_target": pa.float64(),
+            "score_change_normalised_at_target": pa.float64(),
         }
     ),
     "critical_layers": pa.schema(
@@ -171,6 +173,11 @@ SCHEMAS: dict[str, pa.Schema] = {
             "value": pa.float64(),
             "rank_order": pa.int16(),
             "critical": pa.bool_(),
+            "credit": pa.string(),
+            "above_threshold": pa.bool_(),
+            "in_top": pa.float64(),
+            "lower": pa.float64(),
+            "upper": pa.float64(),
         }
     ),
     "reliability": pa.schema(

@@ -180,6 +180,11 @@ class Study:
         return tuple(r for r in self.runs if isinstance(methods[r.method], CircuitLoraMethod | RandomLoraMethod))
 
     @cached_property
+    def circuit_lora_runs(self) -> tuple[Run, ...]:
+        """Runs whose ranks follow the drift of a phase 1."""
+        return tuple(run for run in self.runs if run.method in self.phase_1)
+
+    @cached_property
     def tuned_runs(self) -> tuple[Run, ...]:
         """Runs whose learning rate is searched for: all or none."""
         return self.runs if self.config.learning_rate_search.rates else ()

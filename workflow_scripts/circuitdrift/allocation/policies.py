@@ -7,10 +7,12 @@ from collections.abc import Collection
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float
 
 from circuitdrift.allocation.ranks import AllocationError
 
 RANDOM = "random"
+EXCESS = "excess"
 
 
 def draw_layers(
@@ -36,7 +38,7 @@ def draw_layers(
 
     Returns:
         One row per layer, in layer order: layer, policy ("random"), value in [0, 1), rank_order (position in the
-        order, from 1), critical.
+        order, from 1), critical. The columns that describe drift are null.
 
     Raises:
         AllocationError: there are too few layers to draw from, or the model lacks a named layer.
@@ -69,8 +71,19 @@ def draw_layers(
             "value": values,
             "rank_order": order,
             "critical": order <= critical,
+            "credit": None,
+            "above_threshold": None,
+            "in_top": np.nan,
+            "lower": np.nan,
+            "upper": np.nan,
         }
     )
+
+
+def above_threshold(values: Float[np.ndarray, " layers"]) -> Bool[np.ndarray, " layers"]:
+    """Which values exceed the mean of all by more than one standard deviation."""
+    above: Bool[np.ndarray, " layers"] = values > values.mean() + values.std()
+    return above
 
 
 def critical_layers(table: pd.DataFrame, policy: str, expected: int) -> tuple[int, ...]:
@@ -82,14 +95,21 @@ def critical_layers(table: pd.DataFrame, policy: str, expected: int) -> tuple[in
         expected: number of critical layers that the method asks for.
 
     Raises:
-        AllocationError: the table lacks the policy, or marks another number of layers.
+        AllocationError: the table lacks the policy, marks no layer because nothing changed, or marks another number of
+            layers.
     """
     rows = _rows_of(table, policy)
     layers = tuple(sorted(int(layer) for layer in rows.loc[rows["critical"], "layer"]))
+    if not layers:
+        raise AllocationError(
+            f"policy '{policy}' marks no layer as critical: nothing changed between the first circuit and the last, so "
+            "ranks cannot follow the change; train phase_1 longer, import circuits that differ, or use lora or "
+            "random_lora"
+        )
     if len(layers) != expected:
         raise AllocationError(
             f"policy '{policy}' marks {len(layers)} layers as critical {list(layers)}, the method asks for {expected}; "
-            "make the table of critical layers again, or set critical_layers to this number"
+            "set critical_layers to this number (a layer without change is never critical), or make the table again"
         )
     return layers
 
@@ -102,18 +122,19 @@ def layer_weights(table: pd.DataFrame, policy: str, allocation: str, count: int)
         policy: the policy whose values count, such as ``score_change``.
         allocation: ``top`` (weight 1 for the ``count`` layers of the largest values), ``inverted`` (for the layers of
             the smallest), ``threshold`` (weight 1 for values above the mean by more than a standard deviation, or for
-            the largest value if there are none), or ``proportional`` (the values themselves).
+            the largest value if there are none), or ``proportional`` (the values themselves; a negative excess, which
+            noise alone explains, counts as 0).
         count: number of critical layers.
 
     Raises:
-        AllocationError: the table lacks the policy, has fewer layers than ``count``, or has values that are negative
-            or (for ``proportional``) all zero.
+        AllocationError: the table lacks the policy, has fewer layers than ``count``, or has values that are not
+            finite, negative (but for ``excess``) or (for ``proportional``) nowhere above zero.
     """
     rows = _rows_of(table, policy).sort_values("rank_order")
     layers, values = rows["layer"].to_numpy(), rows["value"].to_numpy(dtype="float64")
     if count > len(layers):
         raise AllocationError(f"critical_layers: {count} is more than the {len(layers)} layers of the model; lower it")
-    if not (np.isfinite(values).all() and (values >= 0).all()):
+    if not (np.isfinite(values).all() and (policy == EXCESS or (values >= 0).all())):
         raise AllocationError(f"policy '{policy}' has values that are negative or not finite; order the layers again")
     match allocation:
         case "top":
@@ -121,14 +142,16 @@ def layer_weights(table: pd.DataFrame, policy: str, allocation: str, count: int)
         case "inverted":
             weights = np.arange(len(layers)) >= len(layers) - count
         case "threshold":
-            above = values > values.mean() + values.std()
+            above = above_threshold(values)
             weights = above if above.any() else np.arange(len(layers)) == 0
         case "proportional":
-            weights = values
+            weights = np.maximum(values, 0)
         case other:
             raise AllocationError(f"allocation: '{other}' is unknown; choose top, threshold, proportional or inverted")
     if not weights.any():
-        raise AllocationError(f"policy '{policy}' gives no layer any weight: all values are zero; use allocation: top")
+        raise AllocationError(
+            f"policy '{policy}' gives no layer any weight: all values are zero or below; use allocation: top"
+        )
     return {int(layer): float(weight) for layer, weight in zip(layers, weights, strict=True)}
 
 

@@ -103,8 +103,8 @@ class Drift(Section):
     )
     half_splits: int = Field(100, ge=20, description="random half-splits of the prompts behind a similarity")
     exchanges: int = Field(199, ge=19, description="exchanges of before and after behind a p-value")
-    resamples: int = Field(200, ge=100, description="resamples of the folds behind an edge's share of circuits")
     functional_checkpoints: int = Field(
         3, ge=2, description="checkpoints, the first and the last among them, whose circuits run in each other's models"
     )
     random_circuits: int = Field(20, ge=1, description="size-matched random circuits for the control")
+    resamples: int = Field(200, ge=100, description="resamples of the folds: how often an edge is in, a layer on top")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from circuitdrift.config.methods import CircuitLoraMethod
+from circuitdrift.config.methods import CREDIT_DESCRIPTION, CircuitLoraMethod, Credit, Policy, check_credit
 from circuitdrift.provenance import BASE_CHECKPOINT
 from circuitdrift.section import Section
 
@@ -23,7 +23,8 @@ class ImportedCircuits(Section):
     rank: int = Field(8, ge=1, description="LoRA rank of the layers that are not critical")
     critical_rank: int = Field(32, ge=1)
     critical_layers: int = Field(5, ge=1)
-    policy: Literal["score_change", "score_change_normalised"] = "score_change"
+    policy: Policy = Field("score_change", description="excess needs scores by fold, which imported circuits lack")
+    credit: Credit = Field("source", description=CREDIT_DESCRIPTION)
     model: str | None = Field(None, min_length=1, description="hub id of the base model, for adapter_config.json")
     architecture: Architecture | None = Field(
         None,
@@ -56,6 +57,16 @@ class ImportedCircuits(Section):
             )
         return dict(sorted(value.items()))
 
+    @model_validator(mode="after")
+    def _policy_and_credit_fit(self) -> ImportedCircuits:
+        if self.policy == "excess":
+            raise ValueError(
+                "policy: excess needs scores by fold, which imported circuits lack; use policy score_change or "
+                "score_change_normalised"
+            )
+        check_credit(self.policy, self.credit)
+        return self
+
     def as_method(self, name: str) -> CircuitLoraMethod:
         """The CircuitLoRA method that uses these circuits as its phase 1, under their ``name``."""
         return CircuitLoraMethod(
@@ -65,4 +76,5 @@ class ImportedCircuits(Section):
             critical_layers=self.critical_layers,
             phase_1=name,
             policy=self.policy,
+            credit=self.credit,
         )

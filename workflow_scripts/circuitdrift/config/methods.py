@@ -8,6 +8,27 @@ from pydantic import Field, model_validator
 
 from circuitdrift.section import Name, Section
 
+Policy = Literal["score_change", "score_change_normalised", "excess"]
+Credit = Literal["source", "target", "both", "counts"]
+
+CREDIT_DESCRIPTION = (
+    "the layer to which an edge's change counts. source: the layer that writes, the paper's; target: the layer that "
+    "reads; both: half to each; counts: each edge that came or went counts 1 for the layer that writes"
+)
+
+
+def check_credit(policy: Policy, credit: Credit) -> None:
+    """Refuse credit ``counts`` with a policy that it would ignore.
+
+    Raises:
+        ValueError: ``counts`` is combined with another policy than the default.
+    """
+    if credit == "counts" and policy != "score_change":
+        raise ValueError(
+            f"credit: counts counts edges and reads no scores, so policy {policy} would be ignored; remove policy, "
+            "or choose credit source, target or both"
+        )
+
 
 class Method(Section):
     """Keys that every fine-tuning method may set; null takes the value of the ``training`` section."""
@@ -120,7 +141,8 @@ class CircuitLoraMethod(Method):
     critical_rank: int = Field(ge=1)
     critical_layers: int = Field(5, ge=1)
     phase_1: Name
-    policy: Literal["score_change", "score_change_normalised"] = "score_change"
+    policy: Policy = "score_change"
+    credit: Credit = Field("source", description=CREDIT_DESCRIPTION)
     allocation: Literal["top", "threshold", "proportional", "per_module", "inverted"] = Field(
         "top",
         description="where the additional rank goes. top: the critical_layers layers of largest drift; threshold: "
@@ -136,6 +158,22 @@ class CircuitLoraMethod(Method):
                 f"critical_rank: {self.critical_rank} is not above rank {self.rank}, so allocation "
                 f"'{self.allocation}' has nothing to spend; raise it"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _policy_credit_and_allocation_fit(self) -> CircuitLoraMethod:
+        check_credit(self.policy, self.credit)
+        if self.allocation == "per_module":
+            if self.policy == "excess":
+                raise ValueError(
+                    "policy: excess is a value of layers, but allocation per_module needs changes of single modules; "
+                    "use policy score_change or score_change_normalised, or another allocation"
+                )
+            if self.credit != "source":
+                raise ValueError(
+                    f"credit: {self.credit} credits layers, but allocation per_module credits each change to the "
+                    "modules at both ends of an edge; remove credit, or use another allocation"
+                )
         return self
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
@@ -14,7 +16,7 @@ from circuitdrift.config.circuits import Selection
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift.edge_changes import CircuitSelection
 from circuitdrift.drift.reliability import Describe, Features, FoldScores
-from circuitdrift.drift.series import EDGE_KEY
+from circuitdrift.drift.series import EDGE_KEY, DriftError
 
 
 def features_of_circuits(graph: Graph, choice: Selection) -> Describe:
@@ -80,6 +82,26 @@ def selection_of_circuits(graph: Graph, choice: Selection) -> CircuitSelection:
 def fold_scores(file: ScoreFile) -> FoldScores:
     """The scores of the graph's edges by fold, in float64."""
     return FoldScores(file.by_fold[:, file.graph.edge_mask].double().numpy(), np.array(file.fold_sizes))
+
+
+def comparable_fold_scores(files: Sequence[ScoreFile]) -> dict[str, FoldScores]:
+    """The scores by fold of several checkpoints, by name and in order.
+
+    Raises:
+        DriftError: the files are of different graphs, or of folds of different sizes.
+    """
+    first = files[0]
+    for file in files:
+        if file.graph != first.graph:
+            raise DriftError(
+                f"{first.path} is of {first.graph} but {file.path} of {file.graph}; take the scores of one model"
+            )
+        if file.fold_sizes != first.fold_sizes:
+            raise DriftError(
+                f"{file.path} was scored in folds of {list(file.fold_sizes)} prompts, {first.path} in folds of "
+                f"{list(first.fold_sizes)}; score all checkpoints on the same prompts"
+            )
+    return {file.checkpoint: fold_scores(file) for file in files}
 
 
 def rows_of_scores(graph: Graph, rows: Float[np.ndarray, "row edge"]) -> Float[Tensor, "row writers readers"]:

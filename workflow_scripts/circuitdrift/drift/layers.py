@@ -1,4 +1,4 @@
-"""Changes layer by layer, and the order of the layers by change, from which ranks are allocated."""
+"""Changes layer by layer (docs/method.md#layer-credit)."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
-from circuitdrift.drift.series import CircuitSeries, DriftError
+from circuitdrift.drift.series import CircuitSeries
 
 Scores: TypeAlias = Float[np.ndarray, " edges"]
 
-POLICIES = ("score_change", "score_change_normalised")
+AT_TARGET = "_at_target"
+"""Ends the names of columns that credit changes to the layers that read."""
 
 
 def score_changes(before: Scores, after: Scores) -> Scores:
@@ -36,12 +37,13 @@ def tabulate_layers(series: CircuitSeries) -> pd.DataFrame:
 
     A node counts in its own layer, an edge in the layer of its source; the input counts as layer 0. The logits, beyond
     the last layer, are left out: every circuit but the empty one holds them. So the changes of all layers add up to
-    the change of the transition.
+    the change of the transition. The columns that end in ``_at_target`` count an edge in the layer of its target
+    instead, and leave out the edges to the logits, which belong to no layer.
 
     Returns:
         Columns of the ``layers`` schema, one row for each pair of checkpoints, level and layer. ``score_change`` has
         the unit of the scores; ``score_change_normalised`` is the change with each circuit scaled to unit mass, so
-        its sum over layers lies in [0, 2]. Both are NaN at the level ``node``.
+        its sum over layers lies in [0, 2]. These and their ``_at_target`` twins are NaN at the level ``node``.
     """
     frames = []
     for before, after in series.with_net():
@@ -53,17 +55,17 @@ def tabulate_layers(series: CircuitSeries) -> pd.DataFrame:
         edges = _membership_changes(
             series.edge_kept[before], series.edge_kept[after], series.edge_source_layer, series.n_layers
         )
-        change = score_changes(scores_before, scores_after)
-        normalised = score_changes(unit_mass(scores_before), unit_mass(scores_after))
-        frames.append(nodes.assign(**pair, level="node", score_change=np.nan, score_change_normalised=np.nan))
-        frames.append(
-            edges.assign(
-                **pair,
-                level="edge",
-                score_change=_sum_by_layer(change, series.edge_source_layer, series.n_layers),
-                score_change_normalised=_sum_by_layer(normalised, series.edge_source_layer, series.n_layers),
-            )
-        )
+        changes = {
+            "score_change": score_changes(scores_before, scores_after),
+            "score_change_normalised": score_changes(unit_mass(scores_before), unit_mass(scores_after)),
+        }
+        credited = {
+            f"{policy}{ending}": _sum_by_layer(change, layer, series.n_layers)
+            for ending, layer in (("", series.edge_source_layer), (AT_TARGET, series.node_layer[series.edge_target]))
+            for policy, change in changes.items()
+        }
+        frames.append(nodes.assign(**pair, level="node", **dict.fromkeys(credited, np.nan)))
+        frames.append(edges.assign(**pair, level="edge", **credited))
     return pd.concat(frames, ignore_index=True)
 
 
@@ -84,53 +86,5 @@ def _membership_changes(
 
 
 def _sum_by_layer(values: Scores, layer: Int[np.ndarray, " edges"], n_layers: int) -> Float[np.ndarray, " layers"]:
-    return np.bincount(layer, weights=values, minlength=n_layers)
-
-
-def net_edge_changes(layers: pd.DataFrame, origin: str) -> pd.DataFrame:
-    """The edge rows of a ``layers`` table from the first to the last checkpoint, by layer.
-
-    Raises:
-        DriftError: the table has no such rows.
-    """
-    first, last = layers["from_checkpoint"].min(), layers["to_checkpoint"].max()
-    spans = (layers["from_checkpoint"] == first) & (layers["to_checkpoint"] == last) & (layers["level"] == "edge")
-    if not spans.any():
-        raise DriftError(
-            f"{origin}: has no edge rows from checkpoint '{first}' to '{last}'; compare the circuits again"
-        )
-    net: pd.DataFrame = layers.loc[spans].sort_values("layer").reset_index(drop=True)
-    return net
-
-
-def order_layers(layers: pd.DataFrame, top: int, origin: str) -> pd.DataFrame:
-    """Order the layers by the net change of their outgoing edges, raw (the paper's rule) and normalised.
-
-    Definitions: docs/method.md#critical-layers.
-
-    Args:
-        layers: a ``layers`` table, of which only the rows from the first to the last checkpoint count.
-        top: number of critical layers.
-        origin: source of the table, for messages.
-
-    Returns:
-        Columns of the ``critical_layers`` schema: every layer once for each policy, in this order. rank_order 1 is
-        the largest change; of equal changes the lower layer comes first.
-
-    Raises:
-        DriftError: ``top`` exceeds the number of layers, a value is not finite, or the table has no net rows.
-    """
-    net = net_edge_changes(layers, origin)
-    if not 1 <= top <= len(net):
-        raise DriftError(
-            f"{origin}: cannot call {top} of {len(net)} layers critical; set critical_layers to 1..{len(net)}"
-        )
-    frames = []
-    for policy in POLICIES:
-        if not np.isfinite(net[policy].to_numpy(dtype="float64")).all():
-            raise DriftError(f"{origin}: column '{policy}' has values that are not finite; compare the circuits again")
-        ordered = net[["layer", policy]].rename(columns={policy: "value"})
-        ordered = ordered.sort_values(["value", "layer"], ascending=[False, True]).reset_index(drop=True)
-        order = np.arange(1, len(ordered) + 1)
-        frames.append(ordered.assign(policy=policy, rank_order=order, critical=order <= top))
-    return pd.concat(frames, ignore_index=True)[["layer", "policy", "value", "rank_order", "critical"]]
+    """Sums over the edges of each layer; those of the logits, beyond the last layer, are left out."""
+    return np.bincount(layer, weights=values, minlength=n_layers)[:n_layers]

@@ -55,7 +55,7 @@ class FoldScores:
     def means(
         self, chosen: Bool[np.ndarray, "row fold"] | Int[np.ndarray, "row fold"]
     ) -> Float[np.ndarray, "row edge"]:
-        """The mean over the prompts of the chosen folds; a fold that is chosen twice counts twice."""
+        """The mean over the prompts of the chosen folds; a fold that is chosen several times counts as often."""
         weights = chosen * self.sizes
         return weights @ self.scores / weights.sum(axis=1, keepdims=True)
 

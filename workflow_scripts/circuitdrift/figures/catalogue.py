@@ -28,7 +28,7 @@ class Entry:
 
     name: str
     reads: tuple[str, ...]
-    needs: Literal["runs", "drift_runs", "allocated_runs", "tuned_runs", "layer_sets"]
+    needs: Literal["runs", "drift_runs", "allocated_runs", "circuit_lora_runs", "tuned_runs", "layer_sets"]
     settings: tuple[str, ...] = ()
 
 
@@ -63,6 +63,7 @@ FIGURES = (
     FigureEntry("change_rates", ("summary", "controls"), "drift_runs", category="Drift"),
     FigureEntry("layer_changes", ("layers",), "drift_runs", ("top_layers",), category="Drift"),
     FigureEntry("edge_changes", ("edge_counts",), "drift_runs", category="Drift"),
+    FigureEntry("layer_certainty", ("circuit_lora_layers",), "circuit_lora_runs", category="Drift"),
     FigureEntry("circuit_before_after", (*_TWO_CIRCUITS, "edges_changed"), "drift_runs", category="Circuits"),
     FigureEntry("explorer", _EXPLORED, "drift_runs", ("study",), category="Explorer", formats=("html",)),
 )
@@ -78,6 +79,7 @@ TABLES = (
     Entry("functional_drift", ("functional", "summary", "reliability"), "drift_runs"),
     Entry("faithfulness_areas", ("faithfulness_areas",), "drift_runs"),
     Entry("critical_layers", ("critical_layers",), "allocated_runs", ("layer_sets",)),
+    Entry("critical_layer_overlap", ("critical_layers",), "allocated_runs", ("layer_sets",)),
     Entry("learning_rates", ("trials",), "tuned_runs"),
 )
 
@@ -115,6 +117,7 @@ def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
         "test": of_runs(layout.test, study.runs),
         "trials": of_runs(layout.trials, study.tuned_runs),
         "critical_layers": of_runs(layout.allocation.critical_layers, study.allocated_runs),
+        "circuit_lora_layers": of_runs(layout.allocation.critical_layers, _first_circuit_lora(study)),
         "faithfulness": lambda: study.of_drift_runs(circuit.faithfulness for circuit in study.circuits),
         "base_and_last_faithfulness": lambda: study.of_drift_runs((first.faithfulness, last.faithfulness)),
         "faithfulness_areas": lambda: study.of_drift_runs((first.faithfulness_areas, last.faithfulness_areas)),
@@ -159,6 +162,11 @@ def _phase_1_scorings(study: Study) -> list[tuple[Run, str]]:
         for job in study.circuit_jobs
         for path in study.of_runs(job.scoring_benchmark, (run,))
     ]
+
+
+def _first_circuit_lora(study: Study) -> tuple[Run, ...]:
+    """The runs of the study's first CircuitLoRA; none without one."""
+    return tuple(run for run in study.circuit_lora_runs if run.method == study.circuit_lora_runs[0].method)
 
 
 def _shown_run(study: Study) -> tuple[Run, ...]:

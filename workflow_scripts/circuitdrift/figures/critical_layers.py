@@ -1,80 +1,90 @@
-"""The table of critical layers by task, method, policy and seed, with their overlaps."""
+"""The table of critical layers by task, method, policy and seed, with their certainty."""
 
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from itertools import combinations
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from circuitdrift.figures.labels import MethodLabels, task_label
 from circuitdrift.figures.layout import EMPTY, Table, layout_of
+from circuitdrift.figures.tidy import LAYER_SETS, with_certainty, without_given_sets
+
+NOTHING_CHANGED = "nothing changed"
 
 
 def table(
     critical_layers: pd.DataFrame, layer_sets: Mapping[str, Mapping[str, Sequence[int]]], labels: MethodLabels
 ) -> Table:
-    """The critical layers by task, method, policy and seed, and the share that other tasks, policies and seeds share.
+    """The critical layers by task, method, policy and seed, and how certain they are.
 
     Args:
         critical_layers: tables with model, task, name (the method that spends its rank there) and seed.
         layer_sets: the methods that are all sets of layers, by CircuitLoRA; given layers are left out.
         labels: of the study's methods.
     """
-    keys = ["model", "task", "name", "policy", "seed"]
-    in_sets = {name for sets in layer_sets.values() for name in sets}
-    ranked = critical_layers[~critical_layers["name"].isin(in_sets)]
-    chosen = ranked[ranked["critical"]].sort_values([*keys, "rank_order"])
-    sets = (
-        chosen.groupby(keys, sort=False)["layer"]
-        .agg(layers=lambda layers: tuple(int(layer) for layer in layers))
-        .reset_index()
-    )
-    rows = []
-    for row in sets.to_dict("records"):
-        near = sets[(sets["model"] == row["model"])]
-        rows.append(
-            {
-                "Model": row["model"],
-                "Task": task_label(row["task"]),
-                "Method": labels.of(row["name"]),
-                "Policy": row["policy"].replace("_", " "),
-                "Seed": str(row["seed"]),
-                "Critical layers": ", ".join(map(str, row["layers"])),
-                "Shared with other tasks": _mean_overlap(row, near, "task", keys),
-                "Shared with other policies": _mean_overlap(row, near, "policy", keys),
-                "Shared with other seeds": _mean_overlap(row, near, "seed", keys),
-            }
-        )
-    overlaps = _pairwise_overlaps(sets)
+    ordered = with_certainty(without_given_sets(critical_layers, layer_sets))
+    ordered = ordered.sort_values([*LAYER_SETS, "seed", "rank_order"], ignore_index=True)
+    rows = [
+        _laid_out(dict(zip([*LAYER_SETS, "seed"], key, strict=True)), of_set, labels)
+        for key, of_set in ordered.groupby([*LAYER_SETS, "seed"], sort=False)
+    ]
     note = (
-        "Layers ranked by how much the edges that leave them changed between the first and the last checkpoint of "
-        "phase 1, largest first; by the paper's rule (score change), with scores scaled to unit mass (score change "
-        "normalised), or drawn at random. Shared: mean number of these layers that are critical too where only the "
-        f"task, the policy or the seed differs. {overlaps}"
+        "Layers by how much their edges changed between the first and the last checkpoint of phase 1, largest change "
+        "first. Policies: score change is the paper's rule; normalised, with scores scaled to unit mass; excess, the "
+        "change beyond noise over all edges; random, drawn. Credit: the layer to which an edge's change counts. A "
+        "layer without change is never critical. In brackets: the share of resampled folds in which the layer is among "
+        "as many first ones. Sure: critical in at least 95 % of them. Cannot be told apart: layers, critical or not, "
+        "that are among the first in more than 5 % and less than 95 %. Seeds: in how many seeds' runs each critical "
+        "layer is critical. Above threshold: more than a standard deviation above the mean of the layers. Imported "
+        "circuits and random draws have no folds to resample."
     )
-    return Table("Critical layers", note.strip(), chosen[[*keys, "rank_order", "layer", "value"]], layout_of(rows))
+    columns = [
+        *LAYER_SETS,
+        "credit",
+        "seed",
+        "rank_order",
+        "layer",
+        "value",
+        "lower",
+        "upper",
+        "critical",
+        "above_threshold",
+    ]
+    return Table("Critical layers", note, ordered[[*columns, "in_top", "certainty", *_SEEDS]], layout_of(rows))
 
 
-def _mean_overlap(row: dict[Hashable, Any], sets: pd.DataFrame, differing: str, keys: list[str]) -> str:
-    """Mean size of the intersection with the sets that differ from ``row`` in one key only."""
-    alike = sets
-    for key in keys:
-        alike = alike[alike[key] != row[key]] if key == differing else alike[alike[key] == row[key]]
-    if alike.empty:
-        return EMPTY
-    own = set(row["layers"])
-    return f"{sum(len(own & set(other)) for other in alike['layers']) / len(alike):.1f} of {len(own)}"
+_SEEDS = ["seeds_critical", "seeds"]
 
 
-def _pairwise_overlaps(sets: pd.DataFrame) -> str:
-    """A sentence with the mean overlap of each pair of tasks, at equal model, method, policy and seed."""
-    joined = sets.merge(sets, on=["model", "name", "policy", "seed"], suffixes=("", "_other"))
-    phrases = []
-    for first, second in combinations(sets["task"].drop_duplicates(), 2):
-        pairs = joined[(joined["task"] == first) & (joined["task_other"] == second)]
-        if len(pairs):
-            shared = [len(set(a) & set(b)) for a, b in zip(pairs["layers"], pairs["layers_other"], strict=True)]
-            phrases.append(f"{task_label(first)} and {task_label(second)} {sum(shared) / len(shared):.1f}")
-    return f"Mean number of layers shared by tasks: {'; '.join(phrases)}." if phrases else ""
+def _laid_out(key: Mapping[str, Any], layers: pd.DataFrame, labels: MethodLabels) -> dict[str, str]:
+    critical = layers[layers["critical"]].to_dict("records")
+    has_resamples = bool(layers["in_top"].notna().any())
+    has_credit = bool(layers["credit"].notna().any())
+    return {
+        "Model": key["model"],
+        "Task": task_label(key["task"]),
+        "Method": labels.of(key["name"]),
+        "Policy": key["policy"].replace("_", " "),
+        "Credit": layers["credit"].iloc[0] if has_credit else EMPTY,
+        "Seed": str(key["seed"]),
+        "Critical layers": ", ".join(map(_with_share, critical)) or NOTHING_CHANGED,
+        "Sure": _of_certainty(layers, "in", "none") if has_resamples else EMPTY,
+        "Cannot be told apart": _of_certainty(layers, "undecided", "none") if has_resamples else EMPTY,
+        "Seeds": ", ".join(f"{row['layer']}: {row['seeds_critical']} of {row['seeds']}" for row in critical) or EMPTY,
+        "Above threshold": _listed(layers[layers["above_threshold"].eq(True)], "none") if has_credit else EMPTY,
+    }
+
+
+def _with_share(row: Mapping[Hashable, Any]) -> str:
+    return f"{row['layer']}" if np.isnan(row["in_top"]) else f"{row['layer']} ({row['in_top']:.2f})"
+
+
+def _of_certainty(layers: pd.DataFrame, certainty: str, otherwise: str) -> str:
+    return _listed(layers[layers["certainty"] == certainty], otherwise)
+
+
+def _listed(layers: pd.DataFrame, otherwise: str) -> str:
+    return ", ".join(str(layer) for layer in layers["layer"]) or otherwise

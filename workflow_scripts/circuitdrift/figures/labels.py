@@ -128,6 +128,8 @@ def _phrase(field: str, value: Any) -> str:
         return f"{_layers(value)} fixed"
     if field == "exclude_layers":
         return f"without {_layers(value)}"
+    if field == "credit":
+        return f"credit {value}"
     if isinstance(value, str):
         return value.removeprefix("score_change_").replace("_", " ")
     return f"{field.replace('_', ' ').replace('kl ', 'KL ')} {value:g}"

@@ -24,7 +24,7 @@ def tidy(layers: pd.DataFrame, top_layers: int) -> pd.DataFrame:
     """Edge changes of each layer between the base model and the last checkpoint, with the mean over seeds.
 
     The ``top_layers`` layers with the largest mean of a score change are ``critical`` (plain scores) and
-    ``critical_normalised`` (scores scaled to unit mass before the difference).
+    ``critical_normalised`` (scores scaled to unit mass before the difference); a layer without change is neither.
     """
     edges = layers[layers["level"] == "edge"]
     first, last = edges["from_checkpoint"].min(), edges["to_checkpoint"].max()
@@ -37,7 +37,7 @@ def tidy(layers: pd.DataFrame, top_layers: int) -> pd.DataFrame:
     table = with_seed_means(net, [*RUN, "layer"], values)
     runs = table.groupby([*RUN, "statistic", "seed"], dropna=False, sort=False)
     for value, mark in (("score_change", "critical"), ("score_change_normalised", "critical_normalised")):
-        table[mark] = runs[value].rank(method="first", ascending=False) <= top_layers
+        table[mark] = (runs[value].rank(method="first", ascending=False) <= top_layers) & (table[value] > 0)
     return table.assign(from_checkpoint=first, to_checkpoint=last)
 
 

@@ -8,14 +8,21 @@ accuracies and faithfulness are in percent in these tables.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
+import numpy as np
 import pandas as pd
 
 RUN = ["model", "task", "method"]
 BASE_MODEL = "base"
 """Stands for the method in rows of the base model, which belong to no run."""
+
+LAYER_SETS = ["model", "task", "name", "policy"]
+"""Columns that, with the seed, tell one set of critical layers from another."""
+
+SURELY_IN, SURELY_OUT = 0.95, 0.05
+"""Shares of resamples from which on a layer is surely critical, or surely not (docs/method.md#critical-layers)."""
 
 
 class FigureDataError(ValueError):
@@ -126,3 +133,26 @@ def final_accuracy(accuracy: pd.DataFrame) -> pd.DataFrame:
     of_seeds = table[table["statistic"] == "seed"].groupby([*RUN, "checkpoint"])["accuracy"].std()
     table = table.merge(of_seeds.rename("sd").reset_index().assign(statistic="mean"), how="left")
     return table.astype({"n": "int64", "trainable_parameters": "int64"})
+
+
+def without_given_sets(
+    critical_layers: pd.DataFrame, layer_sets: Mapping[str, Mapping[str, Sequence[int]]]
+) -> pd.DataFrame:
+    """The rows of layers that somebody chose or drew, without the methods that are all sets of layers."""
+    given = {name for sets in layer_sets.values() for name in sets}
+    return critical_layers[~critical_layers["name"].isin(given)]
+
+
+def with_certainty(critical_layers: pd.DataFrame) -> pd.DataFrame:
+    """Add ``certainty`` (in, out, undecided; null without resamples), ``seeds_critical`` and ``seeds``.
+
+    ``seeds_critical`` is the number of seeds' runs in which the layer is critical, of ``seeds``.
+    """
+    in_top = critical_layers["in_top"]
+    verdicts = np.select([in_top >= SURELY_IN, in_top <= SURELY_OUT], ["in", "out"], "undecided")
+    of_layer = critical_layers.groupby([*LAYER_SETS, "layer"])["critical"]
+    return critical_layers.assign(
+        certainty=pd.Series(verdicts, index=critical_layers.index).where(in_top.notna(), None),
+        seeds_critical=of_layer.transform("sum").astype("int64"),
+        seeds=of_layer.transform("size"),
+    )
