@@ -120,6 +120,11 @@ def trials_of_run(wildcards):
     return layout.trials.format(**wildcards) if study.tuned_runs else []
 
 
+def reworded_scores(wildcards):
+    """The scores of the base model in the second wording of the task; none where the task has no second wording."""
+    return layout.reworded_scores.format(**wildcards) if wildcards.task in study.reworded_tasks else []
+
+
 def changes_by_module(wildcards):
     """The changes credited to single modules, where a method allocates its ranks by them."""
     by_module = wildcards.name in study.methods_by_module

@@ -1,9 +1,10 @@
 # Drift: how a run's circuit changes from checkpoint to checkpoint, beside the changes of controls.
 #
-# needs     edges, nodes and scores of all circuits of a run
+# needs     edges, nodes and scores of all circuits of a run; scores of the base model in the second wording of the task,
+#           and of untrained models
 # makes     drift/{model}/{task}/{method}/ controls.parquet, and in seed-{seed}/ transitions.parquet, summary.parquet,
-#           layers.parquet, reliability.parquet
-# steps     compare_circuits; measure_reliability; measure_controls
+#           layers.parquet, reliability.parquet; drift/{model}/{task}/ model_controls.parquet
+# steps     compare_circuits; measure_reliability; measure_controls; measure_model_controls
 
 
 rule compare_circuits:
@@ -70,8 +71,33 @@ rule measure_controls:
         "../workflow_scripts/measure_controls.py"
 
 
+rule measure_model_controls:
+    input:
+        base_scores=study.circuits[0].scores,
+        reworded_scores=reworded_scores,
+        untrained_scores=study.untrained_scores,
+    output:
+        model_controls=layout.model_controls,
+    log:
+        "<logs>/measure_model_controls/{model}/{task}.log",
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=memory_for(1500, 16000),
+        runtime=120,
+    params:
+        choice=settings(study.config.circuit.choice()),
+        half_splits=study.config.drift.half_splits,
+        exchanges=study.config.drift.exchanges,
+        code=code_of("measure_model_controls"),
+    script:
+        "../workflow_scripts/measure_model_controls.py"
+
+
 rule drift:
     input:
         study.of_runs(layout.drift.summary, study.drift_runs),
         study.of_runs(layout.drift.reliability, study.drift_runs),
         study.of_runs(layout.controls, study.drift_runs),
+        study.of_runs(layout.model_controls, study.model_control_runs),

@@ -135,3 +135,17 @@ def test_every_method_has_its_own_colour_however_many_there_are() -> None:
         methods = {f"lora_r{rank}": {"kind": "lora", "rank": rank} for rank in range(1, count + 1)}
         styles = method_styles(list(methods), Figures(), labels_of(methods))
         assert len({look.colour for look in styles.values()}) == count
+
+
+def test_a_sham_method_is_named_as_such_and_stands_last() -> None:
+    labels = labels_of(
+        {
+            "a_sham": {"kind": "lora", "rank": 2, "answers": "permuted"},
+            "true": {"kind": "lora", "rank": 2},
+            "short": {"kind": "lora", "rank": 2, "answers": "permuted", "epochs": 1},
+            "grpo": {"kind": "grpo", "rank": 2},
+        }
+    )
+    wanted = ["LoRA r=2", "GRPO r=2", "Sham LoRA r=2", "Sham LoRA r=2, 1 epoch"]
+    assert [labels.of(name) for name in sorted(labels.methods, key=labels.order)] == wanted
+    assert [name for name in labels.methods if labels.is_sham(name)] == ["a_sham", "short"]

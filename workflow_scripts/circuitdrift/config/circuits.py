@@ -103,4 +103,7 @@ class Drift(Section):
     )
     half_splits: int = Field(100, ge=20, description="random half-splits of the prompts behind a similarity")
     exchanges: int = Field(199, ge=19, description="exchanges of before and after behind a p-value")
+    untrained: int = Field(
+        2, ge=0, description="untrained models of each architecture whose circuits are extracted as a control"
+    )
     random_circuits: int = Field(20, ge=1, description="size-matched random circuits for the control")

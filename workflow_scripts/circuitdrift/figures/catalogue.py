@@ -28,7 +28,7 @@ class Entry:
 
     name: str
     reads: tuple[str, ...]
-    needs: Literal["runs", "drift_runs", "allocated_runs", "tuned_runs"]
+    needs: Literal["runs", "drift_runs", "allocated_runs", "tuned_runs", "sham_runs", "model_control_runs"]
     settings: tuple[str, ...] = ()
 
 
@@ -69,6 +69,8 @@ TABLES = (
     Entry("training_cost", _COSTS, "runs", ("benchmarked", "scored", "phase_1")),
     Entry("change_rates", ("summary", "controls"), "drift_runs"),
     Entry("drift_reliability", ("reliability",), "drift_runs"),
+    Entry("sham_drift", ("reliability",), "sham_runs", ("sham_twins",)),
+    Entry("model_controls", ("reliability", "model_controls"), "model_control_runs"),
     Entry("faithfulness_areas", ("faithfulness_areas",), "drift_runs"),
     Entry("critical_layers", ("critical_layers",), "allocated_runs"),
     Entry("learning_rates", ("trials",), "tuned_runs"),
@@ -116,6 +118,7 @@ def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
         "layers": of_runs(drift.layers, study.drift_runs),
         "reliability": of_runs(drift.reliability, study.drift_runs),
         "controls": of_runs(layout.controls, study.drift_runs),
+        "model_controls": of_runs(layout.model_controls, study.model_control_runs),
         "before_edges": of_runs(first.edges, shown),
         "after_edges": of_runs(last.edges, shown),
         "before_nodes": of_runs(first.nodes, shown),
@@ -134,6 +137,7 @@ def _settings(study: Study) -> dict[str, Any]:
         "study": study.config.study,
         "top_layers": circuit_loras[0].critical_layers if circuit_loras else 5,
         "phase_1": study.phase_1,
+        "sham_twins": study.sham_twins,
         "benchmarked": [asdict(run) for run in study.runs],
         "scored": [asdict(run) for run, _ in _phase_1_scorings(study)],
     }
