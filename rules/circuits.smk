@@ -2,10 +2,12 @@
 #
 # needs     the manifest, the checkpoints of a run, the circuit split, and for faithfulness the test split
 # makes     circuits/.../ scores.safetensors, edges.parquet, nodes.parquet, faithfulness.parquet,
-#           faithfulness_areas.parquet, in one folder for each circuit
+#           faithfulness_areas.parquet, in one folder for each circuit. Of controls, scores.safetensors alone:
+#           base/reworded/, the circuit split in its second wording, and untrained/seed-{seed}/, untrained models
 # steps     score_edges; select_circuits, or select_minimal_circuits where circuit.selection is minimal;
 #           measure_faithfulness. Each is one rule for the base model (_base), and one rule for each group of
-#           checkpoints that share a job (_01_to_10; execution.checkpoints_per_job).
+#           checkpoints that share a job (_01_to_10; execution.checkpoints_per_job). score_edges_reworded and
+#           score_untrained score the controls.
 for job in study.circuit_jobs:
 
     rule:
@@ -114,6 +116,54 @@ for job in study.circuit_jobs:
             "../workflow_scripts/measure_faithfulness.py"
 
     del job
+
+
+rule score_edges_reworded:
+    input:
+        manifest=layout.manifest,
+        examples=layout.circuit_reworded,
+        checkpoints=[],
+    output:
+        scores=layout.reworded_scores,
+    log:
+        "<logs>/score_edges/{model}/{task}/reworded.log",
+    conda:
+        "../environment.yml"
+    threads: threads_for
+    resources:
+        mem_mb=memory_for(2000, 16000),
+        runtime=240,
+    params:
+        recipe=settings(study.config.circuit.recipe()),
+        device=study.config.execution.device,
+        code=code_of("score_edges"),
+    script:
+        "../workflow_scripts/score_edges.py"
+
+
+if study.untrained_seeds:
+
+    rule score_untrained:
+        input:
+            manifest=layout.manifest,
+            examples=layout.circuit,
+        output:
+            scores=study.untrained_scores,
+        log:
+            "<logs>/score_untrained/{model}/{task}.log",
+        conda:
+            "../environment.yml"
+        threads: threads_for
+        resources:
+            mem_mb=memory_for(2000, 16000),
+            runtime=240,
+        params:
+            seeds=study.untrained_seeds,
+            recipe=settings(study.config.circuit.recipe()),
+            device=study.config.execution.device,
+            code=code_of("score_untrained"),
+        script:
+            "../workflow_scripts/score_untrained.py"
 
 
 rule circuits:

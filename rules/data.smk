@@ -1,8 +1,9 @@
 # Data: clean and corrupted prompts of each task, in the model's own tokens.
 #
 # needs     the manifest; the prompt file of a task that has one
-# makes     data/{model}/{task}/ train.parquet, circuit.parquet, test.parquet: three disjoint splits
-# steps     generate_data
+# makes     data/{model}/{task}/ train.parquet, circuit.parquet, test.parquet: three disjoint splits; and
+#           circuit_reworded.parquet, the circuit split in the second wording of a task that has one
+# steps     generate_data; reword_circuit
 
 
 rule generate_data:
@@ -27,6 +28,28 @@ rule generate_data:
         code=code_of("generate_data"),
     script:
         "../workflow_scripts/generate_data.py"
+
+
+rule reword_circuit:
+    input:
+        manifest=layout.manifest,
+        circuit=layout.circuit,
+    output:
+        reworded=layout.circuit_reworded,
+    log:
+        "<logs>/reword_circuit/{model}/{task}.log",
+    wildcard_constraints:
+        task=one_of(study.reworded_tasks),
+    conda:
+        "../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        task=task_settings,
+        code=code_of("reword_circuit"),
+    script:
+        "../workflow_scripts/reword_circuit.py"
 
 
 rule data:

@@ -1,9 +1,12 @@
 # Drift: how a run's circuit changes from checkpoint to checkpoint, beside the changes of controls.
 #
-# needs     edges, nodes and scores of all circuits of a run; its checkpoints, the manifest and the test split
+# needs     edges, nodes and scores of all circuits of a run; its checkpoints, the manifest and the test split; scores of the
+#           base model in the second wording of the task, and of untrained models
 # makes     drift/{model}/{task}/{method}/ controls.parquet, and in seed-{seed}/ transitions.parquet, summary.parquet,
-#           layers.parquet, reliability.parquet, edges_changed.parquet, edge_counts.parquet, functional.parquet
-# steps     compare_circuits; measure_reliability; classify_edges; measure_functional_drift; measure_controls
+#           layers.parquet, reliability.parquet, edges_changed.parquet, edge_counts.parquet, functional.parquet;
+#           drift/{model}/{task}/ model_controls.parquet
+# steps     compare_circuits; measure_reliability; classify_edges; measure_functional_drift; measure_controls;
+#           measure_model_controls
 
 
 rule compare_circuits:
@@ -118,6 +121,30 @@ rule measure_controls:
         "../workflow_scripts/measure_controls.py"
 
 
+rule measure_model_controls:
+    input:
+        base_scores=study.circuits[0].scores,
+        reworded_scores=reworded_scores,
+        untrained_scores=study.untrained_scores,
+    output:
+        model_controls=layout.model_controls,
+    log:
+        "<logs>/measure_model_controls/{model}/{task}.log",
+    conda:
+        "../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=memory_for(1500, 16000),
+        runtime=120,
+    params:
+        choice=settings(study.config.circuit.choice()),
+        half_splits=study.config.drift.half_splits,
+        exchanges=study.config.drift.exchanges,
+        code=code_of("measure_model_controls"),
+    script:
+        "../workflow_scripts/measure_model_controls.py"
+
+
 rule drift:
     input:
         study.of_runs(layout.drift.summary, study.drift_runs),
@@ -125,3 +152,4 @@ rule drift:
         study.of_runs(layout.drift.edges_changed, study.drift_runs),
         study.of_runs(layout.drift.functional, study.drift_runs),
         study.of_runs(layout.controls, study.drift_runs),
+        study.of_runs(layout.model_controls, study.model_control_runs),

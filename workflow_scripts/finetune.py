@@ -24,6 +24,7 @@ from circuitdrift.training.loop import TrainingError, fine_tune, plan_run
 from circuitdrift.training.preparation import prepare_model
 from circuitdrift.training.processes import Processes
 from circuitdrift.training.resume import ResumeFolder, identity_of_run
+from circuitdrift.training.sham import permute_answers
 from circuitdrift.training.sharding import shard
 
 
@@ -61,7 +62,10 @@ def train_and_score(job: FineTuning, processes: Processes) -> None:
     target = resolve_device(job.device)
     precision = resolve_precision(job.training.precision, target)
     origin = job.provenance.with_seed(job.seed).on(target, precision)
-    train_examples, test_examples = (Examples(read_table(split, "examples"), target) for split in (job.train, job.test))
+    train_table, test_table = (read_table(split, "examples") for split in (job.train, job.test))
+    if job.method.answers == "permuted":
+        train_table = permute_answers(train_table, job.seed)
+    train_examples, test_examples = (Examples(table, target) for table in (train_table, test_table))
     if job.sharding == "full" and processes.count > 1:
         processes = replace(processes, sharded=True)
         train_examples, test_examples = train_examples.without_shared_tokens(), test_examples.without_shared_tokens()

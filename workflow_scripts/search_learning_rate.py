@@ -37,6 +37,8 @@ def main(
 ) -> None:
     """Train once with each learning rate, and write the table that marks the best one.
 
+    Trials are on the right answers also for a method on permuted answers, which so takes the rate of its true twin.
+
     Args:
         manifest: manifest of the base model.
         train: the train split; a part of it is held out and judges the trials. No other split is read.

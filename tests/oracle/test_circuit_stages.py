@@ -14,8 +14,10 @@ from random_models import random_pairs, randomised, small_llama
 import measure_faithfulness
 import measure_functional_drift
 import score_edges
+import score_untrained
 import select_circuits
 from circuitdrift.circuits.metrics import METRICS
+from circuitdrift.circuits.score_file import read_scores
 from circuitdrift.circuits.selection import edge_table, prune, select_circuit
 from circuitdrift.config.circuits import Attribution, Faithfulness, Selection
 from circuitdrift.decoder.anatomy import anatomy_of
@@ -155,3 +157,20 @@ def test_circuits_run_in_the_models_of_other_checkpoints(study: tuple[Path, Path
             diagonal.set_index("metric")[columns], ordinary.loc[list(METRICS), columns], atol=1e-5
         )
         assert diagonal["difference"].dropna().eq(0).all()
+
+
+def test_untrained_models_differ_by_seed_and_the_same_seed_gives_the_same_bytes(
+    study: tuple[Path, Path, Path], tmp_path: Path
+) -> None:
+    manifest, examples, _ = study
+    paths = [[tmp_path / f"{time}" / f"seed-{seed}" / "scores.safetensors" for seed in (0, 1)] for time in range(2)]
+    for scores in paths:
+        score_untrained.main(manifest, examples, scores, [0, 1], Attribution(), "cpu", Provenance.detached())
+    first, again = ([path.read_bytes() for path in scores] for scores in paths)
+    assert first == again
+    files = [read_scores(path) for path in paths[0]]
+    assert [(file.checkpoint, file.origin.seed) for file in files] == [("untrained", 0), ("untrained", 1)]
+    base = anatomy_of(load_model(manifest, torch.device("cpu"))).graph
+    assert files[0].graph == base
+    assert not torch.allclose(files[0].scores, files[1].scores, rtol=0.1, atol=0)
+    assert all(file.scores[base.edge_mask].abs().max() > 0 for file in files)

@@ -278,6 +278,25 @@ class MadeUpStudy:
             paths.append(self.write("functional", pd.DataFrame(rows, columns=columns), "functional", **run))
         return paths
 
+    def model_controls(self) -> list[Path]:
+        """Two sides of within .8 and .9: between .6 by the wording, .2 for untrained models, .1 for two of them."""
+        pairs = [("wording", "base", "reworded", 0.6), ("untrained_seeds", "untrained-0", "untrained-1", 0.1)]
+        pairs += [("untrained", "base", f"untrained-{seed}", 0.2) for seed in range(2)]
+        columns = ["control", "before", "after", "level", "measure", "examples", "within_before", "within_after"]
+        columns += ["between", "paired", "excess", "lower", "upper", "p_value"]
+        paths = []
+        for model, task in product(self.models, self.tasks):
+            rows = [
+                (*sides, level, measure, n, 0.8, 0.9, between, 0.7, excess, excess - 0.1, excess + 0.1, 0.01)
+                for (*sides, between), level, measure, n in product(
+                    pairs, ("edge", "node"), ("jaccard", "pearson"), (50, 100)
+                )
+                for excess in [0.85 - between]
+            ]
+            table = pd.DataFrame(rows, columns=columns)
+            paths.append(self.write("model_controls", table, "model_controls", model=model, task=task))
+        return paths
+
     def layers(self) -> list[Path]:
         paths = []
         pairs = [*pairwise(self.checkpoints), (self.checkpoints[0], self.checkpoints[-1])]

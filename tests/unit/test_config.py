@@ -66,6 +66,10 @@ def test_relative_paths_are_relative_to_the_config_file():
         ({"methods": {"m": {"kind": "lora"}}}, ["methods.m.rank", "missing"]),
         ({"methods": {"m": {"kind": "lora", "rank": 0}}}, ["methods.m.rank", "greater than or equal to 1", "0"]),
         ({"methods": {"imported": {"kind": "full"}}}, ["methods.imported", "taken"]),
+        ({"methods": {"untrained": {"kind": "full"}}}, ["methods.untrained", "taken"]),
+        ({"methods": {"m": {"kind": "lora", "rank": 1, "answers": "wrong"}}}, ["methods.m.answers", "'permuted'"]),
+        ({"methods": {"g": {"kind": "grpo", "rank": 1, "answers": "permuted"}}}, ["methods.g", "samples its own"]),
+        ({"drift": {"untrained": -1}}, ["drift.untrained", "greater than or equal to 0"]),
         ({"tasks": {"s": {"family": "sub_task", "of": "c", "part": "add_sub"}}}, ["tasks.s.of", "'c'"]),
         ({"tasks": {"t": 3}}, ["tasks.t"]),
         ({"circuit": {"steps": 1}}, ["circuit", "quadrature"]),
@@ -177,6 +181,41 @@ def test_a_task_may_name_its_methods_and_gets_their_phase_1_too():
         ("all", "r2"), ("all", "r4"), ("all", "c"), ("one", "r2"), ("one", "c"),
     ]  # fmt: skip
     assert study.data_settings("all") == study.data_settings("one")
+
+
+def test_a_sham_method_has_the_twin_that_differs_in_its_answers_alone():
+    methods = {
+        "lora_r2": {"kind": "lora", "rank": 2},
+        "sham_r2": {"kind": "lora", "rank": 2, "answers": "permuted"},
+        "sham_r4": {"kind": "lora", "rank": 4, "answers": "permuted"},
+        "sham_short": {"kind": "lora", "rank": 2, "answers": "permuted", "epochs": 1},
+    }
+    raw = {"models": {"m": {"source": "scratch"}}, "tasks": {"t": {"family": "lcm"}}, "methods": methods}
+    study = Study(load(raw))
+    assert study.sham_twins == {"sham_r2": "lora_r2"}
+    assert [run.method for run in study.sham_runs] == ["sham_r2"]
+    without_circuits = Study(load({**raw, "drift": {"methods": ["sham_r2"]}}))
+    assert without_circuits.sham_twins == {}
+    assert without_circuits.sham_runs == ()
+
+
+def test_a_sham_method_may_be_a_phase_1():
+    methods = {
+        "sham": {"kind": "lora", "rank": 2, "answers": "permuted"},
+        "c": {"kind": "circuit_lora", "rank": 2, "critical_rank": 4, "critical_layers": 1, "phase_1": "sham"},
+    }
+    study = Study(load({"models": {"m": {"source": "scratch"}}, "methods": methods, "drift": {"methods": []}}))
+    assert study.drift_methods == ("sham",)
+
+
+def test_a_task_without_controls_of_its_own_has_no_runs_for_them():
+    raw = {
+        "models": {"m": {"source": "scratch"}},
+        "tasks": {"t": {"family": "lcm"}, "f": {"family": "function"}},
+        "methods": {"lora_r2": {"kind": "lora", "rank": 2}},
+    }
+    runs = [Study(load({**raw, "drift": {"untrained": n}})).model_control_runs for n in (0, 1)]
+    assert [[run.task for run in found] for found in runs] == [["t"], ["t", "f"]]
 
 
 def test_phase_1_may_be_shorter_than_the_other_runs():

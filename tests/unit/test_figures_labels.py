@@ -141,3 +141,17 @@ def test_a_credit_is_named_as_such() -> None:
     own = {"kind": "circuit_lora", "rank": 2, "critical_rank": 8, "critical_layers": 2, "phase_1": "a"}
     labels = MethodLabels(TypeAdapter(dict[str, MethodConfig]).validate_python({"m": {**own, "credit": "target"}}))
     assert labels.of("m") == "CircuitLoRA (2, 8), credit target"
+
+
+def test_a_sham_method_is_named_as_such_and_stands_last() -> None:
+    labels = labels_of(
+        {
+            "a_sham": {"kind": "lora", "rank": 2, "answers": "permuted"},
+            "true": {"kind": "lora", "rank": 2},
+            "short": {"kind": "lora", "rank": 2, "answers": "permuted", "epochs": 1},
+            "grpo": {"kind": "grpo", "rank": 2},
+        }
+    )
+    wanted = ["LoRA r=2", "GRPO r=2", "Sham LoRA r=2", "Sham LoRA r=2, 1 epoch"]
+    assert [labels.of(name) for name in sorted(labels.methods, key=labels.order)] == wanted
+    assert [name for name in labels.methods if labels.is_sham(name)] == ["a_sham", "short"]

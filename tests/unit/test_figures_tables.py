@@ -9,18 +9,24 @@ import numpy as np
 import pandas as pd
 import pytest
 from figure_tables import LABELS, METHODS, MadeUpStudy
+from pydantic import TypeAdapter
 from scipy import stats
 
 import write_table
 from circuitdrift.comparisons import holm
+from circuitdrift.config.methods import MethodConfig
 from circuitdrift.figures import (
     critical_layer_overlap,
     critical_layers,
     drift_reliability,
     edge_changes,
     functional_drift,
+    method_accuracy,
     method_comparisons,
+    model_controls,
+    sham_drift,
 )
+from circuitdrift.figures.labels import MethodLabels
 from circuitdrift.figures.layout import EMPTY, Table, as_latex, as_markdown, escape_latex
 from circuitdrift.figures.tidy import FigureDataError
 from circuitdrift.figures.training_cost import cost_of_runs, read_seconds
@@ -268,6 +274,95 @@ def test_an_empty_last_circuit_leaves_functional_drift_unresolved(study: MadeUpS
     tables["functional"] = functional[functional["circuit_checkpoint"] != "random"]
     conclusions = functional_drift.table(**tables, labels=LABELS).tidy["conclusion"]
     assert set(conclusions) == {"unresolved, random circuits are as faithful"}
+
+
+SHAM = MethodLabels(
+    TypeAdapter(dict[str, MethodConfig]).validate_python(
+        {
+            "lora_r2": {"kind": "lora", "rank": 2},
+            "lora_r8": {"kind": "lora", "rank": 2, "answers": "permuted"},
+        }
+    )
+)
+"""The names are those of the made-up study, in which ``lora_r8`` here is the sham twin of ``lora_r2``."""
+
+
+def reliability_of_twins(folder: Path, seeds: tuple[int, ...]) -> pd.DataFrame:
+    """The true fine-tuning has an excess .3 above that of the sham with seed 0, and .1 more with each further seed."""
+    study = MadeUpStudy(folder, tasks=("lcm",), methods=("lora_r2", "lora_r8"), seeds=seeds, n_checkpoints=2)
+    table = read_tables(study.reliability(), "reliability")
+    is_sham = table["method"] == "lora_r8"
+    return table.assign(excess=table["excess"] - is_sham * (0.3 + 0.1 * table["seed"]))
+
+
+def test_sham_drift_is_paired_by_seed(tmp_path: Path) -> None:
+    found = sham_drift.table(reliability_of_twins(tmp_path, (0, 1, 2)), {"lora_r8": "lora_r2"}, SHAM)
+    (row,) = found.tidy.query("level == 'edge' and measure == 'jaccard'").to_dict("records")
+    assert (row["method"], row["sham"], row["seeds"]) == ("lora_r2", "lora_r8", 3)
+    wanted = stats.ttest_rel([0.3, 0.4, 0.5], [0.0, 0.0, 0.0])
+    assert row["difference"] == pytest.approx(0.4)
+    assert row["p_value"] == pytest.approx(wanted.pvalue)
+    assert [row["lower"], row["upper"]] == pytest.approx(list(wanted.confidence_interval(0.95)))
+    assert row["excess"] - row["excess_sham"] == pytest.approx(0.4)
+    assert found.layout["Method"].tolist() == ["LoRA r=2", "LoRA r=2"]
+    assert found.layout["Difference"].iloc[0] == f"+0.400 [{row['lower']:+.3f}, {row['upper']:+.3f}]"
+
+
+def test_sham_drift_of_one_seed_has_no_interval(tmp_path: Path) -> None:
+    found = sham_drift.table(reliability_of_twins(tmp_path, (0,)), {"lora_r8": "lora_r2"}, SHAM)
+    assert found.tidy[["lower", "upper", "p_value"]].isna().all(axis=None)
+    assert found.layout["Difference"].tolist() == ["+0.300", "+0.300"]
+
+
+def test_model_controls_stand_below_the_drift_of_methods(study: MadeUpStudy, tmp_path: Path) -> None:
+    reads = {"reliability": study.reliability(), "model_controls": study.model_controls()}
+    numbers = written(tmp_path, "model_controls", reads)
+    edges = numbers.query("task == 'lcm' and level == 'edge' and measure == 'jaccard'").set_index("name")
+    assert edges["between"].to_dict() == pytest.approx(
+        dict.fromkeys(study.methods, 0.495) | {"wording": 0.6, "untrained": 0.2, "untrained_seeds": 0.1}
+    )
+    assert edges["n"].to_dict() == dict.fromkeys(study.methods, 2) | {
+        "wording": 1,
+        "untrained": 2,
+        "untrained_seeds": 1,
+    }
+    assert set(edges["examples"]) == {100}
+    assert edges.loc["wording", ["lower", "upper"]].tolist() == pytest.approx([0.15, 0.35])
+    rows = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
+    comparisons = [row.split(" | ")[1] for row in rows[2:]]
+    methods = ["LoRA r=2", "LoRA r=16", "CircuitLoRA (8, 32)"]
+    controls = ["another wording", "untrained model", "two untrained models"]
+    of_a_task = [name for label in [*methods, *(f"Control: {c}" for c in controls)] for name in (label, label)]
+    assert comparisons == [*of_a_task, *of_a_task]
+
+
+def test_pairs_of_untrained_models_that_share_models_have_no_interval(study: MadeUpStudy) -> None:
+    controls = read_tables(study.model_controls(), "model_controls")
+    more = controls[controls["control"] == "untrained_seeds"].assign(after="untrained-2")
+    reliability = read_tables(study.reliability(), "reliability")
+    compared = model_controls.compare(reliability, pd.concat([controls, more]))
+    shared = compared[compared["name"] == "untrained_seeds"]
+    assert set(shared["n"]) == {2}
+    assert shared[["lower", "upper"]].isna().all(axis=None)
+
+
+def test_a_task_without_model_controls_is_left_out_of_their_table(study: MadeUpStudy) -> None:
+    controls = read_tables(study.model_controls(), "model_controls").query("task == 'lcm'")
+    compared = model_controls.compare(read_tables(study.reliability(), "reliability"), controls)
+    assert set(compared["task"]) == {"lcm"}
+
+
+def test_controls_on_permuted_answers_do_not_compete(tmp_path: Path) -> None:
+    study = MadeUpStudy(tmp_path, tasks=("lcm",), methods=("lora_r16", "circuit_lora_8_32", "random_lora_8_32"))
+    accuracy, predictions = (read_tables(paths, name) for name, paths in (
+        ("accuracy", study.accuracy()), ("predictions", study.predictions())
+    ))  # fmt: skip
+    sham = {**METHODS, "lora_r16": METHODS["lora_r16"].model_copy(update={"answers": "permuted"})}
+    compared = method_comparisons.compare(accuracy, predictions, MethodLabels(sham))
+    assert compared[["method", "other"]].to_numpy().tolist() == [["circuit_lora_8_32", "random_lora_8_32"]]
+    note = method_accuracy.table(accuracy, MethodLabels(sham)).note
+    assert "Sham: a control" in note
+    assert "Sham" not in method_accuracy.table(accuracy, LABELS).note
 
 
 def test_base_accuracy_stands_beside_the_majority_guess(study: MadeUpStudy, tmp_path: Path) -> None:

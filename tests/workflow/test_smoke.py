@@ -75,8 +75,12 @@ def test_it_leaves_every_promised_file(smoke):
         ),
         *(
             f"drift/{run}/{table}.parquet"
-            for table in ("transitions", "summary", "layers", "edges_changed", "edge_counts")
+            for table in ("transitions", "summary", "layers", "edges_changed", "edge_counts", "functional")
         ),
+        "data/toy/add_sub_100/circuit_reworded.parquet",
+        "circuits/toy/add_sub_100/base/reworded/scores.safetensors",
+        *(f"circuits/toy/add_sub_100/untrained/seed-{seed}/scores.safetensors" for seed in (0, 1)),
+        "drift/toy/add_sub_100/model_controls.parquet",
         "allocation/toy/add_sub_100/circuit_lora_1_3/seed-1/critical_layers.parquet",
         "allocation/toy/add_sub_100/circuit_lora_1_3/seed-1/adapter_config.json",
     ]

@@ -62,6 +62,7 @@ class Layout:
         self.train = f"{data}/train.parquet"
         self.circuit = f"{data}/circuit.parquet"
         self.test = f"{data}/test.parquet"
+        self.circuit_reworded = f"{data}/circuit_reworded.parquet"
 
         self.trials = f"{self.results}/learning_rates/{{model}}/{{task}}/{{method}}/trials.parquet"
 
@@ -75,10 +76,12 @@ class Layout:
 
         self._circuits = f"{self.results}/circuits"
         self.base_circuit = CircuitFiles(f"{self._circuits}/{{model}}/{{task}}/base")
+        self.reworded_scores = f"{self._circuits}/{{model}}/{{task}}/base/reworded/scores.safetensors"
 
         drift = f"{self.results}/drift/{{model}}/{{task}}/{{method}}"
         self.drift = DriftFiles(f"{drift}/seed-{{seed}}")
         self.controls = f"{drift}/controls.parquet"
+        self.model_controls = f"{self.results}/drift/{{model}}/{{task}}/model_controls.parquet"
         self.allocation = AllocationFiles(f"{self.results}/allocation/{{model}}/{{task}}/{{name}}/seed-{{seed}}")
 
         self.imported_drift = DriftFiles(f"{self.results}/drift/imported/{{name}}")
@@ -94,6 +97,10 @@ class Layout:
     def run_circuit(self, checkpoint: str) -> CircuitFiles:
         """The circuit of a checkpoint after the base model's."""
         return CircuitFiles(f"{self._circuits}/{{model}}/{{task}}/{{method}}/seed-{{seed}}/{checkpoint}")
+
+    def untrained_scores(self, seed: int) -> str:
+        """The edge scores of an untrained model, which its seed determines."""
+        return f"{self._circuits}/{{model}}/{{task}}/untrained/seed-{seed}/scores.safetensors"
 
     def imported_circuit(self, checkpoint: str) -> CircuitFiles:
         """The circuit of a checkpoint of an import."""

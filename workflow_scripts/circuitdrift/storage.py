@@ -152,6 +152,24 @@ SCHEMAS: dict[str, pa.Schema] = {
             "jaccard": pa.float64(),
         }
     ),
+    "model_controls": pa.schema(
+        {
+            "control": pa.string(),
+            "before": pa.string(),
+            "after": pa.string(),
+            "level": pa.string(),
+            "measure": pa.string(),
+            "examples": pa.int32(),
+            "within_before": pa.float64(),
+            "within_after": pa.float64(),
+            "between": pa.float64(),
+            "paired": pa.float64(),
+            "excess": pa.float64(),
+            "lower": pa.float64(),
+            "upper": pa.float64(),
+            "p_value": pa.float64(),
+        }
+    ),
     "layers": pa.schema(
         {
             "from_checkpoint": pa.string(),

@@ -174,6 +174,23 @@ class Study:
         return tuple(run for run in self.runs if run.method in self.drift_methods)
 
     @cached_property
+    def sham_twins(self) -> dict[str, str]:
+        """The true twin of each control on permuted answers: the same method on its own answers; both with circuits."""
+        methods = self.config.methods
+        return {
+            sham: twin
+            for sham in self.drift_methods
+            for twin in self.drift_methods
+            if methods[sham].answers == "permuted"
+            and methods[sham].model_copy(update={"answers": "own"}) == methods[twin]
+        }
+
+    @cached_property
+    def sham_runs(self) -> tuple[Run, ...]:
+        """Runs on permuted answers whose drift has that of a true twin beside it."""
+        return tuple(run for run in self.drift_runs if run.method in self.sham_twins)
+
+    @cached_property
     def allocated_runs(self) -> tuple[Run, ...]:
         """Runs whose ranks differ between layers."""
         methods = self.config.methods
@@ -188,6 +205,26 @@ class Study:
     def tuned_runs(self) -> tuple[Run, ...]:
         """Runs whose learning rate is searched for: all or none."""
         return self.runs if self.config.learning_rate_search.rates else ()
+
+    @cached_property
+    def untrained_seeds(self) -> tuple[int, ...]:
+        """Seeds of the untrained models whose circuits are controls."""
+        return tuple(range(self.config.drift.untrained))
+
+    @cached_property
+    def untrained_scores(self) -> tuple[str, ...]:
+        """The edge scores of each untrained model; the wildcards of model and task stay."""
+        return tuple(map(self.layout.untrained_scores, self.untrained_seeds))
+
+    @cached_property
+    def reworded_tasks(self) -> tuple[str, ...]:
+        """Names of the tasks whose family has a second wording."""
+        return tuple(name for name, task in self.config.tasks.items() if task.wording is not None)
+
+    @cached_property
+    def model_control_runs(self) -> tuple[Run, ...]:
+        """Runs with circuits, on a task that has a control of its own: a second wording, or untrained models."""
+        return tuple(r for r in self.drift_runs if self.untrained_seeds or r.task in self.reworded_tasks)
 
     def models_from(self, *sources: str) -> tuple[str, ...]:
         """Names of the models of some sources."""

@@ -1,4 +1,4 @@
-"""The checkpoints of a fine-tuning, one after the other, ready for the circuit engine."""
+"""The checkpoints of a fine-tuning, or untrained models, one after the other, ready for the circuit engine."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import torch
 from circuitdrift.compute import precision_of_weights
 from circuitdrift.config.circuits import Precision
 from circuitdrift.decoder.anatomy import Anatomy, anatomy_of
+from circuitdrift.models.loading import build_untrained_model
 from circuitdrift.provenance import BASE_CHECKPOINT
 from circuitdrift.training.checkpoints import load_checkpoint
 
@@ -35,3 +36,18 @@ def checkpoint_anatomies(
         model = load_checkpoint(manifest, folder, device)
         model.to(dtype=precision_of_weights(precision, model.dtype, device))
         yield BASE_CHECKPOINT if folder is None else folder.name, anatomy_of(model)
+
+
+def untrained_anatomies(
+    manifest: Path, seeds: Sequence[int], precision: Precision, device: torch.device
+) -> Iterator[Anatomy]:
+    """The anatomy of an untrained model for each seed: the architecture of a model with random weights.
+
+    Raises:
+        ManifestError: the model's configuration cannot be read.
+        AnatomyError: the engine does not support the model.
+    """
+    for seed in seeds:
+        model = build_untrained_model(manifest, seed, device)
+        model.to(dtype=precision_of_weights(precision, model.dtype, device))
+        yield anatomy_of(model)

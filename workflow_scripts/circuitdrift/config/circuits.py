@@ -106,5 +106,8 @@ class Drift(Section):
     functional_checkpoints: int = Field(
         3, ge=2, description="checkpoints, the first and the last among them, whose circuits run in each other's models"
     )
+    untrained: int = Field(
+        2, ge=0, description="untrained models of each architecture whose circuits are extracted as a control"
+    )
     random_circuits: int = Field(20, ge=1, description="size-matched random circuits for the control")
     resamples: int = Field(200, ge=100, description="resamples of the folds: how often an edge is in, a layer on top")

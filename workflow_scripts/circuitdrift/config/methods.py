@@ -36,6 +36,11 @@ class Method(Section):
     learning_rate: float | None = Field(None, gt=0)
     epochs: float | None = Field(None, gt=0)
     warmup_fraction: float | None = Field(None, ge=0, lt=1)
+    answers: Literal["own", "permuted"] = Field(
+        "own",
+        description="what the loss is on. own: each prompt's right answer; permuted (a control, sham fine-tuning): the "
+        "right answers of other train prompts, drawn by the run's seed; accuracy is measured on the right answers",
+    )
 
 
 class FullMethod(Method):
@@ -89,6 +94,15 @@ class GrpoMethod(UniformRankMethod):
     kl_coefficient: float = Field(
         0.04, ge=0, description="weight of KL(policy || reference); the reference is the model without its adapter"
     )
+
+    @model_validator(mode="after")
+    def _rewards_need_right_answers(self) -> GrpoMethod:
+        if self.answers == "permuted":
+            raise ValueError(
+                "answers: permuted is a control of methods that train on given answers; grpo samples its own and "
+                "would find nearly none that a permuted answer rewards; remove the key, or use kind: lora"
+            )
+        return self
 
 
 class AdaLoraMethod(Method):

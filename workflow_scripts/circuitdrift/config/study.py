@@ -26,7 +26,7 @@ from circuitdrift.tasks.compositional import CompositionalTask
 from circuitdrift.tasks.families import TaskConfig
 from circuitdrift.tasks.sub_tasks import SubTask
 
-RESERVED_NAMES = frozenset({"base", "imported"})
+RESERVED_NAMES = frozenset({"base", "imported", "untrained"})
 
 
 class Execution(Section):

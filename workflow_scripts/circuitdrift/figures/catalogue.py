@@ -28,7 +28,16 @@ class Entry:
 
     name: str
     reads: tuple[str, ...]
-    needs: Literal["runs", "drift_runs", "allocated_runs", "circuit_lora_runs", "tuned_runs", "layer_sets"]
+    needs: Literal[
+        "runs",
+        "drift_runs",
+        "allocated_runs",
+        "circuit_lora_runs",
+        "tuned_runs",
+        "layer_sets",
+        "sham_runs",
+        "model_control_runs",
+    ]
     settings: tuple[str, ...] = ()
 
 
@@ -77,6 +86,8 @@ TABLES = (
     Entry("drift_reliability", ("reliability",), "drift_runs"),
     Entry("edge_changes", ("edge_counts",), "drift_runs"),
     Entry("functional_drift", ("functional", "summary", "reliability"), "drift_runs"),
+    Entry("sham_drift", ("reliability",), "sham_runs", ("sham_twins",)),
+    Entry("model_controls", ("reliability", "model_controls"), "model_control_runs"),
     Entry("faithfulness_areas", ("faithfulness_areas",), "drift_runs"),
     Entry("critical_layers", ("critical_layers",), "allocated_runs", ("layer_sets",)),
     Entry("critical_layer_overlap", ("critical_layers",), "allocated_runs", ("layer_sets",)),
@@ -128,6 +139,7 @@ def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
         "edge_counts": of_runs(drift.edge_counts, study.drift_runs),
         "functional": of_runs(drift.functional, study.drift_runs),
         "controls": of_runs(layout.controls, study.drift_runs),
+        "model_controls": of_runs(layout.model_controls, study.model_control_runs),
         "before_edges": of_runs(first.edges, shown),
         "after_edges": of_runs(last.edges, shown),
         "before_nodes": of_runs(first.nodes, shown),
@@ -148,6 +160,7 @@ def _settings(study: Study) -> dict[str, Any]:
         "top_layers": circuit_loras[0].critical_layers if circuit_loras else 5,
         "phase_1": study.phase_1,
         "layer_sets": study.layer_sets,
+        "sham_twins": study.sham_twins,
         "benchmarked": [asdict(run) for run in study.runs],
         "scored": [asdict(run) for run, _ in _phase_1_scorings(study)],
     }

@@ -23,6 +23,9 @@ _CONTROLS = {
     "data_split": "Other data split",
     "random_circuit": "Random circuits",
     "random_circuits": "Random circuits",
+    "wording": "Another wording",
+    "untrained": "Untrained model",
+    "untrained_seeds": "Two untrained models",
 }
 
 
@@ -50,7 +53,7 @@ FAMILIES = {
 """By a method's ``kind``, in the order of legends and tables."""
 
 _RANKS = ("rank", "critical_rank", "initial_rank", "target_rank")
-_UNNAMED = {*_RANKS, "kind", "phase_1", "critical_layers"}
+_UNNAMED = {*_RANKS, "kind", "phase_1", "critical_layers", "answers"}
 
 
 @dataclass(frozen=True)
@@ -58,9 +61,9 @@ class MethodLabels:
     """Labels of a study's methods, their families and their order.
 
     A label is the title of the method's family (LoRA for a RandomLoRA whose layers are all fixed), its ranks, and a
-    phrase for each other field that is not the default:
-    ``LoRA r=8``, ``CircuitLoRA (8, 32), normalised``. CircuitLoRAs that differ in their phase 1 alone name it. Methods
-    that still have one label have their keys in brackets.
+    phrase for each other field that is not the default: ``LoRA r=8``, ``CircuitLoRA (8, 32), normalised``. ``Sham``
+    stands before a method on permuted answers. CircuitLoRAs that differ in their phase 1 alone name it. Methods that
+    still have one label have their keys in brackets.
     """
 
     methods: Mapping[str, MethodConfig]
@@ -83,10 +86,14 @@ class MethodLabels:
         """The family of a method."""
         return FAMILIES[self.methods[name].kind]
 
-    def order(self, name: str) -> tuple[int, tuple[int, ...], str]:
-        """Sort key of a method: its family, then its ranks, then its name."""
+    def is_sham(self, name: str) -> bool:
+        """Whether a method is a control: trained on permuted answers."""
+        return self.methods[name].answers == "permuted"
+
+    def order(self, name: str) -> tuple[bool, int, tuple[int, ...], str]:
+        """Sort key of a method: controls on permuted answers last, then its family, its ranks, its name."""
         method = self.methods[name]
-        return list(FAMILIES).index(method.kind), _ranks(method), name
+        return self.is_sham(name), list(FAMILIES).index(method.kind), _ranks(method), name
 
 
 def _of_shared_labels(labels: Mapping[str, str]) -> list[str]:
@@ -100,7 +107,8 @@ def _own_label(method: MethodConfig) -> str:
     fields = type(method).model_fields
     unusual = {name: getattr(method, name) for name, field in fields.items() if getattr(method, name) != field.default}
     phrases = [_phrase(name, value) for name, value in unusual.items() if name not in _UNNAMED]
-    return ", ".join([_title(method) + _size(method), *phrases])
+    sham = "Sham " if method.answers == "permuted" else ""
+    return ", ".join([sham + _title(method) + _size(method), *phrases])
 
 
 def _title(method: MethodConfig) -> str:

@@ -92,8 +92,14 @@ def table(accuracy: pd.DataFrame, labels: MethodLabels) -> Table:
     note = (
         f"Test accuracy in % after fine-tuning on {counts_phrase(means['n'])} test prompts, {_what_varies(means)} "
         "Methods are ordered by trainable parameters; the share is of all parameters, the method's own included."
+        f"{_what_sham_is(means['method'].unique().tolist(), labels)}"
     )
     return Table("Accuracy by method", note, final, layout_of(rows))
+
+
+def _what_sham_is(methods: list[str], labels: MethodLabels) -> str:
+    """What a control on permuted answers is, where there is one."""
+    return " Sham: a control, trained on the answers of other prompts." if any(map(labels.is_sham, methods)) else ""
 
 
 def _cell(accuracy: float, lower: float, upper: float, sd: float) -> str:

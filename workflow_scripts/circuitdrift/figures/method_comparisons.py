@@ -93,14 +93,18 @@ def compare(accuracy: pd.DataFrame, predictions: pd.DataFrame, labels: MethodLab
 
 
 def _pairs_of_equal_size(final: pd.DataFrame, labels: MethodLabels) -> Iterator[tuple[str, str, int]]:
-    """Pairs of methods that train equally many parameters with every seed, and the largest such number of any seed."""
+    """Pairs of methods that train equally many parameters with every seed, and the largest such number of any seed.
 
-    def place(method: str) -> tuple[int, tuple[int, tuple[int, ...], str]]:
+    Controls on permuted answers do not compete: they would only add comparisons to correct for.
+    """
+
+    def place(method: str) -> tuple[int, tuple[bool, int, tuple[int, ...], str]]:
         kind = labels.methods[method].kind
         return _FIRST.index(kind) if kind in _FIRST else len(_FIRST), labels.order(method)
 
     by_seed = {str(method): rows.set_index("seed")["trainable_parameters"] for method, rows in final.groupby("method")}
-    for one, other in combinations(sorted(by_seed, key=place), 2):
+    competing = [method for method in by_seed if not labels.is_sham(method)]
+    for one, other in combinations(sorted(competing, key=place), 2):
         if by_seed[one].to_dict() == by_seed[other].to_dict():
             yield one, other, int(by_seed[one].max())
 

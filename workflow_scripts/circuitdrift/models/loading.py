@@ -18,6 +18,10 @@ if TYPE_CHECKING:  # importing these takes longer than many jobs that only need 
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
+UNTRAINED = 1_000_003
+"""Added to the seeds of untrained models: the weights of seed 0 would be those that a scratch model of seed 0, the
+default, starts from, so that the control would share its origin with the trained model."""
+
 
 def model_folder(path: Path) -> Path:
     """The folder with the model's files, all of them verified.
@@ -99,3 +103,27 @@ def load_model(manifest: Path, device: torch.device) -> PreTrainedModel:
         trust_remote_code=False,
     )
     return cast("PreTrainedModel", model.to(device).eval())
+
+
+def build_untrained_model(manifest: Path, seed: int, device: torch.device) -> PreTrainedModel:
+    """The model's architecture with random weights, otherwise as :func:`load_model` gives the model.
+
+    The weights are those that the library initialises the architecture with, drawn in float32 and then put into the
+    manifest's dtype. A scratch model's number tokens lack the Fourier features that its pre-training starts from.
+
+    Args:
+        manifest: manifest of the trained model, of which the configuration alone is used.
+        seed: seed of the weights.
+        device: device of the model.
+
+    Raises:
+        ManifestError: see ``model_folder``.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(UNTRAINED + seed)
+        model: torch.nn.Module = AutoModelForCausalLM.from_config(
+            load_config(manifest),
+            dtype=torch.float32,
+            attn_implementation="eager" if device.type == "cpu" else None,
+        )
+    return cast("PreTrainedModel", model.to(device, DTYPES[read_manifest(manifest).dtype]).eval())

@@ -11,14 +11,17 @@ from pydantic import Field
 from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import Candidate, Query, Streams, rotated, shuffled
 from circuitdrift.tasks.task import Task
+from circuitdrift.tasks.wording import Wording
 
 INSTRUCTION = "Calculate the result of the following arithmetic expression and provide only the final answer:"
+WORDING = Wording(INSTRUCTION, "Given the following arithmetic expression, provide only the final result:")
 FLIPPED = {"+": "-", "-": "+"}
 
 
 class AddSubTask(Task):
     """a + b and a - b with a >= b, operands 1..max_operand; the corruption flips the operator."""
 
+    wording = WORDING
     family: Literal["add_sub"]
     max_operand: int = Field(100, ge=2)
 

@@ -27,6 +27,7 @@ operator, so that few inner steps repeat."""
 class CompositionalTask(Task):
     """(x +/- y) */ z; the corruption changes z only."""
 
+    wording = add_sub.WORDING
     family: Literal["compositional"]
     max_operand: int = Field(100, ge=4)
 

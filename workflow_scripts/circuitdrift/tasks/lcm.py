@@ -16,9 +16,11 @@ from pydantic import Field
 from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import Candidate, Query, Streams, shuffled
 from circuitdrift.tasks.task import Task
+from circuitdrift.tasks.wording import Wording
 
 Pair = tuple[int, int]
 INSTRUCTION = "Calculate the least common multiple (LCM) of two numbers."
+WORDING = Wording(INSTRUCTION, "Given two numbers, provide the least common multiple (LCM).")
 KINDS = ("multiple", "coprime", "common factor")
 FEWEST_RESULTS = 3
 """A prompt holds two different results, and its corruption a third."""
@@ -27,6 +29,7 @@ FEWEST_RESULTS = 3
 class LcmTask(Task):
     """Least common multiples after one worked example; the corruption replaces the queried pair."""
 
+    wording = WORDING
     family: Literal["lcm"]
     max_operand: int = Field(200, ge=4)
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from circuitdrift.tasks.add_sub import INSTRUCTION
+from circuitdrift.tasks.add_sub import INSTRUCTION, WORDING
 from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import Candidate, Query, Streams, shuffled
 from circuitdrift.tasks.task import Task
@@ -22,6 +22,7 @@ QUOTIENTS = range(2, 201)
 class MulDivTask(Task):
     """a * b and a / b; the corruption replaces the first operand."""
 
+    wording = WORDING
     family: Literal["mul_div"]
     max_result: int | None = Field(None, ge=4, description="largest product or dividend; null: as in the paper")
 

@@ -15,7 +15,10 @@ from pydantic import Field
 from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import Candidate, Query, Streams, shuffled
 from circuitdrift.tasks.task import Task
+from circuitdrift.tasks.wording import Wording
 
+INSTRUCTION = "Derive the following sequence:"
+WORDING = Wording(INSTRUCTION, "There is a sequence of numbers:")
 ARITHMETIC_STARTS = range(1, 501)
 STEPS = range(1, 101)
 GEOMETRIC_STARTS = range(1, 11)
@@ -26,6 +29,7 @@ SHIFTS = range(1, 101)
 class SequenceTask(Task):
     """Arithmetic and geometric sequences, four terms given; the corruption changes the third or fourth term."""
 
+    wording = WORDING
     family: Literal["sequence"]
     max_term: int | None = Field(None, ge=20, description="largest term; null: any term of one token")
 
@@ -43,7 +47,7 @@ class SequenceTask(Task):
 def query(shown: Sequence[int], following: int) -> Query:
     """The prompt that shows four terms, and the term that follows; every term must be one token."""
     parts = tuple(f" {term}" for term in shown)
-    return Query(f"Derive the following sequence:{','.join(parts)},", f" {following}", parts)
+    return Query(f"{INSTRUCTION}{','.join(parts)},", f" {following}", parts)
 
 
 def candidate(terms: Sequence[int], largest: int | None) -> Candidate:

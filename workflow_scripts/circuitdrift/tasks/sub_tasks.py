@@ -13,6 +13,7 @@ from pydantic import Field
 
 from circuitdrift.section import Name
 from circuitdrift.tasks import compositional
+from circuitdrift.tasks.add_sub import WORDING
 from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import SMALLEST_TASK, Drawn, Lookup, TaskError
 from circuitdrift.tasks.splits import HELD_OUT, SPLITS, Split, Splits, allot, separate
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 class SubTask(Task):
     """One step of each item of a compositional task: the inner sum or difference, or the outer product or quotient."""
 
+    wording = WORDING
     family: Literal["sub_task"]
     of: Name = Field(description="the compositional task to decompose")
     part: Literal["add_sub", "mul_div"]

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from circuitdrift.section import Name, Section
+from circuitdrift.tasks.wording import Wording
 
 
 class Task(Section):
-    """Base of every task: how many examples each split gets, the seed of the generator, and who is trained on it."""
+    """Base of every task: how many examples each split gets, the seed of the generator, and who is trained on it.
+
+    Attributes:
+        wording: the instruction of the family's prompts, and a second one of the same meaning; None without one.
+    """
+
+    wording: ClassVar[Wording | None] = None
 
     train: int = Field(4000, ge=1, description="examples to fine-tune on")
     circuit: int = Field(200, ge=2, description="examples to extract circuits from")
