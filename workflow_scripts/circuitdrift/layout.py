@@ -33,6 +33,14 @@ class DriftFiles:
         self.reliability = f"{folder}/reliability.parquet"
 
 
+class RecipeFiles:
+    """The tables that compare recipes of scoring, all in one folder."""
+
+    def __init__(self, folder: str) -> None:
+        self.reliability = f"{folder}/recipe_reliability.parquet"
+        self.faithfulness = f"{folder}/recipe_faithfulness.parquet"
+
+
 class AllocationFiles:
     """The files of one allocation of ranks, all in one folder."""
 
@@ -72,6 +80,9 @@ class Layout:
 
         self._circuits = f"{self.results}/circuits"
         self.base_circuit = CircuitFiles(f"{self._circuits}/{{model}}/{{task}}/base")
+
+        self.recipe_circuit = CircuitFiles(f"{self._circuits}/{{model}}/{{task}}/base/recipes/{{recipe}}")
+        self.recipes = RecipeFiles(f"{self.results}/recipes/{{model}}/{{task}}")
 
         drift = f"{self.results}/drift/{{model}}/{{task}}/{{method}}"
         self.drift = DriftFiles(f"{drift}/seed-{{seed}}")

@@ -22,13 +22,13 @@ class Entry:
     Attributes:
         name: of its module, and of its files.
         reads: names of the files it is made from, keys of :func:`_files`.
-        needs: the runs without which a study cannot have it.
+        needs: the runs, or the recipes, without which a study cannot have it.
         settings: what else it takes, keys of :func:`_settings`.
     """
 
     name: str
     reads: tuple[str, ...]
-    needs: Literal["runs", "drift_runs", "allocated_runs", "tuned_runs"]
+    needs: Literal["runs", "drift_runs", "allocated_runs", "tuned_runs", "recipes"]
     settings: tuple[str, ...] = ()
 
 
@@ -50,6 +50,7 @@ Listed = TypeVar("Listed", bound=Entry)
 _TWO_CIRCUITS = ("before_edges", "after_edges", "before_nodes", "after_nodes")
 _EXPLORED = ("accuracy", "faithfulness", "transitions", "layers")
 _COSTS = ("accuracy", "training_log", "benchmarks", "scoring_benchmarks")
+_RECIPES = ("recipe_reliability", "recipe_faithfulness", "recipe_benchmarks")
 
 FIGURES = (
     FigureEntry("method_accuracy", ("accuracy",), "runs", category="Methods"),
@@ -72,6 +73,7 @@ TABLES = (
     Entry("faithfulness_areas", ("faithfulness_areas",), "drift_runs"),
     Entry("critical_layers", ("critical_layers",), "allocated_runs"),
     Entry("learning_rates", ("trials",), "tuned_runs"),
+    Entry("recipes", _RECIPES, "recipes", ("recipe_scorings",)),
 )
 
 
@@ -116,6 +118,9 @@ def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
         "layers": of_runs(drift.layers, study.drift_runs),
         "reliability": of_runs(drift.reliability, study.drift_runs),
         "controls": of_runs(layout.controls, study.drift_runs),
+        "recipe_reliability": lambda: study.of_models_and_tasks(layout.recipes.reliability) if study.recipes else [],
+        "recipe_faithfulness": lambda: study.of_models_and_tasks(layout.recipes.faithfulness) if study.recipes else [],
+        "recipe_benchmarks": lambda: [path for _, path in _recipe_scorings(study)],
         "before_edges": of_runs(first.edges, shown),
         "after_edges": of_runs(last.edges, shown),
         "before_nodes": of_runs(first.nodes, shown),
@@ -125,6 +130,8 @@ def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
 
 def _settings(study: Study) -> dict[str, Any]:
     """All settings: ``benchmarked`` and ``scored`` name the run of each of ``benchmarks`` and ``scoring_benchmarks``.
+
+    ``recipe_scorings`` names model, task and recipe of each of ``recipe_benchmarks``.
 
     ``top_layers``, the number of layers marked as critical, is that of the first CircuitLoRA, otherwise five as in the
     paper.
@@ -136,6 +143,7 @@ def _settings(study: Study) -> dict[str, Any]:
         "phase_1": study.phase_1,
         "benchmarked": [asdict(run) for run in study.runs],
         "scored": [asdict(run) for run, _ in _phase_1_scorings(study)],
+        "recipe_scorings": [scoring for scoring, _ in _recipe_scorings(study)],
     }
 
 
@@ -147,6 +155,15 @@ def _phase_1_scorings(study: Study) -> list[tuple[Run, str]]:
         if run.method in study.phase_1.values()
         for job in study.circuit_jobs
         for path in study.of_runs(job.scoring_benchmark, (run,))
+    ]
+
+
+def _recipe_scorings(study: Study) -> list[tuple[dict[str, str], str]]:
+    """Model, task and recipe of each scoring that is compared, with the measurements of its job."""
+    return [
+        ({**wildcards, "recipe": recipe}, circuit.scoring_benchmark.format(**wildcards))
+        for wildcards in study.models_and_tasks
+        for recipe, circuit in study.recipes.items()
     ]
 
 
