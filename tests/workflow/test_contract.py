@@ -27,6 +27,7 @@ TARGETS = [
     "runs",
     "circuits",
     "drift",
+    "recipes",
     "allocations",
     "figures",
     "tables",
