@@ -73,6 +73,8 @@ def test_it_leaves_every_promised_file(smoke):
             for place in ("toy/add_sub_100/base", f"{run}/01", f"{run}/02")
             for name in ("scores.safetensors", "edges.parquet", "nodes.parquet", "faithfulness.parquet")
         ),
+        "circuits/toy/add_sub_100/base/recipes/ceap/scores.safetensors",
+        *(f"recipes/toy/add_sub_100/recipe_{table}.parquet" for table in ("reliability", "faithfulness")),
         *(f"drift/{run}/{table}.parquet" for table in ("transitions", "summary", "layers")),
         "allocation/toy/add_sub_100/circuit_lora_1_3/seed-1/critical_layers.parquet",
         "allocation/toy/add_sub_100/circuit_lora_1_3/seed-1/adapter_config.json",
