@@ -3,7 +3,7 @@
 #   snakemake --cores 2                                      the default study, config.yaml
 #   snakemake --cores 2 --configfile configs/smoke.yaml      another study; its file stands alone
 #   snakemake --cores 2 circuits                             up to one stage: models data learning_rates runs circuits
-#                                                            drift allocations figures tables imports exports
+#                                                            drift recipes allocations figures tables imports exports
 #   snakemake --cores 2 results/embedded/figures/change_rates.svg      or any single file
 from snakemake.utils import min_version
 
@@ -21,6 +21,7 @@ include: "rules/learning_rates.smk"
 include: "rules/finetune.smk"
 include: "rules/circuits.smk"
 include: "rules/drift.smk"
+include: "rules/recipes.smk"
 include: "rules/circuitlora.smk"
 include: "rules/exchange.smk"
 include: "rules/figures.smk"
@@ -35,6 +36,7 @@ rule all:
         rules.runs.input,
         rules.circuits.input,
         rules.drift.input,
+        rules.recipes.input,
         rules.allocations.input,
         rules.imports.input,
         rules.figures.input,

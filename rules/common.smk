@@ -49,6 +49,7 @@ wildcard_constraints:
     task=one_of(study.config.tasks),
     method=one_of(study.config.methods),
     name=one_of(study.config.methods),
+    recipe=one_of(study.config.recipes),
     seed=r"\d+",
 
 
@@ -76,6 +77,11 @@ def task_settings(wildcards):
 def method_settings(wildcards):
     """The config of the job's method; an allocation has the name of its method."""
     return settings(study.config.methods[wildcards.get("method") or wildcards.name])
+
+
+def recipe_settings(wildcards):
+    """How the job's recipe scores edges."""
+    return settings(study.config.recipes[wildcards.recipe].applied_to(study.config.circuit.recipe()))
 
 
 def threads_for(wildcards):

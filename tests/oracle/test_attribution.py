@@ -139,7 +139,7 @@ def test_weights_of_the_clean_embedding() -> None:
     assert clean_weights(2, "midpoint") == [0.25, 0.75]
 
 
-@pytest.mark.parametrize("settings", [{"attribution": "eap"}, {"steps": 1}])
+@pytest.mark.parametrize("settings", [{"attribution": "eap"}, {"steps": 1}, {"attribution": "ceap", "steps": 1}])
 def test_recipes_without_any_gradient_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"on the clean prompt|only the clean prompt"):
         Attribution.model_validate(settings)

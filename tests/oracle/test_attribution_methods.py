@@ -167,6 +167,82 @@ def test_exact_and_gradient_scores_agree_where_differences_are_small(name: str) 
     assert (exact - slope).abs().max() < 1e-2 * slope.abs().max()
 
 
+def naive_conductance(decoder: NaiveDecoder, graph: Graph, pairs: PromptPairs, recipe: Attribution) -> Tensor:
+    """Step by step from corrupted to clean: what each writer's output changes by, times the gradient in this step."""
+    m = recipe.steps
+    offset = {"right": 1.0, "left": 0.0, "midpoint": 0.5}[recipe.quadrature]
+    scores = torch.zeros(graph.edge_mask.shape, dtype=torch.float64)
+    for i in range(len(pairs)):
+        clean, corrupted, answer = inputs_of(pairs, i)
+        x, y, n = decoder.embedding[clean], decoder.embedding[corrupted], len(answer)
+        loss = naive_loss(recipe.objective, all_logits(decoder, clean, n)[0], answer, list(pairs.corrupted_answers[i]))
+        points = [y + (k + offset) / m * (x - y) for k in range(m)]
+        ends = [decoder.run(y + k / m * (x - y), whole)[1] for k in range(m + 1)]
+        if recipe.quadrature == "midpoint":
+            at = [decoder.run(point, whole)[1] for point in points]
+            inner = [{u: (at[k - 1][u] + at[k][u]) / 2 for u in graph.writers} for k in range(1, m)]
+            ends = [ends[0], *inner, ends[m]]
+        for k in range(m):
+            gradients = gradients_at(decoder, graph, points[k], n, loss, whole)
+            for u, v in graph.edge_mask.nonzero().tolist():
+                writer, reader = graph.writers[u], graph.readers[v]
+                scores[u, v] += ((ends[k][writer] - ends[k + 1][writer]) * gradients[writer, reader]).sum()
+    return scores / len(pairs)
+
+
+@every_model
+@pytest.mark.parametrize(
+    ("quadrature", "objective", "longest_answer"),
+    [("right", "kl", 1), ("left", "kl", 2), ("midpoint", "kl", 1), ("right", "logit_difference", 2)],
+)
+def test_conductance(name: str, quadrature: str, objective: str, longest_answer: int) -> None:
+    model, pairs = MODELS[name](), answered_pairs(3, longest_answer)
+    anatomy, decoder = anatomy_of(model), naive_of(model)
+    recipe = Attribution(attribution="ceap", objective=objective, steps=3, quadrature=quadrature)
+    found = score_edges(anatomy, pairs, recipe, 2).scores.double()
+    expected = naive_conductance(decoder, anatomy.graph, pairs, recipe)
+    assert expected.abs().max() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=10 * ROUNDING, atol=10 * ROUNDING * expected.abs().max().item())
+
+
+@every_model
+def test_conductance_is_complete_at_every_cut_of_the_graph(name: str) -> None:
+    """The edges across any cut add up to the objective's change from clean to corrupted, where it is zero at clean.
+
+    What the writers before a cut write adds up to the residual stream there, and the gradients of all readers after
+    it to the gradient by this stream. EAP-IG has this at the cut behind ``input`` alone.
+    """
+    anatomy, pairs = anatomy_of(MODELS[name]()), answered_pairs(2, 1)
+    graph, decoder = anatomy.graph, naive_of(MODELS[name]())
+    recipe = Attribution(attribution="ceap", steps=1000, quadrature="midpoint")
+    found = score_edges(anatomy, pairs, recipe, 2).scores
+    change = 0.0
+    for i in range(len(pairs)):
+        clean, corrupted, answer = inputs_of(pairs, i)
+        loss = naive_loss("kl", all_logits(decoder, clean, 1)[0], answer, [])
+        change += loss(all_logits(decoder, corrupted, 1)[0]).item() / len(pairs)
+    cuts = [(graph.n_writers, graph.n_readers - 1)]
+    for layer in range(graph.n_layers):
+        cuts.append((graph.n_writers_before_heads(layer), graph.head_readers(layer).start))
+        if not graph.parallel:
+            cuts.append((graph.n_writers_before_mlp(layer), graph.mlp_reader(layer)))
+    for writers, first_reader in cuts:
+        assert found[:writers, first_reader:].sum().item() == pytest.approx(change, rel=0.01)
+
+
+@every_model
+@pytest.mark.parametrize("quadrature", ["right", "left", "midpoint"])
+def test_conductance_out_of_input_is_that_of_integrated_gradients(name: str, quadrature: str) -> None:
+    """The output of ``input`` moves along the path by equal steps, so the mean gradient takes the whole difference."""
+    anatomy, pairs = anatomy_of(MODELS[name]()), answered_pairs(3, 1)
+    conductance, integrated = (
+        score_edges(anatomy, pairs, Attribution(attribution=method, steps=4, quadrature=quadrature), 2).scores
+        for method in ("ceap", "eap-ig-inputs")
+    )
+    torch.testing.assert_close(conductance[0], integrated[0], rtol=1e-4, atol=1e-4 * integrated.abs().max().item())
+    assert (conductance[1:] - integrated[1:]).abs().max() > 1e-2 * integrated.abs().max()
+
+
 def test_random_scores_depend_on_their_draw_alone() -> None:
     anatomy, pairs = anatomy_of(MODELS["llama grouped"]()), answered_pairs(2, 1)
     recipe = Attribution(attribution="random")

@@ -13,6 +13,7 @@ from random_models import random_pairs, randomised, small_llama
 
 import measure_faithfulness
 import measure_functional_drift
+import measure_recipe_faithfulness
 import score_edges
 import score_untrained
 import select_circuits
@@ -94,6 +95,30 @@ def test_stages_follow_each_other(study: tuple[Path, Path, Path], tmp_path: Path
             assert provenance_of(path).wildcards["checkpoint"] == wanted
     base, tuned = (read_tensors(tmp_path / name / "scores.safetensors")[0]["scores"] for name in jobs)
     assert not torch.allclose(base, tuned)
+
+
+def test_recipes_are_run_on_the_same_prompts(study: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    manifest, examples, _ = study
+    recipes = {"own": Attribution(), "same": Attribution(), "ceap": Attribution(attribution="ceap", steps=2)}
+    scores = [tmp_path / f"{name}.safetensors" for name in recipes]
+    for path, recipe in zip(scores, recipes.values(), strict=True):
+        score_edges.main(manifest, examples, [], [path], recipe, "cpu", Provenance.detached())
+    path = tmp_path / "recipe_faithfulness.parquet"
+    measure = Faithfulness(examples=6, bootstrap=100)
+    choice = Selection(fraction=0.3)
+    measure_recipe_faithfulness.main(
+        manifest, examples, scores, list(recipes), path, measure, choice, "cpu", Provenance.detached()
+    )
+    table = read_table(path, "recipe_faithfulness").set_index(["recipe", "metric"])
+    graph = anatomy_of(load_model(manifest, torch.device("cpu"))).graph
+    for name, file in zip(recipes, scores, strict=True):
+        kept = select_circuit(graph, read_tensors(file)[0]["scores"], choice)
+        assert table.loc[name, "n_edges"].unique().tolist() == [int(kept.sum())]
+    columns = ["difference", "difference_lower", "difference_upper"]
+    assert not table.loc[["own", "same"], columns].fillna(0).any(axis=None)
+    expected = table.loc["ceap", "faithfulness"] - table.loc["own", "faithfulness"]
+    assert table.loc["ceap", "difference"].tolist() == pytest.approx(expected.tolist(), nan_ok=True)
+    assert table.loc["ceap", "difference"].abs().max() > 1e-6
 
 
 def test_scoring_twice_gives_the_same_bytes(study: tuple[Path, Path, Path], tmp_path: Path) -> None:

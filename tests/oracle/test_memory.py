@@ -76,7 +76,7 @@ def test_the_largest_pair_has_the_largest_counts(anatomy: Anatomy, size: PairSiz
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("attribution", ["eap-ig-inputs", "clean-corrupted", "eap-ig-activations"])
+@pytest.mark.parametrize("attribution", ["eap-ig-inputs", "clean-corrupted", "ceap", "eap-ig-activations"])
 def test_scoring_stays_within_its_plan(anatomy: Anatomy, size: PairSize, attribution: str) -> None:
     recipe, pairs = Attribution(attribution=attribution), pairs_of_size(size)
     planned = N_PAIRS * bytes_to_score(anatomy, size, recipe)

@@ -13,6 +13,7 @@ from circuitdrift.circuits.metrics import (
     METRICS,
     SizedCircuit,
     bootstrap_interval,
+    difference_of_faithfulness,
     faithfulness_areas,
     faithfulness_curve,
     measure_circuits,
@@ -103,6 +104,24 @@ def test_curve(name: str) -> None:
         float(x[a[0]] - x[b[0]]) for x, a, b in zip(clean, data.answers, data.corrupted_answers, strict=True)
     ]
     assert whole.loc["logit_difference", "full"] == pytest.approx(np.mean(differences), rel=1e-4)
+
+
+def test_the_difference_of_two_circuits_resamples_the_same_examples_for_both() -> None:
+    generator = np.random.default_rng(0)
+    runs, other = (generator.normal((2.0, 1.0, 0.0), 1, size=(30, 3)) for _ in range(2))
+    found, lower, upper = difference_of_faithfulness("logit_difference", runs, other, 500)
+    of_means = [summarise("logit_difference", values, 10)["faithfulness"] for values in (runs, other)]
+    assert found == pytest.approx(of_means[0] - of_means[1])
+    counts = np.random.default_rng(0).multinomial(30, np.full(30, 1 / 30), size=500)
+    drawn = []
+    for count in counts:
+        taken = np.repeat(np.arange(30), count)
+        means = [values[taken].mean(axis=0) for values in (runs, other)]
+        drawn.append(np.diff([(m[1] - m[2]) / (m[0] - m[2]) for m in reversed(means)])[0])
+    assert (lower, upper) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])))
+    assert difference_of_faithfulness("logit_difference", runs, runs, 500) == (0, 0, 0)
+    undefined = np.zeros((30, 3))
+    assert np.isnan(difference_of_faithfulness("logit_difference", runs, undefined, 500)).all()
 
 
 def curve_of(*points: tuple[float, float], examples: int = 6, noise: float = 0.0) -> tuple[list, list]:

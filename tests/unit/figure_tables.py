@@ -297,6 +297,33 @@ class MadeUpStudy:
             paths.append(self.write("model_controls", table, "model_controls", model=model, task=task))
         return paths
 
+    def recipes(self) -> tuple[list[Path], list[Path], list[Path], list[dict[str, str]]]:
+        """Reliability, faithfulness and benchmarks of ``own`` and ``ceap``, which is better by .1 and twice as slow."""
+        reliability, faithfulness, benchmarks, scorings = [], [], [], []
+        for model, task in product(self.models, self.tasks):
+            rows, runs = [], []
+            for recipe, better in (("own", 0.0), ("ceap", 0.1)):
+                bounds = (better, better and 0.05, better and 0.15)
+                for n, level, measure in product((50, 100), ("edge", "node"), ("jaccard", "spearman", "pearson")):
+                    within = 0.6 + better + n / 1000
+                    needed = 150.0 if measure == "pearson" else np.nan
+                    rows.append((recipe, level, measure, n, within, within - 0.1, within + 0.1, *bounds, 0.9, needed))
+                for metric in METRICS:
+                    runs.append((recipe, 50, metric, 0.0, 0.3, 1.0, 0.7 + better, 0.6, 0.8, *bounds))
+                path = self.folder / f"{model}-{task}-{recipe}.tsv"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(f"s\tmax_rss\n{20 if better else 10}\t1\n")
+                benchmarks.append(path)
+                scorings.append({"model": model, "task": task, "recipe": recipe})
+            bounds_of = ["lower", "upper", "difference", "difference_lower", "difference_upper"]
+            columns = ["recipe", "level", "measure", "examples", "within", *bounds_of]
+            table = pd.DataFrame(rows, columns=[*columns, "similarity_to_own", "prompts_for_80"])
+            reliability.append(self.write("recipe_reliability", table, "recipe_reliability", model=model, task=task))
+            columns = ["recipe", "n_edges", "metric", "full", "circuit", "corrupted", "faithfulness", *bounds_of]
+            table = pd.DataFrame(runs, columns=columns)
+            faithfulness.append(self.write("recipe_faithfulness", table, "recipe_faithfulness", model=model, task=task))
+        return reliability, faithfulness, benchmarks, scorings
+
     def layers(self) -> list[Path]:
         paths = []
         pairs = [*pairwise(self.checkpoints), (self.checkpoints[0], self.checkpoints[-1])]

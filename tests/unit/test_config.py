@@ -43,6 +43,22 @@ def test_the_recipe_is_all_of_the_circuit_section_but_its_fraction():
     assert Circuit(steps=7).recipe() != Circuit().recipe()
 
 
+def test_a_recipe_changes_what_it_names_and_nothing_else():
+    study = load({"circuit": {"steps": 7, "folds": 8}, "recipes": {"r": {"attribution": "ceap"}}})
+    assert (
+        study.recipes["r"].applied_to(study.circuit.recipe()) == Circuit(attribution="ceap", steps=7, folds=8).recipe()
+    )
+
+
+def test_the_studys_own_recipe_is_compared_first_where_any_are():
+    sections = {"models": {"m": {"source": "scratch"}}, "tasks": {"t": {"family": "lcm"}}}
+    assert Study(load(sections)).recipes == {}
+    study = Study(load({**sections, "recipes": {"r": {"steps": 2}}}))
+    assert list(study.recipes) == ["own", "r"]
+    found = study.of_models_and_tasks(study.recipes["r"].scores)
+    assert found == ["results/embedded/circuits/m/t/base/recipes/r/scores.safetensors"]
+
+
 def test_relative_paths_are_relative_to_the_config_file():
     study = load(
         {"tasks": {"t": {"family": "file", "path": "p.csv"}}, "models": {"m": {"source": "local", "path": "x"}}}
@@ -111,6 +127,15 @@ def test_relative_paths_are_relative_to_the_config_file():
             ["imports.i", "counts", "remove policy"],
         ),
         ({"figures": {"task": "t"}}, ["figures.task", "'t'"]),
+        ({"recipes": {"own": {"steps": 2}}}, ["recipes.own", "another name"]),
+        ({"recipes": {"r": {"attribution": "eap"}}}, ["recipes.r", "clean prompt", "logit_difference"]),
+        ({"recipes": {"r": {"attribution": "ceap", "steps": 1}}}, ["recipes.r", "quadrature left or midpoint"]),
+        ({"recipes": {"r": {"stps": 2}}}, ["recipes.r.stps", "'steps'"]),
+        ({"recipes": {"r": {"steps": 0}}}, ["recipes.r.steps", "greater than or equal to 1"]),
+        (
+            {"recipes": {"r": {"steps": 2}}, "circuit": {"selection": "minimal", "wanted_faithfulness": 0.8}},
+            ["circuit.selection", "minimal", "top or greedy"],
+        ),
         ({"drift": {"methods": ["x"]}}, ["drift.methods", "'x'"]),
         ({"tasks": {"t": {"family": "lcm", "methods": ["x"]}}}, ["tasks.t.methods", "'x'"]),
         (
@@ -265,7 +290,8 @@ def test_checkpoints_are_grouped_into_jobs():
 
 def test_the_shipped_configs_can_be_used():
     for path in [ROOT / "config.yaml", *(ROOT / "configs").glob("*.yaml")]:
-        assert read_study(path).runs, path
+        study = read_study(path)
+        assert study.runs or study.recipes, path
 
 
 def test_the_json_schema_for_editors_is_up_to_date():

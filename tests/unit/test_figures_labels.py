@@ -31,7 +31,7 @@ def labels_of(methods: dict[str, dict[str, object]]) -> MethodLabels:
 
 
 def labels_in(config: str) -> dict[str, str]:
-    methods = yaml.safe_load((CONFIGS / config).read_text())["methods"]
+    methods = yaml.safe_load((CONFIGS / config).read_text()).get("methods", {})
     labels = labels_of(methods)
     return {name: labels.of(name) for name in methods}
 

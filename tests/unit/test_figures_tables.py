@@ -134,6 +134,27 @@ def test_change_rates_name_the_controls(study: MadeUpStudy, tmp_path: Path) -> N
     assert "| cumulative |" in text
 
 
+def test_recipes_stand_beside_the_studys_own(study: MadeUpStudy, tmp_path: Path) -> None:
+    reliability, faithfulness, benchmarks, scorings = study.recipes()
+    reads = {
+        "recipe_reliability": reliability,
+        "recipe_faithfulness": faithfulness,
+        "recipe_benchmarks": benchmarks,
+    }
+    numbers = written(tmp_path, "recipes", reads, recipe_scorings=scorings)
+    assert numbers["recipe"].tolist() == ["own", "ceap"] * 2
+    assert numbers["jaccard_50_prompts"].tolist() == pytest.approx([0.65, 0.75] * 2)
+    assert numbers["jaccard"].tolist() == pytest.approx([0.7, 0.8] * 2)
+    assert numbers["kl_model_circuit_difference_lower"].tolist() == pytest.approx([0, 0.05] * 2)
+    assert numbers["seconds"].tolist() == [10, 20] * 2
+    lines = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("| Add/Sub")]
+    assert len(lines) == 2
+    assert f"| own | 50: 0.650, 100: 0.700 | {EMPTY} |" in lines[0]
+    assert lines[0].endswith("| 0.900 | 1.00 |")
+    assert "| ceap | 50: 0.750, 100: 0.800 | +0.100 [+0.050, +0.150] |" in lines[1]
+    assert lines[1].endswith("| 0.900 | 2.00 |")
+
+
 def test_drift_reliability_judges_the_excess_of_edges(study: MadeUpStudy, tmp_path: Path) -> None:
     numbers = written(tmp_path, "drift_reliability", {"reliability": study.reliability()})
     assert len(numbers) == 2 * 3

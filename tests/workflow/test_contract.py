@@ -27,6 +27,7 @@ TARGETS = [
     "runs",
     "circuits",
     "drift",
+    "recipes",
     "allocations",
     "figures",
     "tables",
@@ -67,7 +68,7 @@ def rules(tmp_path_factory):
     minimal = {"selection": "minimal", "wanted_faithfulness": 0.8}
     studies = (
         parsed_rules(tmp_path_factory.mktemp("rules")),
-        parsed_rules(tmp_path_factory.mktemp("minimal"), circuit=minimal),
+        parsed_rules(tmp_path_factory.mktemp("minimal"), circuit=minimal, recipes={}),
     )
     return [rule for found, _ in studies for rule in found]
 

@@ -81,6 +81,8 @@ def test_it_leaves_every_promised_file(smoke):
         "circuits/toy/add_sub_100/base/reworded/scores.safetensors",
         *(f"circuits/toy/add_sub_100/untrained/seed-{seed}/scores.safetensors" for seed in (0, 1)),
         "drift/toy/add_sub_100/model_controls.parquet",
+        "circuits/toy/add_sub_100/base/recipes/ceap/scores.safetensors",
+        *(f"recipes/toy/add_sub_100/recipe_{table}.parquet" for table in ("reliability", "faithfulness")),
         "allocation/toy/add_sub_100/circuit_lora_1_3/seed-1/critical_layers.parquet",
         "allocation/toy/add_sub_100/circuit_lora_1_3/seed-1/adapter_config.json",
     ]

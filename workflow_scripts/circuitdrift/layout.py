@@ -36,6 +36,14 @@ class DriftFiles:
         self.functional = f"{folder}/functional.parquet"
 
 
+class RecipeFiles:
+    """The tables that compare recipes of scoring, all in one folder."""
+
+    def __init__(self, folder: str) -> None:
+        self.reliability = f"{folder}/recipe_reliability.parquet"
+        self.faithfulness = f"{folder}/recipe_faithfulness.parquet"
+
+
 class AllocationFiles:
     """The files of one allocation of ranks, all in one folder."""
 
@@ -77,6 +85,9 @@ class Layout:
         self._circuits = f"{self.results}/circuits"
         self.base_circuit = CircuitFiles(f"{self._circuits}/{{model}}/{{task}}/base")
         self.reworded_scores = f"{self._circuits}/{{model}}/{{task}}/base/reworded/scores.safetensors"
+
+        self.recipe_circuit = CircuitFiles(f"{self._circuits}/{{model}}/{{task}}/base/recipes/{{recipe}}")
+        self.recipes = RecipeFiles(f"{self.results}/recipes/{{model}}/{{task}}")
 
         drift = f"{self.results}/drift/{{model}}/{{task}}/{{method}}"
         self.drift = DriftFiles(f"{drift}/seed-{{seed}}")

@@ -275,6 +275,38 @@ SCHEMAS: dict[str, pa.Schema] = {
             "difference_upper": pa.float64(),
         }
     ),
+    "recipe_reliability": pa.schema(
+        {
+            "recipe": pa.string(),
+            "level": pa.string(),
+            "measure": pa.string(),
+            "examples": pa.int32(),
+            "within": pa.float64(),
+            "lower": pa.float64(),
+            "upper": pa.float64(),
+            "difference": pa.float64(),
+            "difference_lower": pa.float64(),
+            "difference_upper": pa.float64(),
+            "similarity_to_own": pa.float64(),
+            "prompts_for_80": pa.float64(),
+        }
+    ),
+    "recipe_faithfulness": pa.schema(
+        {
+            "recipe": pa.string(),
+            "n_edges": pa.int32(),
+            "metric": pa.string(),
+            "full": pa.float64(),
+            "circuit": pa.float64(),
+            "corrupted": pa.float64(),
+            "faithfulness": pa.float64(),
+            "lower": pa.float64(),
+            "upper": pa.float64(),
+            "difference": pa.float64(),
+            "difference_lower": pa.float64(),
+            "difference_upper": pa.float64(),
+        }
+    ),
     "module_changes": pa.schema(
         {
             "layer": pa.int16(),

@@ -17,7 +17,7 @@ import yaml
 from circuitdrift.config.methods import CircuitLoraMethod, RandomLoraMethod
 from circuitdrift.config.models import ScratchModel
 from circuitdrift.config.reading import ConfigError, check_imported_files, load_study
-from circuitdrift.config.study import StudyConfig
+from circuitdrift.config.study import OWN_RECIPE, StudyConfig
 from circuitdrift.layout import CircuitFiles, Layout
 from circuitdrift.provenance import checkpoint_names
 from circuitdrift.tasks.from_file import FileTask
@@ -279,6 +279,24 @@ class Study:
     def imported_circuits(self, name: str) -> tuple[CircuitFiles, ...]:
         """The circuit of each checkpoint of an import, in order; the wildcard ``name`` stays."""
         return tuple(map(self.layout.imported_circuit, self.config.imports[name].checkpoints))
+
+    @cached_property
+    def recipes(self) -> dict[str, CircuitFiles]:
+        """The base model's circuit by each recipe that is compared, the study's own first; none where none are."""
+        if not self.config.recipes:
+            return {}
+        folder = self.layout.recipe_circuit.folder
+        others = {name: CircuitFiles(folder.replace("{recipe}", name)) for name in self.config.recipes}
+        return {OWN_RECIPE: self.layout.base_circuit, **others}
+
+    @cached_property
+    def models_and_tasks(self) -> tuple[dict[str, str], ...]:
+        """Every model with every task, as wildcards."""
+        return tuple({"model": model, "task": task} for model in self.config.models for task in self.config.tasks)
+
+    def of_models_and_tasks(self, pattern: str) -> list[str]:
+        """A pattern filled in for each model and task."""
+        return [pattern.format(**wildcards) for wildcards in self.models_and_tasks]
 
     def of_imports(self, pattern: str) -> list[str]:
         """A pattern filled in for each import."""

@@ -10,7 +10,7 @@ where G_v is the mean of dL/d(input of v) over some forward passes, and L an obj
 1. Run the tokens that all pairs share once, and keep their keys and values: all differences are zero there.
 2. Run the clean and the corrupted prompts on from there, and keep what each writer wrote.
 3. Run all passes of the method as one batch, and take the gradients of L at every reader's input, summed over the
-   passes.
+   passes (``ceap``: pass by pass).
 4. Multiply each writer's difference, corrupted less clean, with the gradient of every later reader, example by
    example, and sum over positions and over the examples of each fold.
 
@@ -19,6 +19,8 @@ eap-ig-inputs         passes on the embeddings x_corrupted + a_k (x_clean - x_co
                       a_k = k/m for k = 1..m (the paper), ``left`` k = 0..m-1, ``midpoint`` (k - 1/2)/m
 eap                   the clean pass (Syed et al. 2023)
 clean-corrupted       the clean and the corrupted pass (Hanna et al. 2024)
+ceap                  those of eap-ig-inputs; each pass's gradient is multiplied with the difference of its own step
+                      of the path, and not the mean with the whole difference (conductance, Wu et al. 2026)
 eap-ig-activations    passes on the clean prompt in which one layer's heads, one MLP or the embedding write
                       z_corrupted + (k/m) (z_clean - z_corrupted), for each of them and k = 1..m (Hanna et al. 2024)
 ====================  ===============================================================================================
@@ -36,6 +38,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float, Int
@@ -44,6 +47,7 @@ from torch import Tensor
 from circuitdrift.circuits.ablation import circuit_logits
 from circuitdrift.circuits.gradients import Intervention, PassGradients, pass_gradients, reader_gradients
 from circuitdrift.circuits.objectives import Objective
+from circuitdrift.circuits.path_outputs import OutputWatch, ends_of_steps
 from circuitdrift.circuits.prompts import PairBatch, PromptPairs, pair_batches
 from circuitdrift.circuits.traced_pairs import TracedPair, trace_pair, writer_differences
 from circuitdrift.compute import progress
@@ -139,14 +143,38 @@ def _between_inputs(
     """Gradients at embeddings between the corrupted (weight 0) and the clean embeddings (weight 1)."""
     pair = trace_pair(anatomy, batch)
     objective = Objective(recipe.objective, pair.clean.logits, batch)
-    with_gradient = [weight for weight in weights if not (weight == 1.0 and objective.is_least_at_clean)]
-    embeddings = torch.stack(
-        [torch.lerp(pair.corrupted_embeddings, pair.clean_embeddings, weight) for weight in with_gradient]
-    )
+    embeddings = _embeddings_with_gradient(pair, weights, objective)
     differences, prefix = writer_differences(anatomy, pair.corrupted, pair.clean), pair.prefix
     del pair  # its traces would be the larger part of the memory held during the backward pass
     gradients = pass_gradients(anatomy, embeddings, prefix, batch.n_answer, objective, Intervention())
     return _products(anatomy, differences, gradients, batch, n_folds) / len(weights)
+
+
+def _by_conductance(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, n_folds: int) -> Sums:
+    """Step by step of the path, the writers' differences of the step times the gradients of its pass."""
+    pair = trace_pair(anatomy, batch)
+    objective = Objective(recipe.objective, pair.clean.logits, batch)
+    weights = clean_weights(recipe.steps, recipe.quadrature)
+    embeddings = _embeddings_with_gradient(pair, weights, objective)
+    watch = OutputWatch(anatomy)
+    gradients = pass_gradients(anatomy, embeddings, pair.prefix, batch.n_answer, objective, watch.hooks)
+    ends = ends_of_steps(watch.points(gradients), pair.corrupted, pair.clean, recipe.quadrature)
+    dtype, device = anatomy.accumulation_dtype, anatomy.device
+    sums = torch.zeros(n_folds, anatomy.graph.n_writers, anatomy.graph.n_readers, dtype=dtype, device=device)
+    for k, (nearer_corrupted, nearer_clean) in enumerate(pairwise(ends)):
+        differences = writer_differences(anatomy, nearer_corrupted, nearer_clean)
+        sums += _products(anatomy, differences, gradients.of_pass(k), batch, n_folds)
+    return sums
+
+
+def _embeddings_with_gradient(
+    pair: TracedPair, weights: Sequence[float], objective: Objective
+) -> Float[Tensor, "pass batch position d_model"]:
+    """The points of a path at which the objective has a gradient, by their weights of the clean embedding."""
+    with_gradient = [weight for weight in weights if not (weight == 1.0 and objective.is_least_at_clean)]
+    return torch.stack(
+        [torch.lerp(pair.corrupted_embeddings, pair.clean_embeddings, weight) for weight in with_gradient]
+    )
 
 
 def _along_activations(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, n_folds: int) -> Sums:
@@ -254,6 +282,7 @@ _METHODS: dict[str, Callable[[Anatomy, PairBatch, Attribution, int], Sums]] = {
     "eap-ig-inputs": _along_inputs,
     "eap": _at_clean,
     "clean-corrupted": _at_both_ends,
+    "ceap": _by_conductance,
     "eap-ig-activations": _along_activations,
     "exact": _by_patching,
 }

@@ -53,10 +53,19 @@ class PassGradients:
     final_input: Float[Tensor, "pass batch answer d_model"]
     final: Float[Tensor, "pass batch answer d_model"]
 
+    def of_pass(self, k: int) -> PassGradients:
+        """The gradients of the k-th pass alone."""
+        one = slice(k, k + 1)
+        blocks = tuple(
+            BlockGradients(block.attention_input[one], block.heads[one], block.mlp_input[one], block.mlp[one])
+            for block in self.blocks
+        )
+        return PassGradients(blocks, self.final_input[one], self.final[one])
+
 
 @dataclass(frozen=True)
 class Intervention:
-    """Hooks that change a pass, on the inputs and on the outputs of modules."""
+    """Hooks on the inputs and on the outputs of modules, which change a pass or watch it."""
 
     before: Sequence[tuple[nn.Module, BeforeHook]] = ()
     after: Sequence[tuple[nn.Module, AfterHook]] = ()

@@ -58,6 +58,9 @@ def bytes_to_score(anatomy: Anatomy, size: PairSize, recipe: Attribution) -> int
     attention = graph.n_heads * (size.n_shared + size.n_after)
     per_layer = VECTORS_PER_LAYER_AND_TOKEN * d_model + 3 * attention
     backward = n_passes * size.n_after * graph.n_layers * per_layer * weight
+    if recipe.attribution == "ceap":
+        written = graph.n_heads * anatomy.d_head + d_model
+        backward += (n_passes + 2) * size.n_after * graph.n_layers * written * weight
     differences = graph.n_writers * size.n_after * d_model * accumulated
     readers = 3 * graph.n_heads * size.n_after * d_model * accumulated
     return backward + differences + 3 * readers + _bytes_of_ends(anatomy, size, n_passes + 2)

@@ -30,7 +30,7 @@ difference; the table gives them for each metric.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -122,6 +122,37 @@ def faithfulness_curve(
         for circuit, outcome in zip(circuits, outcomes, strict=True)
         for metric in METRICS
     ]
+    return pd.DataFrame(rows)
+
+
+def tabulate_recipe_faithfulness(
+    outcomes: Mapping[str, dict[str, Values]], circuits: Bool[Tensor, "circuit writers readers"], resamples: int
+) -> pd.DataFrame:
+    """Faithfulness of the circuits of several recipes, and its difference from the first's.
+
+    Args:
+        outcomes: from :func:`measure_circuits`, by recipe, the study's own first.
+        circuits: the circuits, in the same order.
+        resamples: number of resamples of the bootstrap.
+
+    Returns:
+        Columns of the ``recipe_faithfulness`` schema, one row for each recipe and metric; ``lower`` and ``upper``
+        bound ``faithfulness``, the other two bounds ``difference``, which resamples the same examples for both.
+    """
+    own = next(iter(outcomes.values()))
+    rows = []
+    for (recipe, outcome), circuit in zip(outcomes.items(), circuits, strict=True):
+        for metric in METRICS:
+            difference = difference_of_faithfulness(metric, outcome[metric], own[metric], resamples)
+            names = ("difference", "difference_lower", "difference_upper")
+            rows.append(
+                {
+                    "recipe": recipe,
+                    "n_edges": int(circuit.sum()),
+                    **summarise(metric, outcome[metric], resamples),
+                    **dict(zip(names, difference, strict=True)),
+                }
+            )
     return pd.DataFrame(rows)
 
 
@@ -240,6 +271,21 @@ def faithfulness(metric: str, means: NDArray[np.float64]) -> NDArray[np.float64]
 def bootstrap_interval(metric: str, values: Values, resamples: int) -> tuple[float, float]:
     """95 % percentile interval of faithfulness over resampled examples; undefined values drop out."""
     return percentile_interval(faithfulness(metric, resampled_means(values, resamples)))
+
+
+def difference_of_faithfulness(metric: str, values: Values, base: Values, resamples: int) -> tuple[float, float, float]:
+    """Faithfulness of a circuit less that of another on the same examples, with its 95 % percentile interval.
+
+    Each resample takes the same examples for both, so that what makes an example hard for both cancels.
+
+    Returns:
+        The difference and the interval's bounds; NaN where either is undefined.
+    """
+    found = float(faithfulness(metric, values.mean(axis=0)) - faithfulness(metric, base.mean(axis=0)))
+    if np.isnan(found):
+        return np.nan, np.nan, np.nan
+    one, other = (faithfulness(metric, resampled_means(each, resamples)) for each in (values, base))
+    return found, *percentile_interval(one - other)
 
 
 def resampled_means(

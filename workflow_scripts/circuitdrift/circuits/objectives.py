@@ -14,16 +14,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitdrift.circuits.prompts import PairBatch
+from circuitdrift.config.circuits import ObjectiveName
 from circuitdrift.decoder.logits import kl_divergence, log_probabilities
-
-ObjectiveName = Literal["kl", "logit_difference", "answer_loss"]
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
@@ -33,6 +34,22 @@ class TracedPair:
     corrupted: Trace
 
 
+class WriterOutputs(Protocol):
+    """What all writers of a pass write: a :class:`~circuitdrift.decoder.tracing.Trace`, or the same part of it."""
+
+    @property
+    def embeddings(self) -> Float[Tensor, "batch position d_model"]:
+        """The output of node ``input``."""
+
+    @property
+    def head_values(self) -> tuple[Float[Tensor, "batch position d_attention"], ...]:
+        """For each layer the input of the output projection, all heads side by side."""
+
+    @property
+    def mlp_outputs(self) -> tuple[Float[Tensor, "batch position d_model"], ...]:
+        """For each layer the output of the MLP."""
+
+
 @torch.no_grad()
 def trace_pair(anatomy: Anatomy, batch: PairBatch) -> TracedPair:
     """Run the tokens that a batch's prompts share once, and the rest of both prompts as one batch."""
@@ -50,7 +67,9 @@ def trace_pair(anatomy: Anatomy, batch: PairBatch) -> TracedPair:
 
 
 @torch.no_grad()
-def writer_differences(anatomy: Anatomy, traced: Trace, base: Trace) -> Float[Tensor, "writer batch position d_model"]:
+def writer_differences(
+    anatomy: Anatomy, traced: WriterOutputs, base: WriterOutputs
+) -> Float[Tensor, "writer batch position d_model"]:
     """Each writer's output in one pass less its output in another. Constant biases cancel."""
     graph, dtype = anatomy.graph, anatomy.accumulation_dtype
     batch, position, d_model = traced.embeddings.shape

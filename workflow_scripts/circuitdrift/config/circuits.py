@@ -11,17 +11,17 @@ from circuitdrift.section import Fraction, Name, Section
 Quadrature = Literal["right", "left", "midpoint"]
 BatchSize = Annotated[int, Field(ge=1)] | Literal["auto"]
 Precision = Literal["auto", "float32", "bfloat16"]
+AttributionName = Literal["eap-ig-inputs", "eap", "clean-corrupted", "ceap", "eap-ig-activations", "exact", "random"]
+ObjectiveName = Literal["kl", "logit_difference", "answer_loss"]
 
 
 class Attribution(Section):
     """How edges are scored: the ``circuit`` section without the choice of edges."""
 
-    attribution: Literal["eap-ig-inputs", "eap", "clean-corrupted", "eap-ig-activations", "exact", "random"] = (
-        "eap-ig-inputs"
-    )
-    steps: int = Field(5, ge=1, description="of the eap-ig methods")
-    quadrature: Quadrature = Field("right", description="of eap-ig-inputs")
-    objective: Literal["kl", "logit_difference", "answer_loss"] = "kl"
+    attribution: AttributionName = "eap-ig-inputs"
+    steps: int = Field(5, ge=1, description="of ceap and the eap-ig methods")
+    quadrature: Quadrature = Field("right", description="of ceap and eap-ig-inputs")
+    objective: ObjectiveName = "kl"
     precision: Precision = Field("auto", description="auto: that of the weights, or float32 where bfloat16 is slow")
     batch_size: BatchSize = Field("auto", description="prompt pairs per batch; auto: as many as fit into memory")
     folds: int = Field(16, ge=4, description="disjoint groups of prompts, alike in kind, whose scores are kept apart")
@@ -34,13 +34,31 @@ class Attribution(Section):
                 "attribution eap takes its gradients on the clean prompt, where objective kl has gradient zero; "
                 "use objective logit_difference or answer_loss, or attribution eap-ig-inputs"
             )
-        alone_at_clean = self.steps == 1 and self.quadrature == "right" and self.attribution == "eap-ig-inputs"
+        along_a_path = self.attribution in {"ceap", "eap-ig-inputs"}
+        alone_at_clean = self.steps == 1 and self.quadrature == "right" and along_a_path
         if self.objective == "kl" and alone_at_clean:
             raise ValueError(
                 "steps 1 with quadrature right evaluates only the clean prompt, where objective kl has gradient zero; "
                 "use more steps, or quadrature left or midpoint"
             )
         return self
+
+
+class Recipe(Section):
+    """Another way to score edges, compared with the study's own: the keys of ``circuit`` that it changes."""
+
+    attribution: AttributionName | None = None
+    steps: int | None = Field(None, ge=1)
+    quadrature: Quadrature | None = None
+    objective: ObjectiveName | None = None
+
+    def applied_to(self, recipe: Attribution) -> Attribution:
+        """The study's recipe with these changes.
+
+        Raises:
+            ValidationError: the changed recipe scores nothing.
+        """
+        return Attribution.model_validate(recipe.model_dump() | self.model_dump(exclude_none=True))
 
 
 class Selection(Section):

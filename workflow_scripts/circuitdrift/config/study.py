@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 
-from circuitdrift.config.circuits import Circuit, Drift, Faithfulness
+from circuitdrift.config.circuits import Circuit, Drift, Faithfulness, Recipe
 from circuitdrift.config.figures import Figures
 from circuitdrift.config.imports import ImportedCircuits
 from circuitdrift.config.learning_rates import LearningRateSearch
@@ -27,6 +27,8 @@ from circuitdrift.tasks.families import TaskConfig
 from circuitdrift.tasks.sub_tasks import SubTask
 
 RESERVED_NAMES = frozenset({"base", "imported", "untrained"})
+OWN_RECIPE = "own"
+"""The name of the study's own recipe among those that are compared."""
 
 
 class Execution(Section):
@@ -49,6 +51,9 @@ class StudyConfig(Section):
     training: Training = Training()
     learning_rate_search: LearningRateSearch = LearningRateSearch()
     circuit: Circuit = Circuit()
+    recipes: dict[Name, Recipe] = Field(
+        default_factory=dict, description="ways to score edges that are compared with that of circuit on the base model"
+    )
     faithfulness: Faithfulness = Faithfulness()
     drift: Drift = Drift()
     figures: Figures = Figures()
@@ -69,6 +74,7 @@ class StudyConfig(Section):
             *self._method_problems(),
             *self._task_problems(),
             *self._drift_problems(),
+            *self._recipe_problems(),
             *self._figure_problems(),
             *self._sharding_problems(),
         ]
@@ -97,6 +103,22 @@ class StudyConfig(Section):
             return []
         unknown = [name for name in self.drift.methods if name not in self.methods]
         return [f"drift.methods: '{name}' is not in methods; choose from {list(self.methods)}" for name in unknown]
+
+    def _recipe_problems(self) -> list[str]:
+        problems = []
+        for name, changes in self.recipes.items():
+            if name == OWN_RECIPE:
+                problems.append(f"recipes.{name}: this name is that of circuit's own recipe; choose another name")
+            try:
+                changes.applied_to(self.circuit.recipe())
+            except ValidationError as error:
+                problems.append(f"recipes.{name}: {error.errors()[0]['ctx']['error']}")
+        if self.recipes and self.circuit.selection not in {"top", "greedy"}:
+            problems.append(
+                f"circuit.selection: {self.circuit.selection} gives circuits of different sizes, which the comparison "
+                "of recipes cannot use; choose top or greedy, or remove recipes"
+            )
+        return problems
 
     def _method_problems(self) -> list[str]:
         problems = []

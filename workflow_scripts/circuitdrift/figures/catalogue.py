@@ -22,7 +22,7 @@ class Entry:
     Attributes:
         name: of its module, and of its files.
         reads: names of the files it is made from, keys of :func:`_files`.
-        needs: the runs, or the sets of layers, without which a study cannot have it.
+        needs: the runs, the sets of layers or the recipes without which a study cannot have it.
         settings: what else it takes, keys of :func:`_settings`.
     """
 
@@ -37,6 +37,7 @@ class Entry:
         "layer_sets",
         "sham_runs",
         "model_control_runs",
+        "recipes",
     ]
     settings: tuple[str, ...] = ()
 
@@ -60,6 +61,7 @@ _TWO_CIRCUITS = ("before_edges", "after_edges", "before_nodes", "after_nodes")
 _EXPLORED = ("accuracy", "faithfulness", "transitions", "layers")
 _SETS = ("accuracy", "critical_layers")
 _COSTS = ("accuracy", "training_log", "benchmarks", "scoring_benchmarks")
+_RECIPES = ("recipe_reliability", "recipe_faithfulness", "recipe_benchmarks")
 
 FIGURES = (
     FigureEntry("method_accuracy", ("accuracy",), "runs", category="Methods"),
@@ -92,6 +94,7 @@ TABLES = (
     Entry("critical_layers", ("critical_layers",), "allocated_runs", ("layer_sets",)),
     Entry("critical_layer_overlap", ("critical_layers",), "allocated_runs", ("layer_sets",)),
     Entry("learning_rates", ("trials",), "tuned_runs"),
+    Entry("recipes", _RECIPES, "recipes", ("recipe_scorings",)),
 )
 
 
@@ -140,6 +143,9 @@ def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
         "functional": of_runs(drift.functional, study.drift_runs),
         "controls": of_runs(layout.controls, study.drift_runs),
         "model_controls": of_runs(layout.model_controls, study.model_control_runs),
+        "recipe_reliability": lambda: study.of_models_and_tasks(layout.recipes.reliability) if study.recipes else [],
+        "recipe_faithfulness": lambda: study.of_models_and_tasks(layout.recipes.faithfulness) if study.recipes else [],
+        "recipe_benchmarks": lambda: [path for _, path in _recipe_scorings(study)],
         "before_edges": of_runs(first.edges, shown),
         "after_edges": of_runs(last.edges, shown),
         "before_nodes": of_runs(first.nodes, shown),
@@ -150,6 +156,8 @@ def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
 
 def _settings(study: Study) -> dict[str, Any]:
     """All settings: ``benchmarked`` and ``scored`` name the run of each of ``benchmarks`` and ``scoring_benchmarks``.
+
+    ``recipe_scorings`` names model, task and recipe of each of ``recipe_benchmarks``.
 
     ``top_layers``, the number of layers marked as critical, is that of the first CircuitLoRA, otherwise five as in the
     paper.
@@ -163,6 +171,7 @@ def _settings(study: Study) -> dict[str, Any]:
         "sham_twins": study.sham_twins,
         "benchmarked": [asdict(run) for run in study.runs],
         "scored": [asdict(run) for run, _ in _phase_1_scorings(study)],
+        "recipe_scorings": [scoring for scoring, _ in _recipe_scorings(study)],
     }
 
 
@@ -180,6 +189,15 @@ def _phase_1_scorings(study: Study) -> list[tuple[Run, str]]:
 def _first_circuit_lora(study: Study) -> tuple[Run, ...]:
     """The runs of the study's first CircuitLoRA; none without one."""
     return tuple(run for run in study.circuit_lora_runs if run.method == study.circuit_lora_runs[0].method)
+
+
+def _recipe_scorings(study: Study) -> list[tuple[dict[str, str], str]]:
+    """Model, task and recipe of each scoring that is compared, with the measurements of its job."""
+    return [
+        ({**wildcards, "recipe": recipe}, circuit.scoring_benchmark.format(**wildcards))
+        for wildcards in study.models_and_tasks
+        for recipe, circuit in study.recipes.items()
+    ]
 
 
 def _shown_run(study: Study) -> tuple[Run, ...]:

@@ -86,14 +86,21 @@ def read_seconds(benchmarks: Sequence[Path], runs: Sequence[Mapping[str, Any]]) 
     Raises:
         FigureDataError: a file has no seconds.
     """
-    rows = []
-    for path, run in zip(benchmarks, runs, strict=True):
-        measured = pd.read_csv(path, sep="\t")
-        if "s" not in measured or not pd.api.types.is_numeric_dtype(measured["s"]) or measured["s"].isna().all():
-            raise FigureDataError(f"{path}: no seconds in column 's'; delete it and run the rule that makes it")
-        rows.append({**run, "seconds": float(measured["s"].mean())})
+    rows = [{**run, "seconds": seconds_of_job(path)} for path, run in zip(benchmarks, runs, strict=True)]
     table = pd.DataFrame(rows, columns=[*_KEYS, "seconds"])
     return table.groupby(_KEYS, sort=False)["seconds"].sum().reset_index()
+
+
+def seconds_of_job(benchmark: Path) -> float:
+    """Wall time of a job, from the file that Snakemake's ``benchmark`` leaves.
+
+    Raises:
+        FigureDataError: the file has no seconds.
+    """
+    measured = pd.read_csv(benchmark, sep="\t")
+    if "s" not in measured or not pd.api.types.is_numeric_dtype(measured["s"]) or measured["s"].isna().all():
+        raise FigureDataError(f"{benchmark}: no seconds in column 's'; delete it and run the rule that makes it")
+    return float(measured["s"].mean())
 
 
 def cost_of_runs(

@@ -1,0 +1,114 @@
+r"""How reliable recipes of scoring are: circuits of one model from disjoint halves of the prompts, recipe by recipe.
+
+A recipe is reliable if two samples of prompts give the same circuit. All recipes score the same prompts in the same
+folds, and are compared on the same half-splits, so that most of what is peculiar to the prompts cancels in the
+difference of two recipes. See docs/method.md#recipes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+
+from circuitdrift.drift.reliability import (
+    Describe,
+    FoldScores,
+    Halves,
+    draw_halves,
+    interval_of,
+    prompts_needed,
+    similarity,
+)
+from circuitdrift.drift.reliability_table import SEED, SHARES_OF_HALF, SPLITS_OF_A_REPLICATE
+
+Key = tuple[str, str]
+"""Level and measure."""
+
+
+def tabulate_recipe_reliability(
+    recipes: Mapping[str, FoldScores], describe: Describe, half_splits: int
+) -> pd.DataFrame:
+    """Similarity within each recipe at three numbers of prompts, and its difference from the first recipe's.
+
+    Args:
+        recipes: fold scores by recipe, the study's own first, all from the same prompts.
+        describe: from :func:`circuitdrift.drift.fold_circuits.features_of_circuits`.
+        half_splits: random half-splits that a similarity is averaged over.
+
+    Returns:
+        Columns of the ``recipe_reliability`` schema. ``examples`` counts the prompts of a half. ``lower`` and
+        ``upper`` bound ``within``, the other two bounds ``difference``: 95 %, from the jackknife over folds.
+        ``similarity_to_own`` is that of the two recipes' circuits or scores from all prompts. ``prompts_for_80`` is
+        null but for ``pearson``.
+    """
+    own = next(iter(recipes.values()))
+    n_folds = own.n_folds
+    to_own = {name: _similarity_to(own, scores, describe) for name, scores in recipes.items()}
+    rows = []
+    for size in sorted({max(1, n_folds // 2 // share) for share in SHARES_OF_HALF}):
+        halves = draw_halves(np.arange(n_folds), n_folds, size, half_splits, SEED)
+        within = {name: similarity_of_halves(scores, halves, describe) for name, scores in recipes.items()}
+        replicates = {name: _replicates(scores, size, describe) for name, scores in recipes.items()}
+        examples = round(size * float(own.sizes.mean()))
+        first, first_replicates = next(iter(within.values())), next(iter(replicates.values()))
+        for name in recipes:
+            for key, found in within[name].items():
+                difference = found - first[key]
+                lower, upper = interval_of(found, jackknife_error(replicates[name][key]), n_folds)
+                error = jackknife_error(replicates[name][key] - first_replicates[key])
+                difference_lower, difference_upper = interval_of(difference, error, n_folds)
+                level, measure = key
+                rows.append(
+                    {
+                        "recipe": name,
+                        "level": level,
+                        "measure": measure,
+                        "examples": examples,
+                        "within": found,
+                        "lower": lower,
+                        "upper": upper,
+                        "difference": difference,
+                        "difference_lower": difference_lower,
+                        "difference_upper": difference_upper,
+                        "similarity_to_own": to_own[name][key],
+                        "prompts_for_80": prompts_needed(found, examples, 0.8) if measure == "pearson" else np.nan,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def similarity_of_halves(scores: FoldScores, halves: Halves, describe: Describe) -> dict[Key, float]:
+    """Mean similarity of what the two halves of each split give; pairs of two empty circuits are left out."""
+    one, other = (describe(scores.means(half)) for half in halves)
+    return {key: _mean(similarity(key[1], one[key], other[key])) for key in one}
+
+
+def _similarity_to(own: FoldScores, scores: FoldScores, describe: Describe) -> dict[Key, float]:
+    everything: Bool[np.ndarray, "row fold"] = np.ones((1, own.n_folds), dtype=bool)
+    one, other = (describe(each.means(everything)) for each in (own, scores))
+    return {key: _mean(similarity(key[1], one[key], other[key])) for key in one}
+
+
+def _mean(values: Float[np.ndarray, " row"]) -> float:
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else float("nan")
+
+
+def _replicates(scores: FoldScores, size: int, describe: Describe) -> dict[Key, Float[np.ndarray, " fold"]]:
+    """The similarity of halves without each fold in turn, from halves of ``size`` folds or as many as there are."""
+    n_folds = scores.n_folds
+    found = []
+    for left_out in range(n_folds):
+        others = np.delete(np.arange(n_folds), left_out)
+        halves = draw_halves(others, n_folds, min(size, len(others) // 2), SPLITS_OF_A_REPLICATE, SEED)
+        found.append(similarity_of_halves(scores, halves, describe))
+    return {key: np.array([replicate[key] for replicate in found]) for key in found[0]}
+
+
+def jackknife_error(replicates: Float[np.ndarray, " fold"]) -> float:
+    """Standard error from values that each leave one fold out (Tukey 1958)."""
+    n = len(replicates)
+    return float(np.sqrt((n - 1) / n * np.sum((replicates - replicates.mean()) ** 2)))
