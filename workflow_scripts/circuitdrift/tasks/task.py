@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -10,7 +10,12 @@ from circuitdrift.section import Section
 
 
 class Task(Section):
-    """Base of every task: how many examples each split gets, and the seed of the generator."""
+    """Base of every task: how many examples each split gets, and the seed of the generator.
+
+    ``scarce_kinds`` names the kinds of which too few exist to be as frequent as the others.
+    """
+
+    scarce_kinds: ClassVar[tuple[str, ...]] = ()
 
     train: int = Field(4000, ge=1, description="examples to fine-tune on")
     circuit: int = Field(200, ge=2, description="examples to extract circuits from")
