@@ -1,6 +1,6 @@
 # Drift: how a run's circuit changes from checkpoint to checkpoint, beside the changes of controls.
 #
-# needs     edges, nodes and scores of all circuits of a run
+# needs     edges, nodes and scores of all circuits of a run; scores of the base model by kind of prompt
 # makes     drift/{model}/{task}/{method}/ controls.parquet, and in seed-{seed}/ transitions.parquet, summary.parquet,
 #           layers.parquet, reliability.parquet
 # steps     compare_circuits; measure_reliability; measure_controls
@@ -52,6 +52,7 @@ rule measure_reliability:
 rule measure_controls:
     input:
         base_scores=study.circuits[0].scores,
+        kind_scores=layout.scores_by_kind,
         scores=study.of_each_seed(study.circuits[-1].scores),
     output:
         controls=layout.controls,

@@ -72,6 +72,7 @@ class Layout:
 
         self._circuits = f"{self.results}/circuits"
         self.base_circuit = CircuitFiles(f"{self._circuits}/{{model}}/{{task}}/base")
+        self.scores_by_kind = f"{self.base_circuit.folder}/kinds/scores_by_kind.safetensors"
 
         drift = f"{self.results}/drift/{{model}}/{{task}}/{{method}}"
         self.drift = DriftFiles(f"{drift}/seed-{{seed}}")

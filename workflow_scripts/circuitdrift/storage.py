@@ -145,11 +145,13 @@ SCHEMAS: dict[str, pa.Schema] = {
             "checkpoint": pa.string(),
             "seed_a": pa.int32(),
             "seed_b": pa.int32(),
+            "pairing": pa.string(),
+            "n": pa.int32(),
+            "examples": pa.int32(),
             "level": pa.string(),
             "initial": pa.int32(),
             "changed": pa.int32(),
-            "rate": pa.float64(),
-            "jaccard": pa.float64(),
+            **dict.fromkeys(("rate", "jaccard", "ruzicka", "spearman", "pearson"), pa.float64()),
         }
     ),
     "layers": pa.schema(
