@@ -2,7 +2,7 @@
 #
 # needs     edges, nodes and scores of all circuits of a run; scores of the base model by kind of prompt
 # makes     drift/{model}/{task}/{method}/ controls.parquet, and in seed-{seed}/ transitions.parquet, summary.parquet,
-#           layers.parquet, reliability.parquet
+#           layers.parquet, reliability.parquet, nodes_and_edges.parquet
 # steps     compare_circuits; measure_reliability; measure_controls
 
 
@@ -32,6 +32,7 @@ rule measure_reliability:
         scores=[circuit.scores for circuit in study.circuits],
     output:
         reliability=layout.drift.reliability,
+        nodes_and_edges=layout.drift.nodes_and_edges,
     log:
         "<logs>/measure_reliability/{model}/{task}/{method}/seed-{seed}.log",
     conda:

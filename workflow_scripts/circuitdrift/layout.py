@@ -31,6 +31,7 @@ class DriftFiles:
         self.summary = f"{folder}/summary.parquet"
         self.layers = f"{folder}/layers.parquet"
         self.reliability = f"{folder}/reliability.parquet"
+        self.nodes_and_edges = f"{folder}/nodes_and_edges.parquet"
 
 
 class AllocationFiles:

@@ -195,6 +195,14 @@ SCHEMAS: dict[str, pa.Schema] = {
             "prompts_for_90": pa.float64(),
         }
     ),
+    "nodes_and_edges": pa.schema(
+        {"from_checkpoint": pa.string(), "to_checkpoint": pa.string(), "measure": pa.string()}
+        | {"examples": pa.int32(), "folds": pa.int32()}
+        | dict.fromkeys(("edge_excess", "node_excess", "edge_noise", "node_noise"), pa.float64())
+        | dict.fromkeys(("expected", "ratio_drift", "ratio_noise", "ratio_within"), pa.float64())
+        | dict.fromkeys(("edge_variance", "expected_variance", "covariance", "drift_variance"), pa.float64())
+        | dict.fromkeys(("quotient", "lower", "upper"), pa.float64())
+    ),
     "module_changes": pa.schema(
         {
             "layer": pa.int16(),

@@ -23,6 +23,8 @@ _CONTROLS = {
     "data_split": "Other data split",
     "random_circuit": "Random circuits",
     "random_circuits": "Random circuits",
+    "degree_preserving": "Random circuits, same degrees",
+    "degree_preserving_base": "Random circuits, same degrees, and the base circuit",
 }
 
 
