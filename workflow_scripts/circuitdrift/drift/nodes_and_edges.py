@@ -108,11 +108,9 @@ class Quotient:
         if self._difference(MARGIN) < -self._half_width(MARGIN):
             return NO_MORE
         needed = self._prompts_needed(prompts)
-        return (
-            f"unresolved, needs about {needed:,.0f} prompts"
-            if np.isfinite(needed)
-            else "unresolved, more prompts alone would not do"
-        )
+        if np.isfinite(needed):
+            return f"unresolved, needs about {needed:,.0f} prompts"
+        return "unresolved, more prompts alone would not do"
 
     def _is_defined(self) -> bool:
         return self.expected > 0 and self.expected**2 > self.of_prompts[1, 1] + self.of_drifts[1, 1]
