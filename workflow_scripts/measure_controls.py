@@ -10,8 +10,8 @@ from circuitdrift.circuits.kinds import read_scores_by_kind
 from circuitdrift.circuits.score_file import ScoreFile, read_scores
 from circuitdrift.circuits.selection import determined_by_scores, select_circuit
 from circuitdrift.config.circuits import Selection
+from circuitdrift.drift.control_names import BASE_SEED, NO_CHECKPOINT
 from circuitdrift.drift.controls import (
-    BASE_SEED,
     circuit_membership,
     comparable_kinds,
     compare_all_pairs,
@@ -29,8 +29,6 @@ from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table
 
 logger = logging.getLogger(__name__)
-
-NO_CHECKPOINT = "none"
 
 
 def main(

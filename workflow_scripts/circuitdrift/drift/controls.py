@@ -37,6 +37,7 @@ from circuitdrift.circuits.score_file import ScoreFile
 from circuitdrift.circuits.selection import nodes_in, structural_edges
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift.changes import count_change
+from circuitdrift.drift.control_names import BASE_SEED, KIND
 from circuitdrift.drift.fold_circuits import fold_scores
 from circuitdrift.drift.reliability import (
     MEASURES,
@@ -49,10 +50,6 @@ from circuitdrift.drift.reliability import (
     similarity,
 )
 from circuitdrift.drift.series import DriftError
-
-BASE_SEED = -1
-KIND = "kind: "
-"""The controls of kinds are named after the two kinds, such as ``kind: + / -``."""
 
 HALF_SPLITS = 20
 SEED = 0

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from circuitdrift.config.figures import Figures
-from circuitdrift.drift.controls import KIND
+from circuitdrift.drift.control_names import KIND
 from circuitdrift.figures.labels import MethodLabels, control_label, task_label
 from circuitdrift.figures.layout import EMPTY, Table, layout_of, percent_with_interval
 from circuitdrift.figures.style import (

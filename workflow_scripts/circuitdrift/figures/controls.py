@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from circuitdrift.drift.controls import BASE_SEED
+from circuitdrift.drift.control_names import BASE_SEED, NO_CHECKPOINT
 from circuitdrift.drift.reliability import MEASURES
 from circuitdrift.figures.labels import MethodLabels, checkpoint_label, control_label, task_label
 from circuitdrift.figures.layout import EMPTY, Table, layout_of
 from circuitdrift.figures.tidy import BASE_MODEL
 from circuitdrift.intervals import CONFIDENCE
+from circuitdrift.provenance import BASE_CHECKPOINT
 
 _KEYS = ["model", "task", "method", "control", "checkpoint", "pairing", "level"]
 _SPLITS, _NONE = "half-splits", "none"
@@ -22,7 +23,7 @@ _SPLITS, _NONE = "half-splits", "none"
 
 def table(controls: pd.DataFrame, labels: MethodLabels) -> Table:
     """Mean similarities of each control's pairs, by task, method and level; one row for what methods share."""
-    shared = ~controls["checkpoint"].map(str.isdigit) | (controls["checkpoint"] == controls["checkpoint"].min())
+    shared = controls["checkpoint"].isin([NO_CHECKPOINT, BASE_CHECKPOINT])
     first = controls["method"] == controls.groupby(["model", "task"])["method"].transform("first")
     once = controls[~shared | first]
     once = once.assign(method=once["method"].where(~shared, BASE_MODEL))
@@ -86,12 +87,12 @@ def interval_of_pairs(pairs: pd.DataFrame) -> tuple[str, float, float]:
     error = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
     width = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
     mean = float(values.mean())
-    return "seeds" if pairs["checkpoint"].iloc[0].isdigit() else "draws", mean - width, mean + width
+    return "draws" if (pairs["checkpoint"] == NO_CHECKPOINT).all() else "seeds", mean - width, mean + width
 
 
 def _laid_out(row: Mapping[str, Any], labels: MethodLabels) -> dict[str, str]:
     checkpoint = str(row["checkpoint"])
-    where = f", {checkpoint_label(checkpoint)}" if checkpoint.isdigit() else ""
+    where = f", {checkpoint_label(checkpoint)}" if checkpoint != NO_CHECKPOINT else ""
     excess = row.get("excess_jaccard", float("nan"))
     return {
         "Model": row["model"],
