@@ -2,12 +2,13 @@
 #
 # needs     the manifest, the checkpoints of a run, the circuit split, and for faithfulness the test split
 # makes     circuits/.../ scores.safetensors, edges.parquet, nodes.parquet, faithfulness.parquet,
-#           faithfulness_areas.parquet, in one folder for each circuit. Of controls, scores.safetensors alone:
-#           base/reworded/, the circuit split in its second wording, and untrained/seed-{seed}/, untrained models
+#           faithfulness_areas.parquet, in one folder for each circuit. Of controls, scores alone:
+#           base/kinds/scores_by_kind.safetensors, each kind of prompt alone; base/reworded/, the circuit split in its
+#           second wording; untrained/seed-{seed}/, untrained models
 # steps     score_edges; select_circuits, or select_minimal_circuits where circuit.selection is minimal;
 #           measure_faithfulness. Each is one rule for the base model (_base), and one rule for each group of
-#           checkpoints that share a job (_01_to_10; execution.checkpoints_per_job). score_edges_reworded and
-#           score_untrained score the controls.
+#           checkpoints that share a job (_01_to_10; execution.checkpoints_per_job). score_kinds, score_edges_reworded
+#           and score_untrained score the controls.
 for job in study.circuit_jobs:
 
     rule:
@@ -116,6 +117,28 @@ for job in study.circuit_jobs:
             "../workflow_scripts/measure_faithfulness.py"
 
     del job
+
+
+rule score_kinds:
+    input:
+        manifest=layout.manifest,
+        examples=layout.circuit,
+    output:
+        scores=layout.scores_by_kind,
+    log:
+        "<logs>/score_kinds/{model}/{task}.log",
+    conda:
+        "../environment.yml"
+    threads: threads_for
+    resources:
+        mem_mb=memory_for(2000, 16000),
+        runtime=240,
+    params:
+        recipe=settings(study.config.circuit.recipe()),
+        device=study.config.execution.device,
+        code=code_of("score_kinds"),
+    script:
+        "../workflow_scripts/score_kinds.py"
 
 
 rule score_edges_reworded:

@@ -1,10 +1,10 @@
 # Drift: how a run's circuit changes from checkpoint to checkpoint, beside the changes of controls.
 #
 # needs     edges, nodes and scores of all circuits of a run; its checkpoints, the manifest and the test split; scores of the
-#           base model in the second wording of the task, and of untrained models
+#           base model by kind of prompt and in the second wording of the task, and of untrained models
 # makes     drift/{model}/{task}/{method}/ controls.parquet, and in seed-{seed}/ transitions.parquet, summary.parquet,
-#           layers.parquet, reliability.parquet, edges_changed.parquet, edge_counts.parquet, functional.parquet;
-#           drift/{model}/{task}/ model_controls.parquet
+#           layers.parquet, reliability.parquet, nodes_and_edges.parquet, edges_changed.parquet, edge_counts.parquet,
+#           functional.parquet; drift/{model}/{task}/ model_controls.parquet
 # steps     compare_circuits; measure_reliability; classify_edges; measure_functional_drift; measure_controls;
 #           measure_model_controls
 
@@ -35,6 +35,7 @@ rule measure_reliability:
         scores=[circuit.scores for circuit in study.circuits],
     output:
         reliability=layout.drift.reliability,
+        nodes_and_edges=layout.drift.nodes_and_edges,
     log:
         "<logs>/measure_reliability/{model}/{task}/{method}/seed-{seed}.log",
     conda:
@@ -103,6 +104,7 @@ rule measure_functional_drift:
 rule measure_controls:
     input:
         base_scores=study.circuits[0].scores,
+        kind_scores=layout.scores_by_kind,
         scores=study.of_each_seed(study.circuits[-1].scores),
     output:
         controls=layout.controls,

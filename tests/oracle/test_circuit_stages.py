@@ -15,8 +15,10 @@ import measure_faithfulness
 import measure_functional_drift
 import measure_recipe_faithfulness
 import score_edges
+import score_kinds
 import score_untrained
 import select_circuits
+from circuitdrift.circuits.kinds import PREFIX, read_scores_by_kind
 from circuitdrift.circuits.metrics import METRICS
 from circuitdrift.circuits.score_file import read_scores
 from circuitdrift.circuits.selection import edge_table, prune, select_circuit
@@ -25,7 +27,14 @@ from circuitdrift.decoder.anatomy import anatomy_of
 from circuitdrift.models.loading import load_model
 from circuitdrift.models.manifest import write_manifest
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import provenance_of, read_table, read_tensors, write_table
+from circuitdrift.storage import (
+    StorageError,
+    provenance_of,
+    read_table,
+    read_tensors,
+    write_table,
+    write_tensors,
+)
 from circuitdrift.training.checkpoints import save_checkpoint
 
 
@@ -199,3 +208,55 @@ def test_untrained_models_differ_by_seed_and_the_same_seed_gives_the_same_bytes(
     assert files[0].graph == base
     assert not torch.allclose(files[0].scores, files[1].scores, rtol=0.1, atol=0)
     assert all(file.scores[base.edge_mask].abs().max() > 0 for file in files)
+
+
+def with_kinds(examples: Path, kinds: list[str]) -> Path:
+    """The same examples, of these kinds."""
+    path = examples.with_name("kinds.parquet")
+    write_table(path, read_table(examples, "examples").assign(kind=kinds), "examples", Provenance.detached())
+    return path
+
+
+def test_a_kind_s_scores_are_those_of_its_prompts_alone(study: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    manifest, examples, _ = study
+    kinds = ["+", "/", "/", "+", "+", "/", "+", "+"]
+    recipe, origin = Attribution(steps=3, folds=4), Provenance.detached()
+    path = tmp_path / "scores_by_kind.safetensors"
+    score_kinds.main(manifest, with_kinds(examples, kinds), path, recipe, "cpu", origin)
+    found = read_scores_by_kind(path)
+    assert list(found) == ["+", "/"]
+    assert {kind: scored.fold_sizes for kind, scored in found.items()} == {"+": (2, 1, 1, 1), "/": (1, 1, 1)}
+    for kind, scored in found.items():
+        table = read_table(examples, "examples")
+        alone, scores = tmp_path / "alone.parquet", tmp_path / "alone.safetensors"
+        write_table(alone, table[[name == kind for name in kinds]], "examples", origin)
+        score_edges.main(manifest, alone, [], [scores], recipe, "cpu", origin)
+        expected, _ = read_tensors(scores)
+        assert torch.equal(scored.by_fold, expected["scores_by_fold"])
+        torch.testing.assert_close(scored.scores, expected["scores"])
+        assert scored.checkpoint == "00"
+
+
+def test_a_task_of_one_kind_has_the_scores_of_all_its_prompts(study: tuple[Path, Path, Path], tmp_path: Path) -> None:
+    manifest, examples, _ = study
+    by_kind, scores = tmp_path / "kinds.safetensors", tmp_path / "scores.safetensors"
+    one_kind = with_kinds(examples, ["row"] * 8)
+    score_edges.main(manifest, one_kind, [], [scores], Attribution(), "cpu", Provenance.detached())
+    score_kinds.main(manifest, one_kind, by_kind, Attribution(), "cpu", Provenance.detached())
+    written = by_kind.read_bytes()
+    score_kinds.main(manifest, one_kind, by_kind, Attribution(), "cpu", Provenance.detached())
+    assert by_kind.read_bytes() == written
+    assert torch.equal(read_scores_by_kind(by_kind)["row"].by_fold, read_tensors(scores)[0]["scores_by_fold"])
+
+
+def test_a_file_that_is_not_of_kinds_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "kinds.safetensors"
+    write_tensors(path, {f"{PREFIX}+": torch.zeros(1, 2, 2)}, {}, Provenance.detached())
+    with pytest.raises(
+        StorageError, match=r"kinds\.safetensors: not a whole file of scores by kind \(missing: \['graph'"
+    ):
+        read_scores_by_kind(path)
+    header = {"graph": "{}", "fold_sizes": '{"-": [1]}'}
+    write_tensors(path, {f"{PREFIX}+": torch.zeros(1, 2, 2)}, header, Provenance.detached())
+    with pytest.raises(StorageError, match=r"its header names the kinds \['-'\]"):
+        read_scores_by_kind(path)

@@ -15,6 +15,7 @@ from circuitdrift.config.methods import MethodConfig
 from circuitdrift.drift.edge_changes import change_of
 from circuitdrift.figures.labels import MethodLabels
 from circuitdrift.provenance import Provenance
+from circuitdrift.schemas import SCHEMAS
 from circuitdrift.storage import read_table, write_table
 
 PARAMETERS = {
@@ -191,7 +192,7 @@ class MadeUpStudy:
         paths = []
         last = self.checkpoints[-1]
         kinds = [("other_seed", last, 0.1, 0.38), ("data_split", last, 0.05, 0.17), ("data_split", "00", 0.04, 0.14)]
-        kinds.append(("random_circuit", last, 0.2, 1.8))
+        kinds.append(("random_circuit", "none", 0.2, 1.8))
         for model, task, method in product(self.models, self.tasks, self.methods):
             rows = []
             for control, checkpoint, node, edge in kinds:
@@ -200,6 +201,7 @@ class MadeUpStudy:
                     rows.append((control, checkpoint, 0, 1, level, initial, int(initial * noisy), noisy, 0.6))
             columns = ["control", "checkpoint", "seed_a", "seed_b", "level", "initial", "changed", "rate", "jaccard"]
             table = pd.DataFrame(rows, columns=columns)
+            table = table.assign(pairing="two circuits", n=1, examples=100, ruzicka=0.7, spearman=0.8, pearson=0.9)
             paths.append(self.write("controls", table, "controls", model=model, task=task, method=method))
         return paths
 
@@ -323,6 +325,20 @@ class MadeUpStudy:
             table = pd.DataFrame(runs, columns=columns)
             faithfulness.append(self.write("recipe_faithfulness", table, "recipe_faithfulness", model=model, task=task))
         return reliability, faithfulness, benchmarks, scorings
+
+    def nodes_and_edges(self) -> list[Path]:
+        """By Jaccard edges drift twice as far as expected, with small errors; Pearson has no errors at all."""
+        paths = []
+        for run in self.runs():
+            rows = []
+            for examples, measure in product((50, 100), ("jaccard", "pearson")):
+                edges = 0.4 + 0.01 * int(run["seed"])
+                error = 1e-5 if measure == "jaccard" else np.nan
+                numbers = (edges, 0.1, 0.2, 0.1, 0.2, edges / 0.1, 2.0, 2.0, error, error, 0.0, error, 2.0, 1.5, 2.5)
+                rows.append((self.checkpoints[0], self.checkpoints[-1], measure, examples, 16, *numbers))
+            columns = SCHEMAS["nodes_and_edges"].names
+            paths.append(self.write("nodes_and_edges", pd.DataFrame(rows, columns=columns), "nodes_and_edges", **run))
+        return paths
 
     def layers(self) -> list[Path]:
         paths = []

@@ -2,22 +2,47 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+from itertools import combinations, product
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from scipy import stats
 
 import compare_circuits
 import measure_controls
 import order_layers
 from circuitdrift.circuits import score_file as scores_file
+from circuitdrift.circuits.kinds import write_scores_by_kind
 from circuitdrift.circuits.score_file import ScoreFile
-from circuitdrift.circuits.selection import edge_table, node_table, prune, select_circuit, strongest_edges
+from circuitdrift.circuits.selection import (
+    edge_table,
+    node_table,
+    prune,
+    select_circuit,
+    strongest_edges,
+    structural_edges,
+)
 from circuitdrift.config.circuits import Attribution, Selection
 from circuitdrift.config.methods import CircuitLoraMethod
 from circuitdrift.decoder.graph import Graph
-from circuitdrift.drift.controls import circuit_membership, compare_pair, random_circuit
+from circuitdrift.drift.controls import (
+    Membership,
+    circuit_membership,
+    comparable_kinds,
+    compare_kinds,
+    compare_pair,
+    compare_seeds,
+    compare_split_data,
+    structural_membership,
+)
+from circuitdrift.drift.fold_circuits import features_of_circuits, fold_scores, rows_of_scores
+from circuitdrift.drift.random_circuits import degree_preserving_circuit, random_circuit
+from circuitdrift.drift.reliability import compare_halves, draw_halves, excess_of, similarity
 from circuitdrift.drift.series import DriftError, merge_inputs
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import StorageError, read_table, write_table, write_tensors
@@ -66,6 +91,74 @@ def test_random_circuits_are_the_smallest_of_their_order():
     assert torch.equal(random_circuit(GRAPH, 12, 2), circuit)
 
 
+def test_no_random_circuit_matches_an_empty_one():
+    with pytest.raises(DriftError, match="base circuit is empty"):
+        random_circuit(GRAPH, 0, 0)
+    with pytest.raises(DriftError, match="base circuit is empty"):
+        degree_preserving_circuit(GRAPH, np.zeros((GRAPH.n_writers, len(GRAPH.nodes)), dtype=bool), 0)
+
+
+def circuit_of(seed: int, graph: Graph = GRAPH, fraction: float = FRACTION) -> np.ndarray:
+    """The structural edges of a pruned circuit."""
+    scores = torch.randn(graph.edge_mask.shape, generator=torch.Generator().manual_seed(seed))
+    return structural_edges(graph, select_circuit(graph, scores, Selection(fraction=fraction))).numpy()
+
+
+@pytest.mark.parametrize("graph", [GRAPH, Graph(n_layers=6, n_heads=4, parallel=False)])
+@pytest.mark.parametrize("fraction", [0.2, 0.3, 1.0])
+def test_swaps_keep_every_degree_and_stay_in_the_graph(graph, fraction):
+    base = circuit_of(1, graph, fraction)
+    allowed = structural_edges(graph, graph.edge_mask).numpy()
+    drawn = [degree_preserving_circuit(graph, base, draw) for draw in range(4)]
+    for edges in drawn:
+        assert edges.sum(axis=0).tolist() == base.sum(axis=0).tolist()
+        assert edges.sum(axis=1).tolist() == base.sum(axis=1).tolist()
+        assert not (edges & ~allowed).any()
+        # Nothing can be pruned, so nodes and size are those of the base circuit.
+        readers = torch.from_numpy(edges)[:, graph.node_of_reader] & graph.edge_mask
+        assert np.array_equal(structural_edges(graph, prune(graph, readers)).numpy(), edges)
+        assert structural_membership(edges).nodes.tolist() == structural_membership(base).nodes.tolist()
+    assert np.array_equal(degree_preserving_circuit(graph, base, 2), drawn[2])
+    if fraction == 0.3:
+        assert len({edges.tobytes() for edges in (base, *drawn)}) == 5
+
+
+def test_swaps_visit_every_circuit_of_the_same_degrees_equally_often():
+    """Brute force: every choice of targets for each writer, of which those count that give each node its inputs."""
+    graph = Graph(n_layers=2, n_heads=2, parallel=True)
+    allowed = structural_edges(graph, graph.edge_mask).numpy()
+    base = np.zeros_like(allowed)
+    names = {name: place for place, name in enumerate(graph.nodes)}
+    edges_held = ["input a0.h0", "input a0.h1", "input m0", "input m1", "a0.h0 a1.h0", "a0.h0 logits", "a0.h1 a1.h1"]
+    for edge in [*edges_held, "m0 m1", "a1.h0 logits", "a1.h1 logits", "m1 logits"]:
+        source, target = edge.split()
+        base[names[source], names[target]] = True
+    choices = [combinations(np.flatnonzero(allowed[writer]), base[writer].sum()) for writer in range(len(base))]
+    same = set()
+    for chosen in product(*choices):
+        edges = np.zeros_like(base)
+        for writer, targets in enumerate(chosen):
+            edges[writer, list(targets)] = True
+        if (edges.sum(axis=0) == base.sum(axis=0)).all():
+            same.add(edges.tobytes())
+    assert len(same) > 5
+    draws = 60 * len(same)
+    visits = Counter(degree_preserving_circuit(graph, base, draw).tobytes() for draw in range(draws))
+    assert set(visits) == same
+    assert stats.chisquare(list(visits.values())).pvalue > 0.001
+
+
+def test_a_circuit_that_its_degrees_determine_stays():
+    """Where all edges are held, no swap is possible."""
+    everything = structural_edges(GRAPH, GRAPH.edge_mask).numpy()
+    assert np.array_equal(degree_preserving_circuit(GRAPH, everything, 0), everything)
+
+
+def test_two_empty_circuits_are_not_alike():
+    empty = Membership(np.zeros(4, dtype=bool), np.zeros((3, 4), dtype=bool))
+    assert compare_pair("c", "10", (0, 1), (empty, empty))[["rate", "jaccard"]].isna().all(axis=None)
+
+
 def test_a_pair_is_the_same_either_way_round_but_for_its_denominator():
     one, other = (
         circuit_membership(GRAPH, select_circuit(GRAPH, noisy_scores(seed), Selection(fraction=FRACTION)))
@@ -92,10 +185,26 @@ def write_scores(path: Path, seed: int | None, checkpoint: str, graph: Graph = G
     return path
 
 
-def measure(tmp_path: Path, base: Path, scores: list[Path]) -> Path:
+def kind(signal: int, prompts: int, n_folds: int = 8, noise: float = 0.2) -> ScoreFile:
+    """Scores of one kind of prompt; kinds of one signal are alike but for their noise."""
+    value = torch.randn(GRAPH.edge_mask.shape, generator=torch.Generator().manual_seed(signal))
+    drawn = torch.randn(n_folds, *GRAPH.edge_mask.shape, generator=torch.Generator().manual_seed(signal + prompts))
+    by_fold = (value + noise * drawn) * GRAPH.edge_mask
+    sizes = tuple(prompts // n_folds + (fold < prompts % n_folds) for fold in range(n_folds))
+    origin = Provenance.detached(checkpoint="00")
+    return ScoreFile(Path("kinds.safetensors"), GRAPH, origin, by_fold.mean(dim=0), by_fold, sizes)
+
+
+def write_kinds(path: Path, **kinds: ScoreFile) -> Path:
+    write_scores_by_kind({name: replace(scored, path=path) for name, scored in kinds.items()}, Attribution())
+    return path
+
+
+def measure(tmp_path: Path, base: Path, scores: list[Path], **kinds: ScoreFile) -> Path:
     controls = tmp_path / "controls.parquet"
     measure_controls.main(
         base_scores=base,
+        kind_scores=write_kinds(tmp_path / "kinds.safetensors", **(kinds or {"row": kind(0, 32)})),
         scores=scores,
         controls=controls,
         choice=Selection(fraction=FRACTION),
@@ -113,7 +222,26 @@ def test_measure_controls(tmp_path):
     assert measure(tmp_path, base, scores).read_bytes() == written
     table = read_table(path, "controls")
     pairs = table[table["level"] == "edge"].groupby("control", sort=False)
-    assert pairs.size().to_dict() == {"other_seed": 3, "data_split": 4 * 20, "random_circuit": 6}
+    assert pairs.size().to_dict() == {
+        "other_seed": 3,
+        "data_split": 4 * 20,
+        "random_circuit": 6,
+        "degree_preserving": 6,
+        "degree_preserving_base": 4,
+    }
+    assert pairs["n"].unique().apply(list).to_dict() == {
+        "other_seed": [3],
+        "data_split": [20, 60],
+        "random_circuit": [6],
+        "degree_preserving": [6],
+        "degree_preserving_base": [4],
+    }
+    assert table["pairing"].notna().all()
+    prompts = table.groupby("control")["examples"].unique()
+    assert (list(prompts["other_seed"]), list(prompts["data_split"])) == ([32], [16])
+    assert table.loc[table["checkpoint"] == "none", ["examples", "pearson"]].isna().all(axis=None)
+    nodes = table[table["control"].str.startswith("degree") & (table["level"] == "node")]
+    assert set(nodes["changed"]) == {0}
     other_seed = table.query("control == 'other_seed' and level == 'edge'")
     assert other_seed[["seed_a", "seed_b"]].to_numpy().tolist() == [[0, 1], [0, 2], [1, 2]]
     assert set(other_seed["checkpoint"]) == {"10"}
@@ -131,7 +259,79 @@ def test_measure_controls(tmp_path):
 def test_one_seed_has_no_other_seed(tmp_path):
     base = write_scores(tmp_path / "base.safetensors", None, "00")
     table = read_table(measure(tmp_path, base, [write_scores(tmp_path / "0.safetensors", 0, "10")]), "controls")
-    assert set(table["control"]) == {"data_split", "random_circuit"}
+    assert set(table["control"]) == {"data_split", "random_circuit", "degree_preserving", "degree_preserving_base"}
+
+
+def test_kinds_are_controls_under_their_own_names(tmp_path, caplog):
+    base = write_scores(tmp_path / "base.safetensors", None, "00")
+    run = write_scores(tmp_path / "0.safetensors", 0, "10")
+    kinds = {"+": kind(3, 40), "-": kind(4, 80), "x": kind(3, 3, n_folds=3)}
+    table = read_table(measure(tmp_path, base, [run], **kinds), "controls")
+    of_kinds = table[table["control"].str.startswith("kind: ")]
+    assert of_kinds.groupby("control").size().to_dict() == dict.fromkeys(
+        ("kind: + / +", "kind: + / -", "kind: - / -"), 40
+    )
+    assert set(of_kinds["examples"]) == {20}
+    assert (set(of_kinds["seed_a"]), set(of_kinds["checkpoint"])) == ({-1}, {"00"})
+    assert "kinds ['x'] have too few circuit prompts" in caplog.text
+    means = of_kinds.groupby(["control", "level"])[["jaccard", "ruzicka", "spearman", "pearson"]].mean()
+    assert (means.loc["kind: + / -"] < means.loc["kind: + / +"]).all(axis=None)
+    assert (means.loc["kind: + / -"] < means.loc["kind: - / -"]).all(axis=None)
+
+
+def test_kinds_of_one_signal_are_as_alike_as_the_halves_of_each():
+    describe = features_of_circuits(GRAPH, Selection(fraction=FRACTION))
+    alike = {"a": kind(3, 64, noise=1.0), "b": kind(3, 72, noise=1.0)}
+    edges = pd.concat(compare_kinds(alike, describe)).query("level == 'edge'")
+    table = edges.groupby("control")["pearson"].mean()
+    within = (table["kind: a / a"] + table["kind: b / b"]) / 2
+    assert table["kind: a / b"] == pytest.approx(within, abs=0.05)
+
+
+def test_kinds_that_cannot_have_equal_numbers_of_prompts_are_not_compared():
+    assert comparable_kinds({"row": kind(0, 32)}) == []
+    assert comparable_kinds({"a": kind(0, 400), "b": kind(1, 3, n_folds=3)}) == []
+    assert comparable_kinds({"a": kind(0, 400), "b": kind(1, 100)}) == ["a", "b"]
+    assert comparable_kinds({"a": kind(0, 400), "b": kind(1, 98)}) == []
+    assert comparable_kinds({"c": kind(0, 40), "b": kind(1, 40), "a": kind(2, 8)}) == ["a", "b", "c"][1:]
+
+
+def test_other_seeds_are_compared_as_checkpoints_are():
+    """Circuits by the study's own selection, similarities one by one, and the excess of reliability."""
+    describe = features_of_circuits(GRAPH, Selection(fraction=FRACTION))
+    runs = {seed: replace(kind(seed + 5, 64), scores=noisy_scores(seed)) for seed in (1, 0)}
+    [frame] = compare_seeds(runs, describe)
+    frame = frame.set_index("level")
+    circuits = [
+        circuit_membership(GRAPH, select_circuit(GRAPH, noisy_scores(seed), Selection(fraction=FRACTION)))
+        for seed in (0, 1)
+    ]
+    expected = compare_pair("other_seed", "00", (0, 1), (circuits[0], circuits[1])).set_index("level")
+    assert frame[expected.columns].equals(expected)
+    folds = [fold_scores(runs[seed]) for seed in (0, 1)]
+    halves = draw_halves(np.arange(8), 8, 4, 20, seed=0)
+    found = compare_halves(*folds, halves, describe)
+    strength = [np.abs(noisy_scores(seed)[GRAPH.edge_mask].numpy()) for seed in (0, 1)]
+    assert frame.loc["edge", "spearman"] == pytest.approx(stats.spearmanr(*strength).statistic)
+    for (level, measure), numbers in found.items():
+        assert frame.loc[level, f"excess_{measure}"] == pytest.approx(excess_of(numbers))
+
+
+def test_halves_of_the_data_are_compared_one_split_after_the_other():
+    describe = features_of_circuits(GRAPH, Selection(fraction=FRACTION))
+    scored = kind(0, 64)
+    frames = compare_split_data(scored, -1, describe)
+    first, second = draw_halves(np.arange(8), 8, 4, 20, seed=0)
+    assert len(frames) == 20
+    for split, frame in enumerate(frames):
+        means = [scored.by_fold[torch.from_numpy(half[split])].double().mean(dim=0) for half in (first, second)]
+        rows = [mean[GRAPH.edge_mask].numpy()[None] for mean in means]
+        circuits = [select_circuit(GRAPH, rows_of_scores(GRAPH, row)[0], Selection(fraction=FRACTION)) for row in rows]
+        pair = [circuit_membership(GRAPH, circuit) for circuit in circuits]
+        expected = compare_pair("data_split", "00", (-1, -1), (pair[0], pair[1]))
+        assert frame[expected.columns].equals(expected)
+        pearson = frame.set_index("level").loc["edge", "pearson"]
+        assert pearson == pytest.approx(similarity("pearson", *rows)[0])
 
 
 def test_measure_controls_refuses_what_it_cannot_compare(tmp_path):
@@ -139,6 +339,8 @@ def test_measure_controls_refuses_what_it_cannot_compare(tmp_path):
     run = write_scores(tmp_path / "run.safetensors", 0, "10")
     with pytest.raises(DriftError, match="are both of seed 0"):
         measure(tmp_path, base, [run, run])
+    with pytest.raises(DriftError, match=r"folds of \[\(4, 4, 4, 4, 4, 4, 4, 4\), \(8, 8, 8, 8, 8, 8, 8, 8\)\]"):
+        compare_seeds({0: kind(0, 32), 1: kind(1, 64)}, lambda rows: {})
     with pytest.raises(DriftError, match=r"checkpoints \['05', '10'\]"):
         measure(tmp_path, base, [run, write_scores(tmp_path / "early.safetensors", 1, "05")])
     larger = write_scores(tmp_path / "larger.safetensors", 1, "10", Graph(n_layers=4, n_heads=2, parallel=True))

@@ -34,7 +34,8 @@ from circuitdrift.drift.fold_circuits import rows_of_scores, selection_of_circui
 from circuitdrift.drift.reliability import FoldScores
 from circuitdrift.drift.series import DriftError, merge_inputs
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import SCHEMAS, read_table
+from circuitdrift.schemas import SCHEMAS
+from circuitdrift.storage import read_table
 
 GRAPH = Graph(n_layers=2, n_heads=2, parallel=False)
 CHOICE = Selection(fraction=0.4)

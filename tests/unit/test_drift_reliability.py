@@ -16,6 +16,7 @@ from circuitdrift.drift.reliability import (
     exchange_p_values,
     interval_of,
     jackknife_errors,
+    leave_folds_out,
     prompts_needed,
     similarity,
 )
@@ -168,10 +169,9 @@ def test_intervals_of_the_excess_cover_zero_where_nothing_drifts_and_not_where_m
         for after, drifts in ((signal, False), (heavy(generator), True)):
             folds = [folds_of(values, 3.0, generator) for values in (signal, after)]
             key = ("edge", "pearson")
-            found = compare_halves(*folds, halves_of(seed=study), lambda s: {("edge", "pearson"): s})[key]
-            error = jackknife_errors(*folds, FOLDS // 2, lambda s: {("edge", "pearson"): s}, n_splits=20, seed=study)[
-                key
-            ]
+            found = compare_halves(*folds, halves_of(seed=study), scores_alone)[key]
+            left_out = leave_folds_out(FOLDS, FOLDS // 2, n_splits=20, seed=study)
+            error = jackknife_errors([compare_halves(*folds, halves, scores_alone) for halves in left_out])[key]
             lower, upper = interval_of(excess_of(found), error, FOLDS)
             if drifts:
                 excluded += lower > 0

@@ -16,6 +16,7 @@ import write_table
 from circuitdrift.comparisons import holm
 from circuitdrift.config.methods import MethodConfig
 from circuitdrift.figures import (
+    controls,
     critical_layer_overlap,
     critical_layers,
     drift_reliability,
@@ -559,3 +560,62 @@ def test_special_characters_are_escaped() -> None:
     assert r"\#1 \\" in latex
     assert r"| x\|y |" in as_markdown(table)
     assert escape_latex("\\{~") == r"\textbackslash{}\{\textasciitilde{}"
+
+
+def test_nodes_and_edges_are_judged_on_means_over_seeds(study: MadeUpStudy, tmp_path: Path) -> None:
+    numbers = written(tmp_path, "nodes_and_edges", {"nodes_and_edges": study.nodes_and_edges()})
+    assert len(numbers) == 2 * 3 * 2
+    jaccard = numbers[numbers["measure"] == "jaccard"].iloc[0]
+    assert (jaccard["seeds"], jaccard["prompts"]) == (2, 200)
+    # Excesses of edges .40 and .41, of nodes .10, expected .20.
+    assert jaccard["ratio_drift"] == pytest.approx(4.05)
+    assert jaccard["ratio_noise"] == pytest.approx(2.0)
+    assert jaccard["quotient"] == pytest.approx(2.025)
+    assert jaccard["lower"] > 1
+    assert jaccard["verdict"] == "edges drift more than noise's own ratio says"
+    pearson = numbers[numbers["measure"] == "pearson"]
+    assert pearson[["quotient", "lower", "upper"]].isna().all(axis=None)
+    assert set(pearson["verdict"]) == {"unresolved, circuits are empty or do not vary"}
+    text = (tmp_path / "table.md").read_text()
+    assert "| LoRA r=2 | jaccard | 2 | 200 | 0.405 | 0.100 | 4.05 | 2.00 | 2.02 [" in text
+    assert "| pearson | 2 | 200 | 0.405 | 0.100 | undefined | undefined | undefined |" in text
+
+
+def test_controls_have_their_pairs_prompts_and_brackets(study: MadeUpStudy, tmp_path: Path) -> None:
+    numbers = written(tmp_path, "controls", {"controls": study.controls()})
+    assert numbers.groupby(["task", "control"]).size().to_dict() == {
+        (task, control): size
+        for task in study.tasks
+        for control, size in (("data_split", 2 * 4), ("other_seed", 2 * 3), ("random_circuit", 2 * 1))
+    }
+    shared = numbers[numbers["control"] == "random_circuit"]
+    assert set(shared["method"]) == {"base"}
+    text = (tmp_path / "table.md").read_text()
+    assert "| Other data split, base model |" in text
+    assert "| Random circuits |" in text
+
+
+def pairs_of(seeds: list[tuple[int, int]], values: list[float], checkpoint: str) -> pd.DataFrame:
+    first, second = zip(*seeds, strict=True)
+    return pd.DataFrame({"seed_a": first, "seed_b": second, "checkpoint": checkpoint, "jaccard": values})
+
+
+def test_brackets_are_a_jackknife_over_seeds() -> None:
+    pairs = pairs_of([(0, 1), (0, 2), (1, 2)], [0.5, 0.6, 0.7], "10")
+    covers, lower, upper = controls.interval_of_pairs(pairs)
+    # Without seed 0, 1 and 2 the means are .7, .6 and .5; Student's t of three seeds is 4.3027.
+    error = (2 / 3 * 0.02) ** 0.5
+    assert covers == "seeds"
+    assert (lower, upper) == pytest.approx((0.6 - 4.3027 * error, 0.6 + 4.3027 * error), abs=1e-4)
+    against_base = pairs_of([(-1, 0), (-1, 1), (-1, 2), (-1, 3)], [0.1, 0.2, 0.3, 0.4], "none")
+    covers, lower, upper = controls.interval_of_pairs(against_base)
+    standard_error = np.std([0.1, 0.2, 0.3, 0.4], ddof=1) / 2
+    assert (covers, upper) == ("draws", pytest.approx(0.25 + 3.1824 * standard_error, abs=1e-4))
+
+
+def test_half_splits_have_the_middle_of_their_pairs_and_two_seeds_no_brackets() -> None:
+    halves = pairs_of([(-1, -1)] * 101, [place / 100 for place in range(101)], "00")
+    assert controls.interval_of_pairs(halves) == ("half-splits", pytest.approx(0.025), pytest.approx(0.975))
+    covers, lower, upper = controls.interval_of_pairs(pairs_of([(0, 1)], [0.5], "10"))
+    assert covers == "none"
+    assert np.isnan([lower, upper]).all()

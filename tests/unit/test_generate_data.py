@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
@@ -70,6 +71,11 @@ EVERY_FAMILY = [
 ]
 
 
+def test_every_family_is_among_those_tested() -> None:
+    union = get_args(get_args(TaskConfig)[0])
+    assert {type(task) for task in EVERY_FAMILY} | {FileTask} == set(union)
+
+
 @pytest.mark.parametrize("task", EVERY_FAMILY, ids=lambda task: f"{task.family}-{getattr(task, 'part', '')}")
 @pytest.mark.parametrize("folds", [4, 7])
 def test_folds_of_every_family_are_alike_in_kind(tmp_path: Path, task: TaskConfig, folds: int) -> None:
@@ -101,4 +107,5 @@ def test_a_file_task_reads_the_file_that_the_rule_names(tmp_path: Path) -> None:
     prompts.write_text("\n".join(["clean,corrupted,answer", *lines]))
     tables = write(tmp_path, FileTask(family="file", path=Path("elsewhere.csv"), **SIZES), prompts=prompts)
     assert sum(map(len, tables)) == 20
+    assert {kind for table in tables for kind in table["kind"]} == {"row"}
     assert all((table["corrupted_answer"] == "").any() for table in tables)

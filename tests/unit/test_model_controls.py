@@ -19,7 +19,8 @@ from circuitdrift.drift.reliability import FoldScores, compare_halves, draw_halv
 from circuitdrift.drift.reliability_table import SEED, Resampling
 from circuitdrift.drift.series import DriftError
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import SCHEMAS, read_table
+from circuitdrift.schemas import SCHEMAS
+from circuitdrift.storage import read_table
 
 GRAPH = Graph(n_layers=2, n_heads=2, parallel=False)
 CHOICE = Selection(fraction=0.5)

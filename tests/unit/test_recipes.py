@@ -17,7 +17,8 @@ from circuitdrift.drift.fold_circuits import features_of_circuits
 from circuitdrift.drift.recipes import jackknife_error, similarity_of_halves, tabulate_recipe_reliability
 from circuitdrift.drift.reliability import FoldScores, draw_halves
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import SCHEMAS, read_table
+from circuitdrift.schemas import SCHEMAS
+from circuitdrift.storage import read_table
 
 GRAPH = Graph(n_layers=2, n_heads=2, parallel=False)
 CHOICE = Selection(fraction=0.3)

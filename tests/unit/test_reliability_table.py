@@ -17,10 +17,11 @@ from circuitdrift.config.circuits import Attribution, Selection
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift.fold_circuits import features_of_circuits
 from circuitdrift.drift.reliability import FoldScores
-from circuitdrift.drift.reliability_table import Resampling, tabulate_reliability
+from circuitdrift.drift.reliability_table import Resampling, compare_checkpoints, tabulate_reliability
 from circuitdrift.drift.series import DriftError, merge_inputs
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import SCHEMAS, read_table
+from circuitdrift.schemas import SCHEMAS
+from circuitdrift.storage import read_table
 
 GRAPH = Graph(n_layers=2, n_heads=2, parallel=False)
 CHOICE = Selection(fraction=0.5)
@@ -38,6 +39,10 @@ def folds_of(seed: int, noise: float = 0.5, n_folds: int = 4, size: int = 4) -> 
 
 def numbers_only(scores):
     return {("edge", "spearman"): stats.rankdata(np.abs(scores), axis=1), ("edge", "pearson"): scores}
+
+
+def tabulated(checkpoints, describe):
+    return tabulate_reliability(compare_checkpoints(checkpoints, describe, FEW))
 
 
 # ----------------------------------------------------------------------------------------- the features
@@ -72,7 +77,7 @@ def test_features_agree_with_the_studys_tables(selection: str) -> None:
 
 def test_base_against_last_at_three_numbers_of_prompts_and_neighbours_at_the_largest() -> None:
     checkpoints = {name: folds_of(seed, n_folds=8) for seed, name in enumerate(("00", "01", "02"))}
-    table = tabulate_reliability(checkpoints, numbers_only, FEW)
+    table = tabulated(checkpoints, numbers_only)
     compared = table[["from_checkpoint", "to_checkpoint", "examples"]].drop_duplicates()
     assert compared.to_numpy().tolist() == [
         ["00", "02", 4],
@@ -92,19 +97,19 @@ def test_base_against_last_at_three_numbers_of_prompts_and_neighbours_at_the_lar
 
 
 def test_two_checkpoints_are_compared_once_at_each_number_of_prompts() -> None:
-    table = tabulate_reliability({"00": folds_of(0), "10": folds_of(1)}, numbers_only, FEW)
+    table = tabulated({"00": folds_of(0), "10": folds_of(1)}, numbers_only)
     assert table.groupby("measure")["examples"].apply(list).to_dict() == {"pearson": [4, 8], "spearman": [4, 8]}
 
 
 def test_identical_checkpoints_have_no_excess() -> None:
-    table = tabulate_reliability({"00": folds_of(0), "10": folds_of(0)}, DESCRIBE, FEW)
+    table = tabulated({"00": folds_of(0), "10": folds_of(0)}, DESCRIBE)
     assert table["excess"].tolist() == pytest.approx([0] * len(table), abs=1e-12)
     assert table["paired"].tolist() == pytest.approx([1] * len(table))
     assert set(table["p_value"]) == {1.0}
 
 
 def test_the_cosine_of_identical_checkpoints_is_one_and_stands_beside_the_correlation_of_edges_alone() -> None:
-    table = tabulate_reliability({"00": folds_of(0), "10": folds_of(0)}, DESCRIBE, FEW)
+    table = tabulated({"00": folds_of(0), "10": folds_of(0)}, DESCRIBE)
     given = table["cross_validated_cosine"].notna()
     assert given.equals((table["level"] == "edge") & (table["measure"] == "pearson"))
     assert table.loc[given, "cross_validated_cosine"].tolist() == pytest.approx([1.0] * int(given.sum()))
@@ -113,7 +118,7 @@ def test_the_cosine_of_identical_checkpoints_is_one_and_stands_beside_the_correl
 def test_doubled_scores_change_nothing() -> None:
     before, after = folds_of(0), folds_of(1)
     doubled = FoldScores(2 * after.scores, after.sizes)
-    plain, twice = (tabulate_reliability({"00": before, "10": last}, DESCRIBE, FEW) for last in (after, doubled))
+    plain, twice = (tabulated({"00": before, "10": last}, DESCRIBE) for last in (after, doubled))
     assert twice[SIMILARITIES].to_numpy() == pytest.approx(plain[SIMILARITIES].to_numpy())
 
 
@@ -128,7 +133,7 @@ def test_doubled_scores_change_nothing() -> None:
 )
 def test_what_cannot_be_compared_is_refused(checkpoints: dict[str, FoldScores], message: str) -> None:
     with pytest.raises(DriftError, match=message):
-        tabulate_reliability(checkpoints, numbers_only, FEW)
+        tabulated(checkpoints, numbers_only)
 
 
 # ----------------------------------------------------------------------------------------- the stage
@@ -147,7 +152,8 @@ def scored(folder: Path, checkpoint: str, seed: int, noise: float, graph: Graph 
 
 def measure(folder: Path, scores: list[Path], choice: Selection = CHOICE) -> Path:
     path = folder / "reliability.parquet"
-    measure_reliability.main(scores, path, choice, half_splits=4, exchanges=19, provenance=Provenance.detached())
+    provenance = Provenance.detached()
+    measure_reliability.main(scores, path, folder / "ratios.parquet", choice, 4, 19, provenance)
     return path
 
 

@@ -190,6 +190,52 @@ def test_sequences_follow_their_rule_and_one_late_term_is_corrupted() -> None:
         assert int(example.corrupted_answer) == shown[3] + (shown[3] - shown[2])
 
 
+def geometric_sequences() -> int:
+    """By hand: start 1..10, ratio 2..10, and a fifth term of at most 500."""
+    return sum(start * ratio**4 <= 500 for start in range(1, 11) for ratio in range(2, 11))
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_term": 500}, {"train": 2000, "circuit": 200, "test": 300}])
+def test_all_geometric_sequences_are_taken_and_every_split_has_its_share(settings: dict[str, int]) -> None:
+    splits = generate({"family": "sequence"}, **settings)
+    kinds = {split: Counter(example.kind for example in members) for split, members in splits.items()}
+    share = geometric_sequences() / sum(map(len, splits.values()))
+    assert sum(count["geometric"] for count in kinds.values()) == geometric_sequences() == 17
+    for split, members in splits.items():
+        assert abs(kinds[split]["geometric"] - share * len(members)) <= 2, split
+        assert kinds[split]["geometric"] >= 1
+
+
+def test_geometric_sequences_are_at_most_half() -> None:
+    splits = generate({"family": "sequence"}, train=14, circuit=4, test=6)
+    for members in splits.values():
+        kinds = Counter(example.kind for example in members)
+        assert kinds["geometric"] == kinds["arithmetic"]
+
+
+def test_kinds_of_sequences_say_what_they_are() -> None:
+    for example in rows("sequence"):
+        first, second, third, *_ = (int(term) for term in re.findall(r"\d+", example.clean))
+        assert example.kind == ("arithmetic" if second - first == third - second else "geometric")
+
+
+def kind_of(name: str, example: Example) -> str:
+    """A slow second opinion, from the prompt alone."""
+    if name == "lcm":
+        pair = [int(number) for number in re.findall(r"\d+", example.clean)][-2:]
+        divisor = math.gcd(*pair)
+        return "multiple" if divisor == min(pair) else "coprime" if divisor == 1 else "common factor"
+    if name == "function":
+        return "function"
+    return re.sub(r"[^-+*/]", "", example.clean.removeprefix(INSTRUCTION))
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if name != "sequence"])
+def test_every_example_has_the_kind_that_its_prompt_shows(name: str) -> None:
+    for example in rows(name):
+        assert example.kind == kind_of(name, example)
+
+
 def test_lcm_prompts_are_right_and_query_pairs_stay_in_one_split() -> None:
     homes: dict[tuple[int, ...], str] = {}
     kinds: Counter[str] = Counter()

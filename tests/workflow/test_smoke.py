@@ -18,9 +18,11 @@ from safetensors import safe_open
 
 from circuitdrift.storage import read_json, read_table
 
-SCORING = {"score_edges_base", "score_edges_01_to_02"}
+SCORING = {"score_edges_base", "score_edges_01_to_02", "score_kinds"}
 SELECTION = {"select_circuits_base", "select_circuits_01_to_02"}
 FAITHFULNESS = {"measure_faithfulness_base", "measure_faithfulness_01_to_02"}
+DRIFT_TABLES = ["transitions", "summary", "layers", "reliability", "nodes_and_edges"]
+DRIFT_TABLES += ["edges_changed", "edge_counts", "functional"]
 MAKING = {"pretrain", "generate_data", "finetune"}
 
 
@@ -73,16 +75,14 @@ def test_it_leaves_every_promised_file(smoke):
             for place in ("toy/add_sub_100/base", f"{run}/01", f"{run}/02")
             for name in ("scores.safetensors", "edges.parquet", "nodes.parquet", "faithfulness.parquet")
         ),
-        *(
-            f"drift/{run}/{table}.parquet"
-            for table in ("transitions", "summary", "layers", "edges_changed", "edge_counts", "functional")
-        ),
+        *(f"drift/{run}/{table}.parquet" for table in DRIFT_TABLES),
         "data/toy/add_sub_100/circuit_reworded.parquet",
         "circuits/toy/add_sub_100/base/reworded/scores.safetensors",
         *(f"circuits/toy/add_sub_100/untrained/seed-{seed}/scores.safetensors" for seed in (0, 1)),
         "drift/toy/add_sub_100/model_controls.parquet",
         "circuits/toy/add_sub_100/base/recipes/ceap/scores.safetensors",
         *(f"recipes/toy/add_sub_100/recipe_{table}.parquet" for table in ("reliability", "faithfulness")),
+        "circuits/toy/add_sub_100/base/kinds/scores_by_kind.safetensors",
         "allocation/toy/add_sub_100/circuit_lora_1_3/seed-1/critical_layers.parquet",
         "allocation/toy/add_sub_100/circuit_lora_1_3/seed-1/adapter_config.json",
     ]

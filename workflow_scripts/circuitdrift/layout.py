@@ -34,6 +34,7 @@ class DriftFiles:
         self.edges_changed = f"{folder}/edges_changed.parquet"
         self.edge_counts = f"{folder}/edge_counts.parquet"
         self.functional = f"{folder}/functional.parquet"
+        self.nodes_and_edges = f"{folder}/nodes_and_edges.parquet"
 
 
 class RecipeFiles:
@@ -88,6 +89,7 @@ class Layout:
 
         self.recipe_circuit = CircuitFiles(f"{self._circuits}/{{model}}/{{task}}/base/recipes/{{recipe}}")
         self.recipes = RecipeFiles(f"{self.results}/recipes/{{model}}/{{task}}")
+        self.scores_by_kind = f"{self.base_circuit.folder}/kinds/scores_by_kind.safetensors"
 
         drift = f"{self.results}/drift/{{model}}/{{task}}/{{method}}"
         self.drift = DriftFiles(f"{drift}/seed-{{seed}}")

@@ -30,7 +30,7 @@ from circuitdrift.circuits.selection import prune
 from circuitdrift.config.circuits import Faithfulness
 from circuitdrift.decoder.anatomy import Anatomy
 from circuitdrift.decoder.graph import Graph
-from circuitdrift.drift.controls import random_circuit
+from circuitdrift.drift.random_circuits import random_circuit
 
 SHARED = "shared"
 """Stands for the checkpoint of the circuit that all checkpoints of a run share."""

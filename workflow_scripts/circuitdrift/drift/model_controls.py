@@ -16,7 +16,7 @@ from itertools import combinations
 import pandas as pd
 
 from circuitdrift.drift.reliability import Describe, FoldScores
-from circuitdrift.drift.reliability_table import Resampling, tabulate_reliability
+from circuitdrift.drift.reliability_table import Resampling, compare_checkpoints, tabulate_reliability
 
 COLUMNS = ["control", "before", "after", "level", "measure", "examples", "within_before", "within_after", "between"]
 COLUMNS += ["paired", "excess", "lower", "upper", "p_value"]
@@ -50,6 +50,9 @@ def tabulate_model_controls(
     compared = [("wording", {BASE: base, REWORDED: reworded})] if reworded else []
     compared += [("untrained", {BASE: base, name: scores}) for name, scores in models.items()]
     compared += [("untrained_seeds", {one: models[one], two: models[two]}) for one, two in combinations(models, 2)]
-    frames = [tabulate_reliability(pair, describe, resampling).assign(control=name) for name, pair in compared]
+    frames = [
+        tabulate_reliability(compare_checkpoints(pair, describe, resampling)).assign(control=name)
+        for name, pair in compared
+    ]
     names = {"from_checkpoint": "before", "to_checkpoint": "after"}
     return pd.concat(frames, ignore_index=True).rename(columns=names)[COLUMNS]

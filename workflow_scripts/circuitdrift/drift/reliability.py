@@ -16,7 +16,7 @@ each averaged over the half-splits. See docs/method.md#reliability.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,6 +31,8 @@ NUMBERS = ("within_before", "within_after", "between", "paired")
 Halves = tuple[Bool[np.ndarray, "split fold"], Bool[np.ndarray, "split fold"]]
 Features = Mapping[tuple[str, str], np.ndarray]
 """What each (level, measure) compares, one row for each half: [row, part]."""
+Numbers = Mapping[tuple[str, str], Mapping[str, float]]
+"""The mean similarities of :data:`NUMBERS`, by level and measure."""
 Describe = Callable[[Float[np.ndarray, "row edge"]], Features]
 """From mean scores to features."""
 
@@ -133,6 +135,11 @@ def excess_of(numbers: Mapping[str, float]) -> float:
     return (numbers["within_before"] + numbers["within_after"]) / 2 - numbers["between"]
 
 
+def noise_of(numbers: Mapping[str, float]) -> float:
+    """How far circuits of one checkpoint differ: 1 less the mean similarity within the checkpoints."""
+    return 1 - (numbers["within_before"] + numbers["within_after"]) / 2
+
+
 def corrected_similarity(numbers: Mapping[str, float]) -> float:
     """The similarity that scores without noise would have: between / sqrt(within_before x within_after).
 
@@ -164,30 +171,34 @@ def exchange_p_values(
     return {key: count / (exchanges + 1) for key, count in as_large.items()}
 
 
-def jackknife_errors(
-    before: FoldScores, after: FoldScores, size: int, describe: Describe, n_splits: int, seed: int
-) -> dict[tuple[str, str], float]:
-    """Standard errors of the excess over samples of prompts: the delete-one jackknife over folds.
+def leave_folds_out(n_folds: int, size: int, n_splits: int, seed: int) -> list[Halves]:
+    """Half-splits without each fold in turn, for the replicates of the delete-one jackknife over folds.
 
-    Each replicate leaves a fold out and draws halves of ``size`` folds from the others, or of as many as there are.
+    Each leaves a fold out and draws halves of ``size`` folds from the others, or of as many as there are.
+    """
+    every = np.arange(n_folds)
+    return [
+        draw_halves(np.delete(every, left_out), n_folds, min(size, (n_folds - 1) // 2), n_splits, seed)
+        for left_out in every
+    ]
+
+
+def jackknife_covariance(replicates: Float[np.ndarray, "replicate number"]) -> Float[np.ndarray, "number number"]:
+    """Covariances of some numbers over samples of prompts, from their replicates."""
+    apart = replicates - replicates.mean(axis=0)
+    covariance: Float[np.ndarray, "number number"] = (len(replicates) - 1) / len(replicates) * apart.T @ apart
+    return covariance
+
+
+def jackknife_errors(replicates: Sequence[Numbers]) -> dict[tuple[str, str], float]:
+    """Standard errors of the excess over samples of prompts.
+
     In simulations the errors are right for correlations of drifting scores and too large, by up to a factor of two,
     where nothing drifts and for Jaccard indices: the intervals are conservative there.
     """
-    n_folds = before.n_folds
-    replicates: dict[tuple[str, str], list[float]] = {}
-    for left_out in range(n_folds):
-        others = np.delete(np.arange(n_folds), left_out)
-        halves = draw_halves(others, n_folds, min(size, len(others) // 2), n_splits, seed)
-        for key, found in compare_halves(before, after, halves, describe).items():
-            replicates.setdefault(key, []).append(excess_of(found))
-    factor = (n_folds - 1) / n_folds
-    return {
-        key: float(np.sqrt(factor * np.sum((values - np.mean(values)) ** 2))) for key, values in _arrays(replicates)
-    }
-
-
-def _arrays(lists: Mapping[tuple[str, str], list[float]]) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
-    return ((key, np.array(values)) for key, values in lists.items())
+    keys = list(replicates[0])
+    covariance = jackknife_covariance(np.array([[excess_of(numbers[key]) for key in keys] for numbers in replicates]))
+    return dict(zip(keys, np.sqrt(np.diag(covariance)).tolist(), strict=True))
 
 
 def interval_of(excess: float, error: float, n_folds: int) -> tuple[float, float]:

@@ -1,8 +1,8 @@
-"""The table ``reliability``: the transitions of a run measured against the noise of its circuits."""
+"""The comparisons of a run's checkpoints with the noise of its circuits, and the table ``reliability`` of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -13,6 +13,8 @@ import pandas as pd
 from circuitdrift.drift.reliability import (
     Describe,
     FoldScores,
+    Halves,
+    Numbers,
     compare_halves,
     corrected_similarity,
     cross_validated_cosine,
@@ -21,6 +23,7 @@ from circuitdrift.drift.reliability import (
     exchange_p_values,
     interval_of,
     jackknife_errors,
+    leave_folds_out,
     prompts_needed,
 )
 from circuitdrift.drift.series import DriftError
@@ -49,21 +52,46 @@ class Resampling:
     exchanges: int
 
 
-def tabulate_reliability(
+@dataclass(frozen=True)
+class Comparison:
+    """Two checkpoints compared on disjoint halves of the prompts.
+
+    Attributes:
+        from_checkpoint: name of the checkpoint before.
+        to_checkpoint: name of the checkpoint after.
+        before: scores of the checkpoint before.
+        after: scores of the checkpoint after.
+        examples: prompts of a half.
+        halves: the half-splits.
+        replicate_halves: half-splits without each fold in turn.
+        found: mean similarities by level and measure.
+        replicates: the same from each of ``replicate_halves``.
+        p_values: of the excess, by level and measure.
+        cosine: cross-validated cosine of the edges' scores.
+    """
+
+    from_checkpoint: str
+    to_checkpoint: str
+    before: FoldScores
+    after: FoldScores
+    examples: int
+    halves: Halves
+    replicate_halves: Sequence[Halves]
+    found: Numbers
+    replicates: Sequence[Numbers]
+    p_values: Mapping[tuple[str, str], float]
+    cosine: float
+
+
+def compare_checkpoints(
     checkpoints: Mapping[str, FoldScores], describe: Describe, resampling: Resampling
-) -> pd.DataFrame:
+) -> list[Comparison]:
     """Compare the first with the last checkpoint at several numbers of prompts, and neighbours at the largest.
 
     Args:
         checkpoints: fold scores by name, in order, the base model's first.
         describe: from :func:`circuitdrift.drift.fold_circuits.features_of_circuits`.
         resampling: how often.
-
-    Returns:
-        Columns of the ``reliability`` schema; ``examples`` counts the prompts of a half. ``corrected`` is null but for
-        ``pearson``, ``prompts_for_80`` and ``prompts_for_90`` are the prompts at which the noisier of the two
-        checkpoints would reach a split-half correlation of .8 and .9 (``pearson`` alone). The column
-        ``cross_validated_cosine`` is that of all edge scores, in the rows of edges and ``pearson``.
 
     Raises:
         DriftError: fewer than two checkpoints, or folds that differ between them, or fewer than four folds.
@@ -86,32 +114,62 @@ def tabulate_reliability(
     halves = sorted({max(1, largest // share) for share in SHARES_OF_HALF})
     compared = [(names[0], names[-1], folds) for folds in halves]
     compared += [(*pair, largest) for pair in pairwise(names) if pair != (names[0], names[-1])]
-    rows = [
-        {"from_checkpoint": before, "to_checkpoint": after, **row}
-        for before, after, folds in compared
-        for row in _rows(checkpoints[before], checkpoints[after], folds, describe, resampling)
-    ]
-    return pd.DataFrame(rows)
+    return [_compare(checkpoints, before, after, folds, describe, resampling) for before, after, folds in compared]
 
 
-def _rows(
-    before: FoldScores, after: FoldScores, folds: int, describe: Describe, resampling: Resampling
-) -> Iterator[dict[str, Any]]:
-    """One row for each level and measure, from halves of so many folds."""
+def _compare(
+    checkpoints: Mapping[str, FoldScores],
+    from_checkpoint: str,
+    to_checkpoint: str,
+    folds: int,
+    describe: Describe,
+    resampling: Resampling,
+) -> Comparison:
+    """Compare two checkpoints on halves of so many folds."""
+    before, after = checkpoints[from_checkpoint], checkpoints[to_checkpoint]
     n_folds = before.n_folds
-    everything = np.arange(n_folds)
-    halves = draw_halves(everything, n_folds, folds, resampling.half_splits, SEED)
+    halves = draw_halves(np.arange(n_folds), n_folds, folds, resampling.half_splits, SEED)
+    replicate_halves = leave_folds_out(n_folds, folds, SPLITS_OF_A_REPLICATE, SEED)
     few = tuple(half[:SPLITS_OF_AN_EXCHANGE] for half in halves)
-    p_values = exchange_p_values(before, after, (few[0], few[1]), describe, resampling.exchanges, SEED)
-    errors = jackknife_errors(before, after, folds, describe, SPLITS_OF_A_REPLICATE, SEED)
-    cosine = cross_validated_cosine(before, after)
-    examples = round(folds * float(before.sizes.mean()))
-    for (level, measure), found in compare_halves(before, after, halves, describe).items():
+    return Comparison(
+        from_checkpoint=from_checkpoint,
+        to_checkpoint=to_checkpoint,
+        before=before,
+        after=after,
+        halves=halves,
+        replicate_halves=replicate_halves,
+        examples=round(folds * float(before.sizes.mean())),
+        found=compare_halves(before, after, halves, describe),
+        replicates=[compare_halves(before, after, left, describe) for left in replicate_halves],
+        p_values=exchange_p_values(before, after, (few[0], few[1]), describe, resampling.exchanges, SEED),
+        cosine=cross_validated_cosine(before, after),
+    )
+
+
+def tabulate_reliability(comparisons: Sequence[Comparison]) -> pd.DataFrame:
+    """The comparisons of a run's checkpoints, one row for each level and measure.
+
+    Returns:
+        Columns of the ``reliability`` schema; ``examples`` counts the prompts of a half. ``corrected`` is null but for
+        ``pearson``, ``prompts_for_80`` and ``prompts_for_90`` are the prompts at which the noisier of the two
+        checkpoints would reach a split-half correlation of .8 and .9 (``pearson`` alone). The column
+        ``cross_validated_cosine`` is that of all edge scores, in the rows of edges and ``pearson``.
+    """
+    return pd.DataFrame([row for comparison in comparisons for row in _rows(comparison)])
+
+
+def _rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    """One row for each level and measure."""
+    errors = jackknife_errors(comparison.replicates)
+    examples = comparison.examples
+    for (level, measure), found in comparison.found.items():
         excess = excess_of(found)
-        lower, upper = interval_of(excess, errors[level, measure], n_folds)
+        lower, upper = interval_of(excess, errors[level, measure], len(comparison.replicates))
         noisier = min(found["within_before"], found["within_after"])
         is_correlation = measure == "pearson"
         yield {
+            "from_checkpoint": comparison.from_checkpoint,
+            "to_checkpoint": comparison.to_checkpoint,
             "level": level,
             "measure": measure,
             "examples": examples,
@@ -120,8 +178,8 @@ def _rows(
             "lower": lower,
             "upper": upper,
             "corrected": corrected_similarity(found) if is_correlation else np.nan,
-            "p_value": p_values[level, measure],
+            "p_value": comparison.p_values[level, measure],
             "prompts_for_80": prompts_needed(noisier, examples, 0.8) if is_correlation else np.nan,
             "prompts_for_90": prompts_needed(noisier, examples, 0.9) if is_correlation else np.nan,
-            "cross_validated_cosine": cosine if (level, measure) == ("edge", "pearson") else np.nan,
+            "cross_validated_cosine": comparison.cosine if (level, measure) == ("edge", "pearson") else np.nan,
         }

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from circuitdrift.config.figures import Figures
+from circuitdrift.drift.control_names import KIND
 from circuitdrift.figures.labels import MethodLabels, control_label, task_label
 from circuitdrift.figures.layout import EMPTY, Table, layout_of, percent_with_interval
 from circuitdrift.figures.style import (
@@ -24,18 +25,22 @@ from circuitdrift.figures.style import (
 from circuitdrift.figures.tidy import FigureDataError
 
 _BAND = "#f3f3f3"
+_ELSEWHERE = ("degree_preserving_base",)
+"""Controls that, like those of kinds, are in the table of controls alone."""
+
 _NET, _CUMULATIVE = "rate_net", "rate_cumulative"
 _AXES = ((_NET, "Net change\nrate (%)"), (_CUMULATIVE, "Cumulative change\nrate (%)"))
 
 
 def tidy(summary: pd.DataFrame, controls: pd.DataFrame, labels: MethodLabels) -> pd.DataFrame:
-    """Change rates of nodes and edges by method and by control, in percent.
+    """Change rates of nodes and edges by method and by control, in percent; kinds of prompts are left out.
 
     Returns:
         model, task, kind (fine-tuning or control), name, label, measure, level, value (mean), lower and upper (lowest
         and highest of the ``count`` values), of seeds for methods, of methods and pairs for controls.
     """
     drift = summary[summary["measure"].isin([_NET, _CUMULATIVE])].assign(kind="fine-tuning", name=summary["method"])
+    controls = controls[~controls["control"].isin(_ELSEWHERE) & ~controls["control"].str.startswith(KIND)]
     several = controls.groupby("control")["checkpoint"].nunique() > 1
     named = controls.assign(
         kind="control",

@@ -26,6 +26,8 @@ _CONTROLS = {
     "wording": "Another wording",
     "untrained": "Untrained model",
     "untrained_seeds": "Two untrained models",
+    "degree_preserving": "Random circuits, same degrees",
+    "degree_preserving_base": "Random circuits, same degrees, and the base circuit",
 }
 
 

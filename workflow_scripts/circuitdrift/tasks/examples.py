@@ -2,12 +2,13 @@
 
 A family yields *candidates* in random order, one stream for each kind that must be equally frequent (an operator, a
 kind of number pair). :func:`draw` takes the candidates that fit the tokenizer and caps the share of every answer.
+Of a *scarce* kind, too few exist for an equal share: all of them are taken.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from random import Random
@@ -156,16 +157,19 @@ class Lookup:
         return self._encoding.known_prompt(query.prompt)
 
 
-def draw(streams: Streams, wanted: int, lookup: Lookup) -> list[Drawn]:
-    """Up to ``wanted`` examples, equally many of each stream, no answer above :data:`LARGEST_ANSWER_SHARE` of them."""
-    drawn = _draw_in_turn(streams, wanted, lookup)
+def draw(streams: Streams, wanted: int, lookup: Lookup, scarce: Collection[str] = ()) -> list[Drawn]:
+    """Up to ``wanted`` examples, equally many of each stream, no answer above :data:`LARGEST_ANSWER_SHARE` of them.
+
+    Of the kinds named ``scarce`` there may be fewer than of the others: as many as exist, at most an equal share.
+    """
+    drawn = _draw_in_turn(streams, wanted, lookup, scarce)
     while drawn and _over_represented(drawn):
-        drawn = _draw_in_turn(_by_kind(drawn), len(drawn), lookup)
+        drawn = _draw_in_turn(_by_kind(drawn), len(drawn), lookup, scarce)
     return drawn
 
 
-def _draw_in_turn(streams: Streams, wanted: int, lookup: Lookup) -> list[Drawn]:
-    """Take fitting candidates from the streams in turn, until there are enough or a stream ends."""
+def _draw_in_turn(streams: Streams, wanted: int, lookup: Lookup, scarce: Collection[str]) -> list[Drawn]:
+    """Take fitting candidates from the streams in turn, until there are enough or a stream ends that is not scarce."""
     limit = max(1, int(LARGEST_ANSWER_SHARE * wanted))
     answers: Counter[str] = Counter()
     prompts: set[str] = set()
@@ -184,12 +188,16 @@ def _draw_in_turn(streams: Streams, wanted: int, lookup: Lookup) -> list[Drawn]:
             elif misfits > _MOST_MISFITS_IN_A_ROW:
                 return
 
-    sources = [fitting(kind, stream) for kind, stream in streams.items()]
-    while len(drawn) < wanted:
-        for source in sources:
+    sources = {kind: fitting(kind, stream) for kind, stream in streams.items()}
+    while sources and len(drawn) < wanted:
+        complete = len(drawn)
+        for kind, source in list(sources.items()):
             found = next(source, None)
+            if found is None and kind in scarce:
+                del sources[kind]
+                continue
             if found is None:
-                return drawn[: len(drawn) - len(drawn) % len(sources)]
+                return drawn[:complete]
             drawn.append(found)
             answers[found.example.answer] += 1
             prompts.add(found.example.clean)

@@ -49,7 +49,7 @@ def _assemble(family: str, streams: Streams, task: Task, encoding: Encoding) -> 
     wanted = task.train + task.circuit + task.test
     needed = min(SMALLEST_TASK, wanted)
     lookup = Lookup(encoding, task.seed)
-    drawn = draw(streams, wanted, lookup)
+    drawn = draw(streams, wanted, lookup, task.scarce_kinds)
     if len(drawn) < needed:
         raise TaskError(f"{family}: {_why_too_few(len(drawn), needed, lookup.refused)}")
     sizes = allot(len(drawn), task)

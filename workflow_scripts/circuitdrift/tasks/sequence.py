@@ -1,14 +1,15 @@
 """Number sequences: ``Derive the following sequence: 152, 157, 162, 167,``; the answer is the fifth term.
 
 The corruption adds 1..100 to the third or fourth term. The answer to a corrupted sequence repeats the step between
-the last two terms shown (docs/method.md#tasks).
+the last two terms shown (docs/method.md#tasks). Few geometric sequences have terms that are small enough, so all of
+them are taken, and the rest are arithmetic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from random import Random
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -30,18 +31,24 @@ class SequenceTask(Task):
     """Arithmetic and geometric sequences, four terms given; the corruption changes the third or fourth term."""
 
     wording = WORDING
+    scarce_kinds: ClassVar[tuple[str, ...]] = ("geometric",)
+
     family: Literal["sequence"]
     max_term: int | None = Field(None, ge=20, description="largest term; null: any term of one token")
 
     def candidates(self, random: Random, encoding: Encoding) -> Streams:
-        """All arithmetic and geometric sequences of the paper's ranges, in one stream."""
-        arithmetic = ([start + step * i for i in range(5)] for start in ARITHMETIC_STARTS for step in STEPS)
-        geometric = ([start * ratio**i for i in range(5)] for start in GEOMETRIC_STARTS for ratio in RATIOS)
-        sequences = [
-            terms for kind in (arithmetic, geometric) for terms in kind
-            if self.max_term is None or terms[4] <= self.max_term
-        ]  # fmt: skip
-        return {"sequence": (candidate(terms, self.max_term) for terms in shuffled(sequences, random))}
+        """All arithmetic and all geometric sequences of the paper's ranges."""
+        sequences = {
+            "arithmetic": ([start + step * i for i in range(5)] for start in ARITHMETIC_STARTS for step in STEPS),
+            "geometric": ([start * ratio**i for i in range(5)] for start in GEOMETRIC_STARTS for ratio in RATIOS),
+        }
+        return {kind: _stream(terms, self.max_term, random) for kind, terms in sequences.items()}
+
+
+def _stream(sequences: Iterable[list[int]], largest: int | None, random: Random) -> Iterator[Candidate]:
+    """The sequences whose terms do not exceed ``largest``, in random order."""
+    fitting = [terms for terms in sequences if largest is None or terms[4] <= largest]
+    return (candidate(terms, largest) for terms in shuffled(fitting, random))
 
 
 def query(shown: Sequence[int], following: int) -> Query:

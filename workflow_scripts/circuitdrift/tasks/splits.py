@@ -39,13 +39,13 @@ def fill(drawn: Sequence[Drawn], sizes: Mapping[Split, int], balanced: bool) -> 
     Args:
         drawn: the examples, in the order to share them out.
         sizes: how many examples each split takes.
-        balanced: fill test and circuit with groups that keep kinds equally frequent and every answer below
-            :data:`LARGEST_ANSWER_SHARE`, and use other groups only where these do not suffice.
+        balanced: fill test and circuit with groups that keep each kind as frequent as among all examples and every
+            answer below :data:`LARGEST_ANSWER_SHARE`, and use other groups only where these do not suffice.
     """
     groups: dict[Hashable, list[Drawn]] = {}
     for member in drawn:
         groups.setdefault(member.candidate.group, []).append(member)
-    kinds = len({member.example.kind for member in drawn})
+    kinds = Counter(member.example.kind for member in drawn)
     filled: dict[Split, list[Drawn]] = {split: [] for split in SPLITS}
     waiting = list(groups.values())
     for strict in (True, False) if balanced else (False,):
@@ -63,10 +63,12 @@ def fill(drawn: Sequence[Drawn], sizes: Mapping[Split, int], balanced: bool) -> 
 class _Place:
     """A split to fill with whole groups, with limits on each kind and answer if ``strict``."""
 
-    def __init__(self, members: list[Drawn], size: int, kinds: int, strict: bool) -> None:
+    def __init__(self, members: list[Drawn], size: int, kinds: Mapping[str, int], strict: bool) -> None:
+        """A place for ``size`` of all examples, of which there are so many of each of the ``kinds``."""
         self._members = members
         self._size = size
-        self._most_of_kind = -(-size // kinds) if strict else size
+        total = sum(kinds.values())
+        self._most_of_kind = {kind: -(-size * n // total) if strict else size for kind, n in kinds.items()}
         self._most_of_answer = max(1, int(LARGEST_ANSWER_SHARE * size)) if strict else size
         self._kinds = Counter(member.example.kind for member in members)
         self._answers = Counter(member.example.answer for member in members)
@@ -77,7 +79,9 @@ class _Place:
             return False
         kinds = self._kinds + Counter(member.example.kind for member in group)
         answers = self._answers + Counter(member.example.answer for member in group)
-        if max(kinds.values()) > self._most_of_kind or max(answers.values()) > self._most_of_answer:
+        if any(n > self._most_of_kind[kind] for kind, n in kinds.items()):
+            return False
+        if max(answers.values()) > self._most_of_answer:
             return False
         self._members.extend(group)
         self._kinds, self._answers = kinds, answers

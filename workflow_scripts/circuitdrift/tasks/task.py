@@ -15,9 +15,11 @@ class Task(Section):
 
     Attributes:
         wording: the instruction of the family's prompts, and a second one of the same meaning; None without one.
+        scarce_kinds: the kinds of which too few exist to be as frequent as the others.
     """
 
     wording: ClassVar[Wording | None] = None
+    scarce_kinds: ClassVar[tuple[str, ...]] = ()
 
     train: int = Field(4000, ge=1, description="examples to fine-tune on")
     circuit: int = Field(200, ge=2, description="examples to extract circuits from")
