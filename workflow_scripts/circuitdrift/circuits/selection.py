@@ -32,9 +32,19 @@ def strongest_edges(
         ValueError: the scores do not have the graph's shape, or an edge's score is not finite.
     """
     edges, strength = _edges_and_strengths(graph, scores)
-    order = torch.sort(strength, dim=-1, descending=True, stable=True).indices[..., :n]
     kept = torch.zeros(scores.shape, dtype=torch.bool).flatten(-2)
-    return kept.scatter_(-1, edges[order], True).view(scores.shape)
+    kept[..., edges] = _largest(strength, min(n, len(edges)))
+    return kept.view(scores.shape)
+
+
+def _largest(values: Float[Tensor, "*rows value"], n: int) -> Bool[Tensor, "*rows value"]:
+    """The n largest values of each row, the first ones of equal values; faster than a sort for small n."""
+    if n == 0:
+        return torch.zeros_like(values, dtype=torch.bool)
+    smallest = values.topk(n, dim=-1).values[..., -1:]
+    larger, equal = values > smallest, values == smallest
+    missing = n - larger.sum(dim=-1, keepdim=True)
+    return larger | (equal & (equal.cumsum(dim=-1) <= missing))
 
 
 def edges_above(

@@ -26,9 +26,10 @@ from circuitdrift.drift.reliability import (
     Describe,
     FoldScores,
     Halves,
-    compare_halves,
+    compare_features,
     draw_halves,
     excess_of,
+    features_of_halves,
     jackknife_covariance,
     noise_of,
 )
@@ -146,13 +147,14 @@ def simulate_drifts(before: FoldScores, after: FoldScores, halves: Halves, descr
     """
     n_folds = before.n_folds
     one, other = draw_halves(np.arange(n_folds), n_folds, n_folds // 2, SIMULATED_DRIFTS, SEED)
+    starts = [(start, features_of_halves(start, halves, describe)) for start in (before, after)]
     found: dict[tuple[str, str], list[list[float]]] = {}
     for draw in range(SIMULATED_DRIFTS):
-        start = after if draw % 2 else before
+        start, unmoved = starts[draw % 2]
         noise = (start.means(one[draw : draw + 1]) - start.means(other[draw : draw + 1])) / 2
         for factor in AMPLIFICATIONS:
             moved = FoldScores(start.scores + factor * noise, start.sizes)
-            for key, numbers in compare_halves(start, moved, halves, describe).items():
+            for key, numbers in compare_features(unmoved, features_of_halves(moved, halves, describe)).items():
                 draws = found.setdefault(key, [])
                 if len(draws) == draw:
                     draws.append([0.0])

@@ -110,8 +110,19 @@ def compare_halves(
     before: FoldScores, after: FoldScores, halves: Halves, describe: Describe
 ) -> dict[tuple[str, str], dict[str, float]]:
     """The four mean similarities of the module's table, by level and measure."""
-    features = [describe(checkpoint.means(half)) for checkpoint in (before, after) for half in halves]
-    return {key: _four(key[1], *(found[key] for found in features)) for key in features[0]}
+    return compare_features(features_of_halves(before, halves, describe), features_of_halves(after, halves, describe))
+
+
+def features_of_halves(scores: FoldScores, halves: Halves, describe: Describe) -> tuple[Features, Features]:
+    """What is compared of one checkpoint, for the first and for the second halves."""
+    return describe(scores.means(halves[0])), describe(scores.means(halves[1]))
+
+
+def compare_features(
+    before: tuple[Features, Features], after: tuple[Features, Features]
+) -> dict[tuple[str, str], dict[str, float]]:
+    """The four mean similarities of two checkpoints, from the features of both halves of each."""
+    return {key: _four(key[1], *(half[key] for half in (*before, *after))) for key in before[0]}
 
 
 def _four(
