@@ -6,7 +6,7 @@ Paths with braces are Snakemake patterns; :mod:`circuitdrift.layout` makes them.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import comb
 from pathlib import Path
@@ -188,7 +188,8 @@ class Study:
     @cached_property
     def sham_runs(self) -> tuple[Run, ...]:
         """Runs on permuted answers whose drift has that of a true twin beside it."""
-        return tuple(run for run in self.drift_runs if run.method in self.sham_twins)
+        runs, twins = self.drift_runs, self.sham_twins
+        return tuple(run for run in runs if run.method in twins and replace(run, method=twins[run.method]) in runs)
 
     @cached_property
     def allocated_runs(self) -> tuple[Run, ...]:
