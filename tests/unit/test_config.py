@@ -294,6 +294,17 @@ def test_the_shipped_configs_can_be_used():
         assert study.runs or study.recipes, path
 
 
+def test_the_float32_study_is_the_default_study_in_another_precision():
+    default, other = (read_study(ROOT / name).config for name in ("config.yaml", "configs/embedded_float32.yaml"))
+    in_float32 = default.model_dump(mode="json") | {"study": "embedded_float32"}
+    for section in (
+        in_float32["models"]["tiny-neox"],
+        *(in_float32[key] for key in ("training", "circuit", "faithfulness")),
+    ):
+        section["precision"] = "float32"
+    assert other.model_dump(mode="json") == in_float32
+
+
 def test_the_json_schema_for_editors_is_up_to_date():
     shipped = json.loads((ROOT / "configs" / "study.schema.json").read_text())
     assert shipped == StudyConfig.model_json_schema(), "run: make schema"
