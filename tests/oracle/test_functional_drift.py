@@ -14,7 +14,6 @@ from circuitdrift.circuits.selection import prune
 from circuitdrift.config.circuits import Faithfulness
 from circuitdrift.decoder.anatomy import Anatomy, anatomy_of
 from circuitdrift.decoder.graph import Graph
-from circuitdrift.drift.controls import random_circuit
 from circuitdrift.drift.functional import (
     RANDOM,
     RANDOM_CIRCUITS,
@@ -22,6 +21,7 @@ from circuitdrift.drift.functional import (
     compare_in_model,
     shared_circuit,
 )
+from circuitdrift.drift.random_circuits import random_circuit
 
 CLEAN, CORRUPTED = random_pairs(10)
 PAIRS = one_token_pairs(CLEAN, CORRUPTED)

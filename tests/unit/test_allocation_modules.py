@@ -237,7 +237,8 @@ def test_from_two_circuits_to_an_adapter_that_peft_reads(tmp_path, monkeypatch):
     monkeypatch.setattr(allocate_ranks, "load_shape", lambda manifest: model)
     monkeypatch.setattr(allocate_ranks, "base_model_name", lambda manifest: ("tiny", None))
     critical = pd.DataFrame({"layer": range(3), "policy": "score_change", "value": [3.0, 2.0, 1.0]})
-    critical = critical.assign(rank_order=[1, 2, 3], critical=critical["layer"] == 0)
+    critical = critical.assign(rank_order=[1, 2, 3], critical=critical["layer"] == 0, credit="source")
+    critical = critical.assign(above_threshold=False, in_top=np.nan, lower=np.nan, upper=np.nan)
     write_table(tmp_path / "critical.parquet", critical, "critical_layers", ORIGIN)
     method = CircuitLoraMethod(
         kind="circuit_lora", rank=2, critical_rank=8, critical_layers=1, phase_1="a", allocation="per_module"

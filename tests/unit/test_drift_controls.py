@@ -377,7 +377,10 @@ def test_from_circuits_to_critical_layers(tmp_path):
     assert set(summary["from_checkpoint"] + summary["to_checkpoint"]) == {"0002"}
     critical = tmp_path / "critical_layers.parquet"
     method = CircuitLoraMethod(kind="circuit_lora", rank=2, critical_rank=4, critical_layers=2, phase_1="lora_r2")
-    order_layers.main(outputs["layers"], critical, method, Provenance.detached())
+    order_layers.main(
+        layers=outputs["layers"], scores=[], critical_layers=critical, method=method, choice=Selection(), resamples=100,
+        provenance=Provenance.detached(),
+    )  # fmt: skip
     ranked = read_table(critical, "critical_layers")
     assert ranked.groupby("policy")["critical"].sum().to_dict() == {"score_change": 2, "score_change_normalised": 2}
     assert ranked.groupby("policy")["value"].apply(lambda v: v.is_monotonic_decreasing).all()

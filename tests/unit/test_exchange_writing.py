@@ -123,7 +123,7 @@ def test_export_then_import_gives_the_same_tables(tmp_path, graph):
         assert again == (tmp_path / f"{name}.parquet").read_bytes()
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=True))
 def test_any_float32_survives_the_round_trip(tmp_path_factory, value):
     graph = GRAPHS[2]

@@ -52,6 +52,7 @@ def layer_tables() -> pd.DataFrame:
         one = pd.DataFrame({"layer": range(4), "value": DRIFT[seed], "policy": "score_change"})
         order = one["value"].rank(ascending=False).astype(int)
         one = one.assign(rank_order=order, critical=order <= 2, model="m", task=task, name="circuit_lora", seed=seed)
+        one = one.assign(credit="source", above_threshold=False, in_top=0.5, lower=0.0, upper=20.0)
         normalised = one.assign(policy="score_change_normalised", critical=order > 2)
         given = one.assign(policy="random", name="layers_0_1", critical=[True, True, False, False])
         tables += [one, normalised, given]

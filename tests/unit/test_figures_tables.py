@@ -419,12 +419,12 @@ def test_critical_layers_are_listed_by_rank_with_their_certainty(study: MadeUpSt
 def test_equal_circuits_and_random_draws_say_what_they_lack(study: MadeUpStudy) -> None:
     table = read_tables(study.critical_layers(), "critical_layers")
     same = table.assign(value=0.0, critical=False, above_threshold=False, in_top=0.0)
-    row = critical_layers.table(same, LABELS).layout.iloc[0]
+    row = critical_layers.table(same, {}, LABELS).layout.iloc[0]
     cells = row[["Critical layers", "Sure", "Cannot be told apart", "Seeds", "Above threshold"]].tolist()
     assert cells == ["nothing changed", "none", "none", EMPTY, "none"]
     drawn = table[table["policy"] == "score_change"]
     drawn = drawn.assign(policy="random", credit=None, above_threshold=None, in_top=np.nan)
-    row = critical_layers.table(drawn, LABELS).layout.iloc[0]
+    row = critical_layers.table(drawn, {}, LABELS).layout.iloc[0]
     assert re.fullmatch(r"\d, \d", row["Critical layers"])
     assert row[["Credit", "Sure", "Cannot be told apart", "Above threshold"]].tolist() == [EMPTY] * 4
 
