@@ -269,14 +269,14 @@ def test_kinds_are_controls_under_their_own_names(tmp_path, caplog):
     table = read_table(measure(tmp_path, base, [run], **kinds), "controls")
     of_kinds = table[table["control"].str.startswith("kind: ")]
     assert of_kinds.groupby("control").size().to_dict() == dict.fromkeys(
-        ("kind: + / +", "kind: + / -", "kind: - / -"), 40
+        ("kind: + and +", "kind: + and -", "kind: - and -"), 40
     )
     assert set(of_kinds["examples"]) == {20}
     assert (set(of_kinds["seed_a"]), set(of_kinds["checkpoint"])) == ({-1}, {"00"})
     assert "kinds ['x'] have too few circuit prompts" in caplog.text
     means = of_kinds.groupby(["control", "level"])[["jaccard", "ruzicka", "spearman", "pearson"]].mean()
-    assert (means.loc["kind: + / -"] < means.loc["kind: + / +"]).all(axis=None)
-    assert (means.loc["kind: + / -"] < means.loc["kind: - / -"]).all(axis=None)
+    assert (means.loc["kind: + and -"] < means.loc["kind: + and +"]).all(axis=None)
+    assert (means.loc["kind: + and -"] < means.loc["kind: - and -"]).all(axis=None)
 
 
 def test_kinds_of_one_signal_are_as_alike_as_the_halves_of_each():
@@ -284,8 +284,8 @@ def test_kinds_of_one_signal_are_as_alike_as_the_halves_of_each():
     alike = {"a": kind(3, 64, noise=1.0), "b": kind(3, 72, noise=1.0)}
     edges = pd.concat(compare_kinds(alike, describe)).query("level == 'edge'")
     table = edges.groupby("control")["pearson"].mean()
-    within = (table["kind: a / a"] + table["kind: b / b"]) / 2
-    assert table["kind: a / b"] == pytest.approx(within, abs=0.05)
+    within = (table["kind: a and a"] + table["kind: b and b"]) / 2
+    assert table["kind: a and b"] == pytest.approx(within, abs=0.05)
 
 
 def test_kinds_that_cannot_have_equal_numbers_of_prompts_are_not_compared():

@@ -154,7 +154,7 @@ def test_change_rates_are_means_in_percent_beside_the_controls(small: MadeUpStud
 
 def test_change_rates_leave_kinds_of_prompts_to_the_table_of_controls(small: MadeUpStudy) -> None:
     summary, controls = read_tables(small.summary(), "summary"), read_tables(small.controls(), "controls")
-    of_kinds = controls[controls["control"] == "other_seed"].assign(control="kind: + / -")
+    of_kinds = controls[controls["control"] == "other_seed"].assign(control="kind: + and -")
     against_base = of_kinds.assign(control="degree_preserving_base")
     more = pd.concat([controls, of_kinds, against_base], ignore_index=True)
     assert change_rates.tidy(summary, more, LABELS).equals(change_rates.tidy(summary, controls, LABELS))

@@ -9,4 +9,4 @@ NO_CHECKPOINT = "none"
 """Stands for the checkpoint in rows of random circuits, whose seeds are draws."""
 
 KIND = "kind: "
-"""The controls of kinds are named after the two kinds, such as ``kind: + / -``."""
+"""The controls of kinds are named after the two kinds, such as ``kind: + and -``."""

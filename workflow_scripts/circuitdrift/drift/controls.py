@@ -10,8 +10,8 @@ if the controls' edges do not exceed their nodes just as much:
 - ``data_split``: one model, one checkpoint, circuits from two disjoint halves of the circuit examples, over several
   random half-splits of the folds, which hold equal shares of each kind. It answers: how much does the circuit depend on
   the examples? A half has half of the examples, so circuits from all examples have a lower floor.
-- ``kind: a / b``: the base model, circuits from prompts of two kinds (operators, kinds of pairs), beside ``kind:
-  a / a``, from disjoint halves of one kind, all at the same number of prompts. It answers: is the task one task?
+- ``kind: a and b``: the base model, circuits from prompts of two kinds (operators, kinds of pairs), beside ``kind:
+  a and a``, from disjoint halves of one kind, all at the same number of prompts. It answers: is the task one task?
 - ``random_circuit``: circuits from edges drawn uniformly, of the base circuit's size after pruning. It answers: what
   would nodes and edges show if two circuits shared only the graph and the number of edges? It is a ceiling, not a
   floor: with few edges kept out of many, edge sets hardly overlap while nearly every node keeps an edge, so edges
@@ -194,7 +194,7 @@ def compare_kinds(kinds: Mapping[str, ScoreFile], describe: Describe) -> list[pd
         (one, first_prompts), (other, second_prompts) = halves[first], halves[second]
         pairing = "prompts of two kinds" if first != second else "disjoint halves of the prompts of one kind"
         compared = _compare_rows(
-            f"{KIND}{first} / {second}", kinds[first].checkpoint, (BASE_SEED, BASE_SEED), (one[0], other[1])
+            f"{KIND}{first} and {second}", kinds[first].checkpoint, (BASE_SEED, BASE_SEED), (one[0], other[1])
         )
         examples = (first_prompts + second_prompts) // 2
         frames += [frame.assign(pairing=pairing, examples=examples) for frame in compared]

@@ -53,8 +53,7 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
         for place, method in enumerate(order):
             _accuracy_row(ax, place, shown[shown["method"] == method], styles[method])
         category_axis(ax, names, group in grid.first_in_row)
-        lowest = shown["lower"].min()
-        ax.set_xlim(max(0.0, np.floor((lowest - 2) / 5) * 5) if len(shown) else 0, 101)
+        ax.set_xlim(*_shown_range(shown))
         ax.set_xlabel("Test accuracy (%)")
     same_size = Patch(color="#e4e4e4", label="same number of trainable parameters")
     legend_below(grid.figure, [*_seed_handles(table), same_size])
@@ -156,6 +155,14 @@ def _equal_parameter_bands(ax: Axes, order: list[str], parameters: pd.Series) ->
     for _, members in pd.Series(range(len(order))).groupby([parameters[method] for method in order]):
         if len(members) > 1:
             ax.axhspan(members.min() - 0.45, members.max() + 0.45, color="#e4e4e4", alpha=0.8, linewidth=0, zorder=0)
+
+
+def _shown_range(shown: pd.DataFrame) -> tuple[float, float]:
+    """Multiples of 5 % on either side of all that is drawn, within 0 to 101 %."""
+    if shown.empty:
+        return 0.0, 101.0
+    lowest, highest = shown["lower"].min() - 2, shown["upper"].max() + 2
+    return max(0.0, float(np.floor(lowest / 5) * 5)), min(101.0, float(np.ceil(highest / 5) * 5))
 
 
 def _with_parameters(label: str, rows: pd.DataFrame) -> str:
