@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -147,11 +148,15 @@ def test_bfloat16_base_is_fully_tuned_in_float32_and_saved_in_bfloat16(tmp_path)
     assert json.loads((checkpoints / "03" / "config.json").read_text())["dtype"] == "bfloat16"
 
 
+UNMEASURED = {"credit": "source", "above_threshold": False, "in_top": np.nan, "lower": np.nan, "upper": np.nan}
+"""What a table of critical layers says of layers whose certainty nobody measured."""
+
+
 def test_circuit_lora_from_critical_layers_to_verified_ranks(tmp_path):
     torch.manual_seed(0)
     manifest = save(neox(layers=12), tmp_path / "models" / "tiny")
     table = pd.DataFrame({"layer": range(12), "policy": "score_change", "value": [float(x) for x in range(12)]})
-    table = table.assign(rank_order=range(12, 0, -1), critical=table["layer"].isin([1, 10]))
+    table = table.assign(rank_order=range(12, 0, -1), critical=table["layer"].isin([1, 10]), **UNMEASURED)
     write_table(tmp_path / "critical_layers.parquet", table, "critical_layers", ORIGIN)
     method = CircuitLoraMethod(kind="circuit_lora", rank=2, critical_rank=8, critical_layers=2, phase_1="lora_r2")
     allocate_ranks.main(
@@ -177,7 +182,7 @@ def test_circuit_lora_from_critical_layers_to_verified_ranks(tmp_path):
 def test_every_allocation_keeps_to_the_budget_of_the_top_layers(tmp_path, allocation):
     manifest = save(neox(layers=6), tmp_path / "models" / "tiny")
     table = pd.DataFrame({"layer": range(6), "policy": "score_change", "value": [9.0, 1.0, 0.5, 4.0, 0.0, 2.0]})
-    table = table.assign(rank_order=[1, 4, 5, 2, 6, 3], critical=table["layer"].isin([0, 3]))
+    table = table.assign(rank_order=[1, 4, 5, 2, 6, 3], critical=table["layer"].isin([0, 3]), **UNMEASURED)
     write_table(tmp_path / "critical_layers.parquet", table, "critical_layers", ORIGIN)
     method = CircuitLoraMethod(
         kind="circuit_lora", rank=2, critical_rank=8, critical_layers=2, phase_1="lora_r2", allocation=allocation
@@ -207,7 +212,8 @@ def test_random_lora_goes_through_the_same_stages(tmp_path):
     origin = Provenance.detached(model="tiny", task="lcm")
     draw_random_layers.main(manifest=manifest, critical_layers=table, method=method, seed=3, provenance=origin)
     drawn = pd.read_parquet(table)
-    pd.testing.assert_frame_equal(drawn, draw_layers(3, 1, 3, 2, "tiny/lcm"))
+    expected = draw_layers(3, 1, 3, 2, "tiny/lcm")
+    pd.testing.assert_frame_equal(drawn, expected.astype(drawn.dtypes))
     assert list(drawn["layer"]) == [0, 1, 2]
     assert drawn["critical"].sum() == 1
     config = tmp_path / "allocation" / "adapter_config.json"
@@ -230,7 +236,7 @@ def test_layers_that_are_given_train_as_the_same_layers_chosen_by_drift(tmp_path
     origin = Provenance.detached(model="tiny", task="lcm")
     draw_random_layers.main(manifest=manifest, critical_layers=tables["given"], method=given, seed=5, provenance=origin)
     by_drift = pd.DataFrame({"layer": range(4), "policy": "score_change", "value": [1.0, 4.0, 2.0, 8.0]})
-    by_drift = by_drift.assign(rank_order=[4, 2, 3, 1], critical=[False, True, False, True])
+    by_drift = by_drift.assign(rank_order=[4, 2, 3, 1], critical=[False, True, False, True], **UNMEASURED)
     write_table(tables["chosen"], by_drift, "critical_layers", origin)
     for (name, table), method in zip(tables.items(), (given, chosen), strict=True):
         allocate_ranks.main(
