@@ -57,8 +57,8 @@ class Run:
 
 
 def without_times(path: Path) -> bytes:
-    """A file's bytes; of the table of costs, the CSV file less its columns of seconds (the others show the same)."""
-    if path.stem != "training_cost":
+    """A file's bytes; of tables with measured times, the CSV file less its columns of seconds."""
+    if path.stem not in {"training_cost", "recipes"}:
         return path.read_bytes()
     if path.suffix != ".csv":
         return b""
