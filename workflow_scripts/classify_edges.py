@@ -8,8 +8,7 @@ from circuitdrift.circuits.score_file import read_scores
 from circuitdrift.circuits.selection import determined_by_scores
 from circuitdrift.config.circuits import Selection
 from circuitdrift.drift.edge_changes import STABLE, classify_edges
-from circuitdrift.drift.fold_circuits import fold_scores, selection_of_circuits
-from circuitdrift.drift.series import DriftError
+from circuitdrift.drift.fold_circuits import check_one_graph, fold_scores, selection_of_circuits
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table
 
@@ -40,8 +39,7 @@ def main(
         DriftError: the files are of different graphs, or cannot be compared.
     """
     first, last = read_scores(before), read_scores(after)
-    if first.graph != last.graph:
-        raise DriftError(f"{before} is of {first.graph} but {after} of {last.graph}; take the scores of one model")
+    check_one_graph([first, last])
     selection = selection_of_circuits(first.graph, determined_by_scores(choice))
     changes = classify_edges(fold_scores(first), fold_scores(last), selection, resamples)
     counts = changes.counts.assign(from_checkpoint=first.checkpoint, to_checkpoint=last.checkpoint)

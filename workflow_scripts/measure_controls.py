@@ -22,7 +22,7 @@ from circuitdrift.drift.controls import (
     structural_membership,
     tabulate_controls,
 )
-from circuitdrift.drift.fold_circuits import features_of_circuits
+from circuitdrift.drift.fold_circuits import check_one_graph, features_of_circuits
 from circuitdrift.drift.random_circuits import degree_preserving_circuit, random_circuit
 from circuitdrift.drift.series import DriftError
 from circuitdrift.provenance import Provenance
@@ -57,11 +57,7 @@ def main(
     """
     base, kinds = read_scores(base_scores), read_scores_by_kind(kind_scores)
     files = [read_scores(path) for path in scores]
-    for other in (*kinds.values(), *files):
-        if other.graph != base.graph:
-            raise DriftError(
-                f"{base.path} is of {base.graph} but {other.path} of {other.graph}; give scores of one model"
-            )
+    check_one_graph([base, *kinds.values(), *files])
     runs: dict[int, ScoreFile] = {}
     for run in files:
         seed = int(run.origin.wildcards["seed"])

@@ -3,13 +3,12 @@
 from pathlib import Path
 
 from circuitdrift import stage
-from circuitdrift.circuits.score_file import ScoreFile, read_scores
+from circuitdrift.circuits.score_file import read_scores
 from circuitdrift.circuits.selection import determined_by_scores
 from circuitdrift.config.circuits import Selection
-from circuitdrift.drift.fold_circuits import features_of_circuits, fold_scores
+from circuitdrift.drift.fold_circuits import check_one_graph, features_of_circuits, fold_scores
 from circuitdrift.drift.model_controls import tabulate_model_controls
 from circuitdrift.drift.reliability_table import Resampling
-from circuitdrift.drift.series import DriftError
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table
 
@@ -40,8 +39,9 @@ def main(
         DriftError: the files are of different graphs, or of different prompts.
     """
     base = read_scores(base_scores)
-    reworded = _of_the_same_graph(base, reworded_scores) if reworded_scores else None
-    untrained = [_of_the_same_graph(base, path) for path in untrained_scores]
+    reworded = read_scores(reworded_scores) if reworded_scores else None
+    untrained = [read_scores(path) for path in untrained_scores]
+    check_one_graph([base, *([reworded] if reworded else []), *untrained])
     table = tabulate_model_controls(
         fold_scores(base),
         fold_scores(reworded) if reworded else None,
@@ -50,13 +50,6 @@ def main(
         Resampling(half_splits, exchanges),
     )
     write_table(model_controls, table, "model_controls", provenance)
-
-
-def _of_the_same_graph(base: ScoreFile, path: Path) -> ScoreFile:
-    file = read_scores(path)
-    if file.graph != base.graph:
-        raise DriftError(f"{base.path} is of {base.graph} but {path} of {file.graph}; take the scores of one model")
-    return file
 
 
 if __name__ == "__main__":

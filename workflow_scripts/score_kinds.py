@@ -4,18 +4,14 @@ import logging
 import time
 from pathlib import Path
 
-import torch
-
 from circuitdrift import stage
-from circuitdrift.circuits.attribution import score_edges
 from circuitdrift.circuits.checkpoints import checkpoint_anatomies
 from circuitdrift.circuits.kinds import write_scores_by_kind
-from circuitdrift.circuits.memory import bytes_to_score, examples_at_once, largest_pair
 from circuitdrift.circuits.prompts import prompt_pairs
 from circuitdrift.circuits.score_file import ScoreFile
+from circuitdrift.circuits.scoring import score_prompts
 from circuitdrift.compute import resolve_device
 from circuitdrift.config.circuits import Attribution
-from circuitdrift.decoder.tracing import check_anatomy
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table
 
@@ -43,11 +39,7 @@ def main(
     for kind, rows in table.groupby("kind", sort=True):
         started = time.monotonic()
         pairs = prompt_pairs(rows)
-        check_anatomy(anatomy, torch.tensor([pairs.clean[0]], device=on))
-        batch_size = examples_at_once(
-            anatomy, recipe.batch_size, bytes_to_score(anatomy, largest_pair(anatomy, pairs), recipe)
-        )
-        found = score_edges(anatomy, pairs, recipe, batch_size, draw=f"{provenance.wildcards} {kind}")
+        found = score_prompts(anatomy, pairs, recipe, draw=f"{provenance.wildcards} {kind}")
         kinds[str(kind)] = ScoreFile(scores, anatomy.graph, origin, found.scores, found.by_fold, found.fold_sizes)
         logger.info("kind %s: %d prompts scored in %.1f s", kind, len(pairs), time.monotonic() - started)
     write_scores_by_kind(kinds, recipe)

@@ -98,11 +98,11 @@ def fold_scores(file: ScoreFile) -> FoldScores:
     return FoldScores(file.by_fold[:, file.graph.edge_mask].double().numpy(), np.array(file.fold_sizes))
 
 
-def comparable_fold_scores(files: Sequence[ScoreFile]) -> dict[str, FoldScores]:
-    """The scores by fold of several checkpoints, by name and in order.
+def check_one_graph(files: Sequence[ScoreFile]) -> None:
+    """Refuse scores of several graphs.
 
     Raises:
-        DriftError: the files are of different graphs, or of folds of different sizes.
+        DriftError: a file is of another graph than the first.
     """
     first = files[0]
     for file in files:
@@ -110,6 +110,17 @@ def comparable_fold_scores(files: Sequence[ScoreFile]) -> dict[str, FoldScores]:
             raise DriftError(
                 f"{first.path} is of {first.graph} but {file.path} of {file.graph}; take the scores of one model"
             )
+
+
+def comparable_fold_scores(files: Sequence[ScoreFile]) -> dict[str, FoldScores]:
+    """The scores by fold of several checkpoints, by name and in order.
+
+    Raises:
+        DriftError: the files are of different graphs, or of folds of different sizes.
+    """
+    check_one_graph(files)
+    first = files[0]
+    for file in files:
         if file.fold_sizes != first.fold_sizes:
             raise DriftError(
                 f"{file.path} was scored in folds of {list(file.fold_sizes)} prompts, {first.path} in folds of "

@@ -19,6 +19,8 @@ from circuitdrift.drift.reliability import (
     Halves,
     draw_halves,
     interval_of,
+    jackknife_covariance,
+    leave_folds_out,
     prompts_needed,
     similarity,
 )
@@ -99,16 +101,11 @@ def _mean(values: Float[np.ndarray, " row"]) -> float:
 
 def _replicates(scores: FoldScores, size: int, describe: Describe) -> dict[Key, Float[np.ndarray, " fold"]]:
     """The similarity of halves without each fold in turn, from halves of ``size`` folds or as many as there are."""
-    n_folds = scores.n_folds
-    found = []
-    for left_out in range(n_folds):
-        others = np.delete(np.arange(n_folds), left_out)
-        halves = draw_halves(others, n_folds, min(size, len(others) // 2), SPLITS_OF_A_REPLICATE, SEED)
-        found.append(similarity_of_halves(scores, halves, describe))
+    left_out = leave_folds_out(scores.n_folds, size, SPLITS_OF_A_REPLICATE, SEED)
+    found = [similarity_of_halves(scores, halves, describe) for halves in left_out]
     return {key: np.array([replicate[key] for replicate in found]) for key in found[0]}
 
 
 def jackknife_error(replicates: Float[np.ndarray, " fold"]) -> float:
     """Standard error from values that each leave one fold out (Tukey 1958)."""
-    n = len(replicates)
-    return float(np.sqrt((n - 1) / n * np.sum((replicates - replicates.mean()) ** 2)))
+    return float(np.sqrt(jackknife_covariance(replicates[:, None])[0, 0]))
