@@ -39,6 +39,9 @@ Pairs = Bool[np.ndarray, "pair 2 fold"]
 Similarities = Mapping[tuple[str, str], Float[np.ndarray, " pair"]]
 """The similarity of each pair, by level and measure."""
 
+_ROUNDING = 1e-12
+"""Two excesses that differ by less are equal: exchanges can give the same scores, summed in another order."""
+
 _SCORES_AT_ONCE = 2**22
 """Scores whose features are in memory at one time, 32 MB in float64 for each of a few arrays."""
 
@@ -296,7 +299,7 @@ def exchange_p_values(
             mean_of_defined(similar[..., which]) for which in ([0], [1], [2, 3])
         )
         excess = (within_before + within_after) / 2 - between
-        p_values[key] = float((~(excess < excess[0])).sum() / (exchanges + 1))
+        p_values[key] = float((~(excess < excess[0] - _ROUNDING)).sum() / (exchanges + 1))
     return p_values
 
 
