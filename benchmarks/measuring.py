@@ -64,17 +64,21 @@ def add_sub_like_prompts(n: int) -> list[list[int]]:
 
 
 def seconds(work: Callable[[], object], device: torch.device, repeats: int = 3) -> float:
-    """Median over a few repeats after a warm-up; work of more than :data:`LONG` seconds is timed once."""
+    """Median over a few repeats after a warm-up; work of more than :data:`LONG` seconds is timed once.
+
+    On the CPU it is the CPU time of the process, which other work on the machine changes little.
+    """
     first = _once(work, device)
     return first if first > LONG else statistics.median(_once(work, device) for _ in range(repeats))
 
 
 def _once(work: Callable[[], object], device: torch.device) -> float:
-    started = time.perf_counter()
+    clock = time.process_time if device.type == "cpu" else time.perf_counter
+    started = clock()
     work()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def peak_memory(work: Callable[[], object], device: torch.device) -> tuple[float, float]:

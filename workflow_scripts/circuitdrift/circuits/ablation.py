@@ -207,7 +207,7 @@ class _CircuitRun:
                 read = block.attention_norm.module(self.patched(self.base.attention_inputs[layer], readers, n_writers))
                 vectors = torch.einsum("chbpd,hed->cbphe", read, projection.weight()).flatten(0, 1)
                 bias = projection.bias()
-                replaced[..., projection.columns] = vectors if bias is None else vectors + bias
+                projection.by_head(replaced).copy_(vectors if bias is None else vectors + bias)
             return replaced
 
         return hook

@@ -116,7 +116,7 @@ def pass_gradients(
 
     blocks = []
     for block in anatomy.blocks:
-        heads = [gradients[projection.module][..., projection.columns] for projection in block.projections.values()]
+        heads = [projection.by_head(gradients[projection.module]) for projection in block.projections.values()]
         blocks.append(
             BlockGradients(
                 attention_input=streams(read[block.attention_norm.module]),

@@ -68,15 +68,24 @@ class Projection:
         module: the linear layer; GPT-NeoX and GPT-2 have one layer for all three.
         rows: rows of its weight [d_out, d_in] that produce each query head's vector. With grouped-query attention,
             heads of one group have the same rows in the key and value projections.
-        columns: columns of each head's vector in the input of attention, after keys and values are repeated for each
-            query head (:func:`circuitdrift.decoder.tracing.one_key_per_query_head`).
+        first: first column of the first head's vector in the input of attention, after keys and values are repeated
+            for each query head (:func:`circuitdrift.decoder.tracing.one_key_per_query_head`).
+        step: columns from one head's vector to the next one's.
         shared: whether several heads share rows, so that the output must be repeated.
     """
 
     module: nn.Linear | Conv1D
     rows: Int[Tensor, "head d_head"]
-    columns: Int[Tensor, "head d_head"]
+    first: int
+    step: int
     shared: bool
+
+    def by_head(self, attention_input: Float[Tensor, "*rows d"]) -> Float[Tensor, "*rows head d_head"]:
+        """Each head's vector in the input of attention, or in a gradient at it: a view, for reading and writing."""
+        n_heads, d_head = self.rows.shape
+        last = self.first + (n_heads - 1) * self.step + d_head
+        vectors: Tensor = attention_input[..., self.first : last].unfold(-1, d_head, self.step)
+        return vectors
 
     def weight(self) -> Float[Tensor, "head d_head d_model"]:
         """Each head's slice of the weight."""
@@ -206,7 +215,8 @@ def _fused_projections(attention: nn.Module, fused: Fused, n_heads: int) -> list
     sizes = {"projection": 3, "head": n_heads, "d_head": d_out // (3 * n_heads)}
     rows = torch.arange(d_out, device=module.weight.device).view([sizes[axis] for axis in fused.axes])
     by_projection = rows.permute([fused.axes.index(axis) for axis in sizes])
-    return [Projection(module, rows, rows, shared=False) for rows in by_projection]
+    step = 3 * sizes["d_head"] if fused.axes[0] == "head" else sizes["d_head"]
+    return [Projection(module, rows, int(rows[0, 0]), step, shared=False) for rows in by_projection]
 
 
 def _separate_projections(attention: nn.Module, paths: tuple[str, str, str], n_heads: int) -> list[Projection]:
@@ -217,7 +227,7 @@ def _separate_projections(attention: nn.Module, paths: tuple[str, str, str], n_h
     for module in (query, key, value):
         n_groups = len(module.weight) // columns.shape[1]
         rows = columns[:n_groups].repeat_interleave(n_heads // n_groups, dim=0)
-        projections.append(Projection(module, rows, columns, shared=n_groups < n_heads))
+        projections.append(Projection(module, rows, 0, columns.shape[1], shared=n_groups < n_heads))
     return projections
 
 
