@@ -1,8 +1,8 @@
 # What the files beside this one share. All of it runs at each parsing, again in each cluster job, so it imports no torch.
 #
-# needs     ROOT and CONFIG_FILE (reruns.smk), and the prompt files that its tasks name
+# needs     ROOT and CONFIG_FILE (reruns.smk), and the prompt files and local models that the study names
 # makes     `study` (its contents), `layout` (its paths), the constraints of wildcards, the path variable <logs>
-# steps     read and check the study; define the functions that give rules their code digests, params, threads, memory
+# steps     read and check the study, with warnings for senseless values; define the functions that give rules their code digests, params, threads, memory
 #           and those inputs that depend on wildcards
 import re
 import sys
@@ -10,6 +10,9 @@ import sys
 SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
 
+from snakemake.logging import logger
+
+from circuitdrift.checks.before_jobs import check_study
 from circuitdrift.config.reading import ConfigError
 from circuitdrift.layout import CircuitFiles
 from circuitdrift.provenance import BASE_CHECKPOINT, digest_of_code
@@ -18,6 +21,9 @@ from circuitdrift.tasks import prompt_file
 
 try:
     study = read_study(CONFIG_FILE)
+    if workflow.is_main_process:  # not again in each job
+        for warning in check_study(study):
+            logger.warning(f"{CONFIG_FILE.name}: warning: {warning}.")
 except ConfigError as error:
     raise WorkflowError(str(error))
 layout = study.layout

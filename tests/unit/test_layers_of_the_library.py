@@ -29,6 +29,7 @@ LAYERS = [
     "decoder",
     "models",
     "planning",
+    "checks",
     "allocation",
     "training",
     "circuits",

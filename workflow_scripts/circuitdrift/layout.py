@@ -65,6 +65,7 @@ class Layout:
         self.manifest = f"{model}/manifest.json"
         self.weights = f"{model}/model.safetensors"
         self.tokenizer = f"{model}/tokenizer.json"
+        self.checked = f"{model}/checked.json"
         self.pretraining_log = f"{model}/pretraining_log.parquet"
 
         data = f"{self.results}/data/{{model}}/{{task}}"

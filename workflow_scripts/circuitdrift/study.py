@@ -12,12 +12,11 @@ from math import comb
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from circuitdrift.config.methods import CircuitLoraMethod, RandomLoraMethod
 from circuitdrift.config.models import ScratchModel
-from circuitdrift.config.reading import ConfigError, check_imported_files, load_study
+from circuitdrift.config.reading import check_imported_files, load_study
 from circuitdrift.config.study import OWN_RECIPE, StudyConfig
+from circuitdrift.config.yaml_file import read_yaml
 from circuitdrift.layout import CircuitFiles, Layout
 from circuitdrift.provenance import checkpoint_names
 from circuitdrift.tasks.from_file import FileTask
@@ -67,13 +66,7 @@ def read_study(path: Path) -> Study:
         ConfigError: the file is missing, is not YAML or does not describe a study, or a file of circuits that it
             imports is missing.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such config file; give an existing one with --configfile")
-    try:
-        raw = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
-    config = load_study(raw, path.parent, path.name)
+    config = load_study(read_yaml(path), path.parent, path.name)
     check_imported_files(config)
     return Study(config)
 
@@ -254,6 +247,10 @@ class Study:
         """The compositional task that a sub-task is taken from, as JSON values; None for other tasks."""
         found = self.config.tasks[task]
         return self.data_settings(found.of) if isinstance(found, SubTask) else None
+
+    def data_of(self, model: str) -> list[str]:
+        """The test split of each task that a model is trained on, which stands for the task's data."""
+        return self.of_runs(self.layout.test, tuple(run for run in self.runs if run.model == model))
 
     def is_small(self, model: str) -> bool:
         """Whether a model is the workflow's own, so that one core serves it best."""

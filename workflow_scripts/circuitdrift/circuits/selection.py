@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
-from fractions import Fraction
 
 import pandas as pd
 import torch
@@ -13,14 +11,12 @@ from torch import Tensor
 
 from circuitdrift.config.circuits import Selection
 from circuitdrift.decoder.graph import INPUTS_OF_A_HEAD, Graph
+from circuitdrift.decoder.size import edges_in_share
 
 
 def edge_count(graph: Graph, fraction: float) -> int:
-    """Number of edges in a share of the graph, rounded down.
-
-    The fraction is taken as the decimal number that is written, so that 0.05 of 3,580 is 179 on every machine.
-    """
-    return math.floor(Fraction(str(fraction)) * graph.n_edges)
+    """Number of edges in a share of the graph, rounded down (:func:`circuitdrift.decoder.size.edges_in_share`)."""
+    return edges_in_share(graph.n_edges, fraction)
 
 
 def strongest_edges(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from circuitdrift.decoder.architectures import ARCHITECTURES, Architecture, Fused
+from circuitdrift.decoder.architectures import ARCHITECTURES, Architecture, Fused, why_unsupported
 from circuitdrift.decoder.graph import Graph
 
 
@@ -150,18 +150,11 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
         AnatomyError: the architecture or one of its options is not supported, or the model is in training mode.
     """
     name = f"{type(model).__name__} (model_type '{model.config.model_type}')"
-    architecture = ARCHITECTURES.get(type(model).__name__)
-    if architecture is None:
-        raise AnatomyError(
-            f"{name}: no circuits of this architecture, because decoder/architectures.py does not declare its heads, "
-            f"norms and MLPs; use one of {', '.join(ARCHITECTURES)}"
-        )
-    for limit in architecture.limits:
-        if limit.excludes(model.config):
-            raise AnatomyError(f"{name}: no circuits of this model: {limit.reason}")
+    if reason := why_unsupported(type(model).__name__, model.config.to_dict()):
+        raise AnatomyError(f"{name}: {reason}")
     if model.training:
         raise AnatomyError(f"{name} is in training mode, where dropout changes each pass; call .eval()")
-    return _take_apart(model, architecture)
+    return _take_apart(model, ARCHITECTURES[type(model).__name__])
 
 
 def _take_apart(model: PreTrainedModel, architecture: Architecture) -> Anatomy:
@@ -176,7 +169,7 @@ def _take_apart(model: PreTrainedModel, architecture: Architecture) -> Anatomy:
         blocks=blocks,
         final_norm=_norm(backbone.get_submodule(architecture.final_norm)),
         unembedding=model.get_output_embeddings(),
-        graph=Graph(len(blocks), n_heads, parallel=architecture.parallel(model.config)),
+        graph=Graph(len(blocks), n_heads, parallel=architecture.parallel(model.config.to_dict())),
         d_head=blocks[0].query.rows.shape[1],
     )
 

@@ -9,6 +9,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils.logging import disable_progress_bar
 
+from circuitdrift.decoder.anatomy import AnatomyError, anatomy_of
 from circuitdrift.decoder.linears import shape_of_config
 from circuitdrift.models import hub, package
 from circuitdrift.models.manifest import Manifest, ManifestError, read_manifest, verify_files
@@ -72,6 +73,30 @@ def load_config(manifest: Path) -> PretrainedConfig:
 def load_shape(manifest: Path) -> PreTrainedModel:
     """The model on the meta device: every module and shape without weights."""
     return shape_of_config(load_config(manifest))
+
+
+def check_model(folder: Path) -> None:
+    """Check that the engine takes a model apart and that its tokenizer loads, without loading the weights.
+
+    Raises:
+        AnatomyError: the circuit engine does not support the model.
+        ManifestError: the configuration or the tokenizer does not load.
+    """
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        anatomy_of(shape_of_config(config).eval())
+    except AnatomyError as error:
+        raise AnatomyError(f"{folder / 'config.json'}: {error}") from None
+    except (ValueError, TypeError, AttributeError, KeyError, ZeroDivisionError, RuntimeError) as error:
+        raise ManifestError(f"{folder / 'config.json'}: describes no model ({_first_line(error)}); save it again") from None
+    try:
+        AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises plain Exceptions
+        raise ManifestError(f"{folder}: its tokenizer does not load ({_first_line(error)}); save it again") from None
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:

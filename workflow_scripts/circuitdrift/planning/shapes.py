@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import try_to_load_from_cache
-
 from circuitdrift.config.models import HubModel, LocalModel, ModelConfig, PackageModel, ScratchModel
 from circuitdrift.models.caches import package_folder
 
@@ -63,6 +61,8 @@ def config_file(model: HubModel | LocalModel | PackageModel) -> Path | None:
     """The config.json of a model, in its folder or its cache; None if it is not there yet."""
     match model:
         case HubModel():
+            from huggingface_hub import try_to_load_from_cache  # takes longer to import than the checks at parsing take
+
             found = try_to_load_from_cache(model.id, "config.json", revision=model.revision)
             return Path(found) if isinstance(found, str) else None
         case LocalModel():
