@@ -139,7 +139,10 @@ def of_row(table: pd.DataFrame, row: int, source: int, *columns: str) -> pd.Data
         (changed(2, "split", "trian"), "row 3: unknown split 'trian'; did you mean 'train'?"),
         (changed(2, "split", "x"), "row 3: unknown split 'x'; use one of train, circuit, test"),
         (frame().assign(split="train"), "no row belongs to split 'circuit'"),
-        (frame().assign(split=["train"] * 9 + ["circuit"] * 3 + ["test"] * 8), "split 'circuit' has 3 rows, at least 4"),
+        (
+            frame().assign(split=["train"] * 9 + ["circuit"] * 3 + ["test"] * 8),
+            "split 'circuit' has 3 rows, at least 4",
+        ),
         (of_row(changed(0, "split", "train"), 19, 2, "clean"), "row 20: the clean prompt"),
         (of_row(frame(), 8, 4, "clean", "corrupted"), "row 9: repeats the prompts of row 5"),
         (of_row(frame(), 9, 4, "clean"), "give both rows the same answer"),

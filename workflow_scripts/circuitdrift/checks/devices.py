@@ -13,8 +13,7 @@ def missing_device(device: str) -> str | None:
     It is no error: jobs may run elsewhere, and files that need no accelerator can be made here. The first job that does
     need it stops before it loads anything (:func:`circuitdrift.compute.resolve_device`).
     """
-    has = {"cuda": _has_driver, "mps": lambda: sys.platform == "darwin"}
-    if device not in has or has[device]():
+    if device in {"auto", "cpu"} or (_has_driver() if device == "cuda" else sys.platform == "darwin"):
         return None
     return (
         f"execution.device: '{device}' is not on this machine; jobs that need it stop at their start unless they run "
@@ -25,7 +24,7 @@ def missing_device(device: str) -> str | None:
 def _has_driver() -> bool:
     """Whether NVIDIA's driver, or AMD's, which torch calls cuda too, is installed."""
     try:
-        ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+        ctypes.CDLL("libcuda.so.1")
     except OSError:
         return Path("/dev/kfd").exists()
     return True

@@ -10,6 +10,7 @@ from circuitdrift.config.circuits import Selection
 from circuitdrift.config.methods import CircuitLoraMethod, MethodConfig, RandomLoraMethod
 from circuitdrift.decoder.size import edges_in_share
 
+
 class FitError(ValueError):
     """Settings that a model cannot do; one line for each: the key, the problem and the fix."""
 
@@ -17,9 +18,7 @@ class FitError(ValueError):
 RANK_KEYS = ("rank", "critical_rank", "initial_rank", "target_rank")
 
 
-def problems_of_fit(
-    name: str, shape: Shape, methods: Mapping[str, MethodConfig], selection: Selection
-) -> list[str]:
+def problems_of_fit(name: str, shape: Shape, methods: Mapping[str, MethodConfig], selection: Selection) -> list[str]:
     """One line for each key of the config that the model cannot do: the key, the problem and the fix.
 
     Args:

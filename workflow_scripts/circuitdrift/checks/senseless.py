@@ -57,9 +57,9 @@ def _sizes(study: Study) -> Iterator[str]:
     training, examples, folds = config.training, config.faithfulness.examples, config.circuit.folds
     for name, task in config.tasks.items():
         if _written(config.faithfulness, "examples") and examples > task.test:
-            yield f"faithfulness.examples: {examples} exceeds the {task.test} test prompts of task '{name}': all are used"
+            yield f"faithfulness.examples: {examples} exceeds the {task.test} test prompts of '{name}': all are used"
         if _written(config.circuit, "folds") and folds > task.circuit:
-            yield f"circuit.folds: {folds} exceeds the {task.circuit} circuit prompts of task '{name}': one prompt a fold"
+            yield f"circuit.folds: {folds} exceeds the {task.circuit} circuit prompts of '{name}': one a fold"
         if study.methods_on(name) and training.batch_size > task.train:
             yield f"training.batch_size: {training.batch_size} exceeds the {task.train} train prompts of task '{name}'"
     if training.micro_batch_size and training.micro_batch_size > training.batch_size:

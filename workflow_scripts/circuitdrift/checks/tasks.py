@@ -30,7 +30,11 @@ def warnings_of_tasks(study: Study) -> list[str]:
     config = study.config
     return [
         *(_few_prompts(name, task, most) for name, task in config.tasks.items() if (most := _too_few(task))),
-        *(f"{key}: {text}; such prompts are left out" for key, text, _, written in _large_numbers(config) if not written),
+        *(
+            f"{key}: {text}; such prompts are left out"
+            for key, text, _, written in _large_numbers(config)
+            if not written
+        ),
     ]
 
 
@@ -43,11 +47,11 @@ def _problems_of_size(name: str, task: Task, config: StudyConfig) -> list[str]:
             f"tasks.{name}.{written[0]}: asks with {' and '.join(written)} for {asked:,} prompts, of which its range "
             f"has at most {most:,}; ask for fewer, or widen the range"
         )
-    parent = config.tasks.get(task.of) if isinstance(task, SubTask) else None
-    if parent is not None:
+    if isinstance(task, SubTask):
+        parent = config.tasks[task.of]
         problems += [
             f"tasks.{name}.{size}: asks for {getattr(task, size):,} steps of the {getattr(parent, size):,} items of "
-            f"tasks.{getattr(task, 'of')}.{size}, which have one each; lower it, or raise that"
+            f"tasks.{task.of}.{size}, which have one each; lower it, or raise that"
             for size in written
             if getattr(task, size) > getattr(parent, size)
         ]

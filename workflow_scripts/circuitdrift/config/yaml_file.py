@@ -52,9 +52,7 @@ def _text_of(path: Path) -> str:
             raise ConfigError(f"{path}: has {size:,} bytes, a config at most {LARGEST_FILE:,}; is it the right file?")
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path}: is not UTF-8 text ({error.reason}, byte {error.start}); save it as UTF-8"
-        ) from None
+        raise ConfigError(f"{path}: is not UTF-8 text ({error.reason}, byte {error.start}); save it as UTF-8") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror}); change its permissions") from None
 

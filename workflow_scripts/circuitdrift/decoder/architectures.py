@@ -204,12 +204,13 @@ def why_unsupported(class_name: str | None, settings: Settings) -> str | None:
         class_name: name of the model's class; None where no declared class belongs to its ``model_type``.
         settings: the entries of its configuration.
     """
-    if class_name not in ARCHITECTURES:
+    architecture = ARCHITECTURES.get(class_name or "")
+    if architecture is None:
         return (
             "no circuits of this architecture, because decoder/architectures.py does not declare its heads, norms and "
             f"MLPs; use one of {', '.join(ARCHITECTURES)}"
         )
-    for limit in ARCHITECTURES[class_name].limits:
+    for limit in architecture.limits:
         if limit.excludes(settings):
             return f"no circuits of this model: {limit.reason}"
     return None

@@ -112,7 +112,7 @@ def _drawn_splits(drawn: Sequence[Drawn], task: FileTask) -> Splits:
 
 
 def shares(total: int, task: FileTask) -> dict[Split, int]:
-    """Sizes of the splits of ``total`` rows: as the task asks, or in proportion if there are fewer, but never too few."""
+    """Sizes of the splits of ``total`` rows: as the task asks, or in proportion if fewer; none is too small."""
     wanted = task.asked
     if total >= wanted:
         return {"train": task.train, "circuit": task.circuit, "test": task.test}

@@ -10,7 +10,7 @@ from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import LARGEST_ANSWER_SHARE, SMALLEST_TASK, Lookup, Query, Streams, TaskError, draw
 from circuitdrift.tasks.families import TaskConfig
 from circuitdrift.tasks.from_file import FileTask, examples_from_file
-from circuitdrift.tasks.splits import Splits, allot, fill, separate
+from circuitdrift.tasks.splits import SPLITS, Splits, allot, fill, separate
 from circuitdrift.tasks.sub_tasks import SubTask, decompose
 from circuitdrift.tasks.task import FEWEST_CIRCUIT_PROMPTS, Task
 
@@ -31,8 +31,8 @@ def generate_examples(task: TaskConfig, encoding: Encoding, parent: Compositiona
         ValueError: a sub-task without its parent.
     """
     splits = _examples(task, encoding, parent)
-    least = {"train": 1, "circuit": FEWEST_CIRCUIT_PROMPTS, "test": 1}
-    for split, needed in least.items():
+    for split in SPLITS:
+        needed = FEWEST_CIRCUIT_PROMPTS if split == "circuit" else 1
         if (found := len(splits[split])) < needed:
             raise TaskError(
                 f"{task.family}: split {split} has {found} prompts that fit this model's tokenizer, at least {needed} "

@@ -9,7 +9,6 @@ from pydantic import Field
 from circuitdrift.section import Name, Section
 from circuitdrift.tasks.wording import Wording
 
-
 FEWEST_CIRCUIT_PROMPTS = 4
 """Reliability compares circuits of halves of the prompts with each other, so each half needs two folds."""
 
