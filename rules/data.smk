@@ -2,9 +2,9 @@
 #
 # needs     the manifest; the prompt file of a task that has one
 # makes     data/{model}/{task}/ train.parquet, circuit.parquet, test.parquet: three disjoint splits; and
-#           circuit_reworded.parquet, the circuit split in the second wording of a task that has one;
-#           models/{model}/checked.json, once the model fits the study and the data of all its tasks are there
-# steps     generate_data; reword_circuit; check_model, which every training waits for
+#           circuit_reworded.parquet, the circuit split in the second wording of a task that has one
+# steps     generate_data, before other jobs that are ready: text that a tokenizer does not take is found before trainings
+#           start; reword_circuit
 
 
 rule generate_data:
@@ -17,6 +17,7 @@ rule generate_data:
         test=layout.test,
     log:
         "<logs>/generate_data/{model}/{task}.log",
+    priority: 50
     conda:
         "../environment.yml"
     resources:
@@ -51,27 +52,6 @@ rule reword_circuit:
         code=code_of("reword_circuit"),
     script:
         "../workflow_scripts/reword_circuit.py"
-
-
-# A training waits for the data of every task of its model, so that text which the tokenizer does not take is found before
-# any of them starts. It takes the file as ancient(): with a new task it is made again, and nothing is trained again.
-rule check_model:
-    input:
-        lambda wildcards: study.data_of(wildcards.model),
-        manifest=layout.manifest,
-    output:
-        checked=layout.checked,
-    log:
-        "<logs>/check_model/{model}.log",
-    localrule: True
-    conda:
-        "../environment.yml"
-    params:
-        methods={name: settings(method) for name, method in study.config.methods.items()},
-        choice=settings(study.config.circuit.choice()),
-        code=code_of("check_model"),
-    script:
-        "../workflow_scripts/check_model.py"
 
 
 rule data:

@@ -1,6 +1,6 @@
 # Fine-tuning: one run for each model, task, method and seed.
 #
-# needs     the manifest, the checks of data.smk, the train and test splits; the allocated ranks, and the search for the learning rate, of the
+# needs     the manifest, the train and test splits; the allocated ranks, and the search for the learning rate, of the
 #           methods that have them
 # makes     runs/{model}/{task}/{method}/seed-{seed}/ training_log.parquet, accuracy.parquet, predictions.parquet, and
 #           checkpoints/NN: 00 is the base model, the others lie at uniform steps
@@ -9,7 +9,6 @@
 
 rule finetune:
     input:
-        ancient(layout.checked),
         manifest=layout.manifest,
         train=layout.train,
         test=layout.test,
@@ -47,6 +46,7 @@ rule finetune:
 # of a job that has a new output.
 rule runs:
     input:
+        checked=study.of_runs(layout.checked, study.fetched_runs),
         accuracy=study.of_runs(layout.accuracy, study.runs),
         predictions=study.of_runs(layout.predictions, study.runs),
         checkpoints=study.of_runs(layout.checkpoint(study.checkpoints[-1]), study.runs),

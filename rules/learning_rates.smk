@@ -1,13 +1,12 @@
 # The search for learning rates (section learning_rate_search): one job for each model, task and method.
 #
-# needs     the manifest, the checks of data.smk, the train split; the allocated ranks of the methods that have them, for the first seed
+# needs     the manifest, the train split; the allocated ranks of the methods that have them, for the first seed
 # makes     learning_rates/{model}/{task}/{method}/trials.parquet, only where learning_rate_search.rates is given
 # steps     search_learning_rate
 
 
 rule search_learning_rate:
     input:
-        ancient(layout.checked),
         manifest=layout.manifest,
         train=layout.train,
         adapter_config=ranks_of_search,

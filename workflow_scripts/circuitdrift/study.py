@@ -201,6 +201,11 @@ class Study:
         return self.runs if self.config.learning_rate_search.rates else ()
 
     @cached_property
+    def fetched_runs(self) -> tuple[Run, ...]:
+        """Runs on models whose shape may be unknown until they are fetched."""
+        return tuple(run for run in self.runs if run.model in self.models_from("hub", "package"))
+
+    @cached_property
     def untrained_seeds(self) -> tuple[int, ...]:
         """Seeds of the untrained models whose circuits are controls."""
         return tuple(range(self.config.drift.untrained))
@@ -247,10 +252,6 @@ class Study:
         """The compositional task that a sub-task is taken from, as JSON values; None for other tasks."""
         found = self.config.tasks[task]
         return self.data_settings(found.of) if isinstance(found, SubTask) else None
-
-    def data_of(self, model: str) -> list[str]:
-        """The test split of each task that a model is trained on, which stands for the task's data."""
-        return self.of_runs(self.layout.test, tuple(run for run in self.runs if run.model == model))
 
     def is_small(self, model: str) -> bool:
         """Whether a model is the workflow's own, so that one core serves it best."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from circuitdrift.config.models import LocalModel, ModelConfig, ScratchModel
+from circuitdrift.config.models import ModelConfig, ScratchModel
 from circuitdrift.decoder.architectures import ARCHITECTURES, MODEL_TYPES, Settings
 from circuitdrift.decoder.size import number_of_edges
 from circuitdrift.models.folder import settings_of_folder
-from circuitdrift.planning.shapes import shape_in
+from circuitdrift.planning.shapes import config_file, shape_in
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,11 @@ class Shape:
 
 
 def shape_at_parsing(model: ModelConfig) -> Shape | None:
-    """The shape of a scratch or local model; None of models that are fetched, and of a config.json without sizes."""
+    """The shape of a scratch model, or of one whose config.json is on this machine; None where it is not known yet."""
     if isinstance(model, ScratchModel):
         return Shape(model.layers, model.heads, model.width, number_of_edges(model.layers, model.heads, parallel=True))
-    return shape_of_settings(settings_of_folder(model.path)) if isinstance(model, LocalModel) else None
+    found = config_file(model)
+    return shape_of_settings(settings_of_folder(found.parent)) if found else None
 
 
 def shape_of_settings(settings: Settings) -> Shape | None:

@@ -148,8 +148,8 @@ def _shortened(value: Any, most: int = 60) -> str:
 def _node_at(location: tuple[int | str, ...], raw: Any) -> Any:
     """The part of the file that a location of pydantic points to."""
     node = raw
-    for step in location:
-        if isinstance(node, dict) and step in node:
+    for place, step in enumerate(location):
+        if isinstance(node, dict) and step in node and not (place == 2 and _is_tag(step, node)):
             node = node[step]
     return node
 
@@ -158,11 +158,11 @@ def _dotted_key(location: tuple[int | str, ...], raw: Any) -> str:
     """The path of an error in the file's own keys: pydantic's location without its additions."""
     parts = []
     node = raw
-    for step in location:
+    for place, step in enumerate(location):
+        if step == "[key]" or (place == 2 and _is_tag(step, node)):
+            continue
         if isinstance(node, dict) and step in node:
             node = node[step]
-        elif step == "[key]" or _is_tag(step, node):
-            continue
         parts.append(str(step))
     return ".".join(parts)
 
