@@ -50,7 +50,8 @@ class HubModel(Section):
     @field_validator("id", mode="after")
     @classmethod
     def _is_no_path(cls, value: str) -> str:
-        if not re.fullmatch(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?", value, re.ASCII):
+        form = r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?"
+        if len(value) > 96 or "--" in value or ".." in value or not re.fullmatch(form, value, re.ASCII):
             raise ValueError(
                 f"{value[:100]!r} is no id of the hub, which has the form owner/name; "
                 "for a folder on this machine use source: local and path"
