@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from random import Random
 
 import pytest
-import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import (
     AutoConfig,
@@ -42,6 +42,7 @@ from circuitdrift.models.folder import problem_of_folder
 from circuitdrift.models.loading import check_model as check_loading
 from circuitdrift.models.manifest import ManifestError, write_manifest
 from circuitdrift.storage import read_json
+from circuitdrift.tasks import generation
 from circuitdrift.tasks.add_sub import AddSubTask
 from circuitdrift.tasks.compositional import CompositionalTask
 from circuitdrift.tasks.encoding import Encoding
@@ -51,6 +52,7 @@ from circuitdrift.tasks.generation import generate_examples
 from circuitdrift.tasks.lcm import LcmTask
 from circuitdrift.tasks.mul_div import MulDivTask
 from circuitdrift.tasks.sequence import SequenceTask
+from circuitdrift.tasks.task import Task
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "vocab_size": 30}
 CONFIGS = [
@@ -214,9 +216,7 @@ SMALL = {"train": 10_000, "circuit": 10, "test": 10}
     ],
     ids=lambda task: task.family,
 )
-def test_no_generator_gives_more_than_its_bound(task) -> None:
-    from random import Random
-
+def test_no_generator_gives_more_than_its_bound(task: Task) -> None:
     streams = task.candidates(Random(0), EVERY_TEXT)
     prompts = [{candidate.clean.prompt for candidate in stream} for stream in streams.values()]
     balanced = [len(p) for kind, p in zip(streams, prompts, strict=True) if kind not in task.scarce_kinds]
@@ -227,7 +227,14 @@ def test_no_generator_gives_more_than_its_bound(task) -> None:
         assert task.most_examples() < 2 * most + 90
 
 
-def test_a_split_that_is_too_small_for_folds_ends_before_any_training() -> None:
-    task = AddSubTask(family="add_sub", max_operand=4, train=4, circuit=8, test=8)
-    with pytest.raises(TaskError):
-        generate_examples(task, Encoding(lambda text: [1, 2], whole))
+@pytest.mark.parametrize(("split", "kept", "needed"), [("circuit", 3, 4), ("test", 0, 1), ("train", 0, 1)])
+def test_a_split_that_is_too_small_ends_before_any_training(
+    monkeypatch: pytest.MonkeyPatch, split: str, kept: int, needed: int
+) -> None:
+    task = AddSubTask(family="add_sub", max_operand=40, train=40, circuit=8, test=8)
+    splits = generate_examples(task, EVERY_TEXT)
+    assert [len(splits[name]) for name in ("train", "circuit", "test")] == [40, 8, 8]
+    few = {**splits, split: splits[split][:kept]}
+    monkeypatch.setattr(generation, "separate", lambda *_: few)
+    with pytest.raises(TaskError, match=f"split {split} has {kept} prompts .* at least {needed} are needed"):
+        generate_examples(task, EVERY_TEXT)

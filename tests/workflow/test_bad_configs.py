@@ -130,7 +130,7 @@ def test_names(tmp_path, config, words):
 
 
 VALUES = [
-    case("unknown section", {"trainig": {}}, ["trainig: unknown key", "'training'"]),
+    case("unknown section", {"trainings": {}}, ["trainings: unknown key", "'training'"]),
     case("unknown key", {"training": {"epoch": 1}}, ["training.epoch", "'epochs'"]),
     case("section is a list", {"training": []}, ["training: ", "mapping"]),
     case("section is text", {"circuit": "all"}, ["circuit: ", "mapping"]),

@@ -152,7 +152,7 @@ PROMPTS = [
     case("same prompts", prompts(*ROWS, "a,a,c"), ["row 13", "the same"]),
     case("row twice", prompts(*ROWS, ROWS[2]), ["row 13", "repeats the prompts of row 3"]),
     case("two answers", prompts(*ROWS, "a b0,a x, other"), ["row 13", "same answer"]),
-    case("not UTF-8", prompts(*ROWS, "caf\u00e9,b,c").decode().encode("latin-1"), ["not UTF-8"]),
+    case("not UTF-8", prompts(*ROWS, "na\u00efve,b,c").decode().encode("latin-1"), ["not UTF-8"]),
     case("open quote", prompts(*ROWS, '"a,b,c'), ["not valid CSV"]),
     case("unknown split", in_splits(*SPLITS[:-1], "tset"), ["row 12", "'tset'", "did you mean 'test'"]),
     case("no test rows", in_splits(*["train"] * 6, *["circuit"] * 6), ["no row belongs to split 'test'"]),
