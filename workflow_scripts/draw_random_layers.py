@@ -5,7 +5,7 @@ from pathlib import Path
 from circuitdrift import stage
 from circuitdrift.allocation.policies import draw_layers
 from circuitdrift.config.methods import RandomLoraMethod
-from circuitdrift.models.loading import load_config
+from circuitdrift.models.sizes import size_of_model
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table
 
@@ -21,7 +21,7 @@ def main(*, manifest: Path, critical_layers: Path, method: RandomLoraMethod, see
         provenance: origin of the file, which names model and task.
     """
     drawn_for = f"{provenance.wildcards['model']}/{provenance.wildcards['task']}"
-    n_layers = load_config(manifest).num_hidden_layers
+    n_layers = size_of_model(manifest, "num_hidden_layers")
     table = draw_layers(
         n_layers, method.critical_layers, seed, method.draw, drawn_for, method.include_layers, method.exclude_layers
     )

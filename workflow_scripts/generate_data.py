@@ -8,7 +8,7 @@ from random import Random
 import pandas as pd
 
 from circuitdrift import stage
-from circuitdrift.models.loading import load_tokenizer
+from circuitdrift.models.tokenizer import load_tokenizer, tokenizers_only
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table
 from circuitdrift.tasks.compositional import CompositionalTask
@@ -72,4 +72,5 @@ def _shown(examples: Sequence[Example], split: Split) -> str:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    with tokenizers_only():
+        stage.run(main)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from circuitdrift import stage
-from circuitdrift.models.loading import load_tokenizer
+from circuitdrift.models.tokenizer import load_tokenizer, tokenizers_only
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
 from circuitdrift.tasks.encoding import Encoding
@@ -32,4 +32,5 @@ def main(manifest: Path, circuit: Path, reworded: Path, task: TaskConfig, proven
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    with tokenizers_only():
+        stage.run(main)

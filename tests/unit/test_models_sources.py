@@ -25,8 +25,10 @@ import fetch_model
 from circuitdrift.config.models import HubModel, LocalModel, PackageModel
 from circuitdrift.models import hub, package
 from circuitdrift.models.caches import cache_root
-from circuitdrift.models.loading import load_model, load_tokenizer, model_folder
+from circuitdrift.models.files import model_folder
+from circuitdrift.models.loading import load_model
 from circuitdrift.models.manifest import ManifestError, read_manifest, write_manifest
+from circuitdrift.models.tokenizer import load_tokenizer
 from circuitdrift.tasks.tokenization import encode_prompt
 
 CPU = torch.device("cpu")

@@ -8,16 +8,18 @@ norm and the unembedding. :mod:`circuitdrift.decoder.architectures` declares whe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from circuitdrift.decoder.architectures import ARCHITECTURES, Architecture, Fused
 from circuitdrift.decoder.graph import Graph
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 class AnatomyError(ValueError):

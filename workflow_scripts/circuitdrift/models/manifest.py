@@ -2,7 +2,7 @@
 
 A manifest holds the model's source, the dtype of its weights in use, and the size and sha256 of each file. It holds no
 timestamps and, except for local models, no path: weights of scratch models lie beside it, and the caches hold those of
-hub and package models (see ``loading.model_folder``). So the same model gives the same bytes on every machine.
+hub and package models (see ``files.model_folder``). So the same model gives the same bytes on every machine.
 """
 
 from __future__ import annotations

@@ -15,9 +15,7 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from filelock import FileLock
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from circuitdrift.models.caches import package_folder
 from circuitdrift.models.manifest import ManifestError, sha256_of
@@ -105,6 +103,9 @@ def dequantise(gguf: Path, folder: Path) -> None:
     transformers marks a model from GGUF as quantised and refuses to save it. So the weights move to a new model of the
     same class whose config lacks that mark.
     """
+    import torch  # here, because jobs find the model in the cache and need neither
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
     read = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     plain = unquantised_twin(read)
     plain.save_pretrained(folder)

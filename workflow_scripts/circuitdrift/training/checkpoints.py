@@ -7,21 +7,22 @@ Hugging Face's (``config.json``, ``model.safetensors``). Both load without this 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
-from peft import AdaLoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from circuitdrift.models.loading import load_model
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import StorageError, read_json, read_tensors, write_json, write_tensors
-from circuitdrift.training.adalora import rank_schedule
-from circuitdrift.training.adapters import ADAPTER, attach_adapters, config_as_json
 from circuitdrift.training.folders import write_folder
 from circuitdrift.training.processes import ALONE, Processes
-from circuitdrift.training.sharding import gathered
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+# peft, and the modules that use it, are imported where a model has adapters: most jobs that load a model have none.
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -55,6 +56,10 @@ def save_checkpoint(
         provenance: written into the safetensors header.
         processes: the processes that train the model; all call this, and process 0 writes.
     """
+    from peft import PeftModel
+
+    from circuitdrift.training.sharding import gathered
+
     own = _adapter_tensors(model) if isinstance(model, PeftModel) else _full_tensors(model, dtype)
     tensors = gathered(own, processes)
 
@@ -74,6 +79,9 @@ def _write_adapters(model: PeftModel, tensors: dict[str, Tensor], folder: Path, 
     Between two allocations AdaLoRA trains cut values on, so cut tensors would compute another function than the model
     in training. All values are kept; values that were cut for good are zeros.
     """
+    from circuitdrift.training.adalora import rank_schedule
+    from circuitdrift.training.adapters import ADAPTER, config_as_json
+
     config = config_as_json(model.peft_config[ADAPTER]) | {"inference_mode": True}
     if schedule := rank_schedule(model):
         write_json(folder / RANKS, schedule.ranks())
@@ -84,6 +92,10 @@ def _write_adapters(model: PeftModel, tensors: dict[str, Tensor], folder: Path, 
 
 def _adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
     """The adapters' tensors, uncut, under the names of PEFT's files."""
+    from peft import AdaLoraConfig, get_peft_model_state_dict
+
+    from circuitdrift.training.adapters import ADAPTER
+
     config = model.peft_config[ADAPTER]
     kept = config.rank_pattern if isinstance(config, AdaLoraConfig) else None
     if isinstance(config, AdaLoraConfig):
@@ -138,12 +150,16 @@ def load_checkpoint(manifest: Path, checkpoint: Path | None, device: torch.devic
 
 
 def _with_merged_adapters(model: PreTrainedModel, checkpoint: Path) -> PreTrainedModel:
+    from peft import PeftConfig, set_peft_model_state_dict
+
+    from circuitdrift.training.adapters import attach_adapters
+
     tensors = _read_weights(checkpoint / ADAPTER_WEIGHTS)
     check_config(checkpoint / ADAPTER_CONFIG)
     adapted = attach_adapters(model, PeftConfig.from_pretrained(str(checkpoint)), seed=0)
     _check_fit(tensors, _adapter_tensors(adapted), checkpoint / ADAPTER_WEIGHTS)
     set_peft_model_state_dict(adapted, tensors)
-    merged = cast(PreTrainedModel, adapted.merge_and_unload())
+    merged = cast("PreTrainedModel", adapted.merge_and_unload())
     merged.requires_grad_(True).train(False)
     return merged
 

@@ -1,0 +1,30 @@
+"""Sizes of a model from its ``config.json``, without torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from circuitdrift.models.files import model_folder
+from circuitdrift.storage import read_json
+
+NAMES = {
+    "num_hidden_layers": ("num_hidden_layers", "n_layer", "num_layers"),
+    "hidden_size": ("hidden_size", "n_embd"),
+}
+"""The names of each size in the files of different architectures."""
+
+
+def size_of_model(manifest: Path, size: Literal["num_hidden_layers", "hidden_size"]) -> int:
+    """A size of the model: its number of layers, or the width of its residual stream.
+
+    Raises:
+        ManifestError: see ``files.model_folder``.
+    """
+    written = read_json(model_folder(manifest) / "config.json")
+    found = [written[name] for name in NAMES[size] if name in written]
+    if len(found) == 1:
+        return int(found[0])
+    from circuitdrift.models.loading import load_config  # imports torch, for the rare file that leaves the size out
+
+    return int(getattr(load_config(manifest), size))
