@@ -82,8 +82,11 @@ def all_bytes(folder):
 @pytest.mark.parametrize(
     ("method", "files"),
     [
-        (LoraMethod(kind="lora", rank=3), ["adapter_config.json", "adapter_model.safetensors"]),
-        (FullMethod(kind="full"), ["config.json", "model.safetensors"]),
+        (
+            LoraMethod(kind="lora", rank=3),
+            ["adapter_config.json", "adapter_config.json.sha256", "adapter_model.safetensors"],
+        ),
+        (FullMethod(kind="full"), ["config.json", "config.json.sha256", "model.safetensors"]),
     ],
 )
 def test_same_seed_gives_the_same_bytes_and_another_seed_others(manifest, tmp_path, method, files):
@@ -94,7 +97,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(manifest, tmp_pa
     assert sorted(path.name for path in (checkpoints / "03").iterdir()) == files
     first, again, other = (all_bytes(tmp_path / name) for name in "abc")
     assert first == again
-    assert first["checkpoints/03/" + files[1]] != other["checkpoints/03/" + files[1]]
+    assert first["checkpoints/03/" + files[-1]] != other["checkpoints/03/" + files[-1]]
     assert str(tmp_path) not in (checkpoints / "03" / files[0]).read_text()
     accuracy = pd.read_parquet(tmp_path / "a" / "accuracy.parquet")
     assert list(accuracy["checkpoint"]) == ["00", "01", "02", "03"]

@@ -12,12 +12,13 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from circuitdrift.decoder.architectures import ARCHITECTURES, Architecture, Fused
+from circuitdrift.errors import CircuitDriftError
 
 MODULES = ("q", "k", "v", "output", "mlp_input", "mlp_output")
 """Kinds of modules that read from or write to the residual stream, in the order in which a block computes them."""
 
 
-class LinearsError(ValueError):
+class LinearsError(CircuitDriftError):
     """A model whose blocks or linears are not recognised; the message names the model and the fix."""
 
 

