@@ -320,6 +320,29 @@ def test_damaged_checkpoints_are_refused_by_the_files_name(tmp_path, method, dam
         load_checkpoint(manifest, folder, CPU)
 
 
+@pytest.mark.parametrize("method", [LoraMethod(kind="lora", rank=2), FullMethod(kind="full")])
+def test_a_flipped_byte_in_any_file_of_a_checkpoint_is_refused_with_the_folder_to_delete(tmp_path, method):
+    manifest = save(neox(), tmp_path / "models" / "tiny")
+    model = prepare_model(
+        load_model(manifest, CPU), ("tiny", None), method, 2.0, None, Examples(examples(8), CPU), 8, 0
+    )
+    folder = tmp_path / "checkpoints" / "00"
+    save_checkpoint(model, folder, torch.float32, ORIGIN)
+    load_checkpoint(manifest, folder, CPU)
+    for file in sorted(folder.iterdir()):
+        content = file.read_bytes()
+        for place in (0, 8, len(content) // 2, len(content) - 1):
+            damaged = bytearray(content)
+            damaged[place] ^= 1
+            file.write_bytes(damaged)
+            with pytest.raises(CheckpointError) as caught:
+                load_checkpoint(manifest, folder, CPU)
+            assert str(folder / file.name.removesuffix(".sha256")) in str(caught.value)
+            assert f"rm -rf {folder} && snakemake" in str(caught.value)
+        file.write_bytes(content)
+    load_checkpoint(manifest, folder, CPU)
+
+
 def test_truncated_configuration_and_empty_folder_are_refused(tmp_path):
     manifest = save(neox(), tmp_path / "models" / "tiny")
     folder = tmp_path / "checkpoints" / "00"

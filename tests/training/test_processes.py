@@ -183,7 +183,7 @@ def test_stopped_and_started_again_it_ends_in_the_same_bytes(
 
     with monkeypatch.context() as patch:
         patch.setattr(resume.ResumeFolder, "save", save_and_stop)
-        with pytest.raises(ProcessError, match="process 1 of 2: StoppedError: enough"):
+        with pytest.raises(RuntimeError, match="process 1 of 2: StoppedError: enough"):
             run(dropping_manifest, tmp_path / "stopped", METHODS["full"], SHORT, **how)
     delete_declared_outputs(tmp_path / "stopped")
     assert states(tmp_path / "stopped" / "run" / ".resume")[-1] == "step-00000003"
