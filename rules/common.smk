@@ -10,7 +10,7 @@ import sys
 SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from circuitdrift.config.reading import ConfigError
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.layout import CircuitFiles
 from circuitdrift.provenance import BASE_CHECKPOINT, digest_of_code
 from circuitdrift.study import read_study
@@ -18,7 +18,7 @@ from circuitdrift.tasks import prompt_file
 
 try:
     study = read_study(CONFIG_FILE)
-except ConfigError as error:
+except CircuitDriftError as error:
     raise WorkflowError(str(error))
 layout = study.layout
 config.update(study.config.model_dump(mode="json"))  # for the report's captions

@@ -82,8 +82,11 @@ def all_bytes(folder):
 @pytest.mark.parametrize(
     ("method", "files"),
     [
-        (LoraMethod(kind="lora", rank=3), ["adapter_config.json", "adapter_model.safetensors"]),
-        (FullMethod(kind="full"), ["config.json", "model.safetensors"]),
+        (
+            LoraMethod(kind="lora", rank=3),
+            ["adapter_config.json", "adapter_config.json.sha256", "adapter_model.safetensors"],
+        ),
+        (FullMethod(kind="full"), ["config.json", "config.json.sha256", "model.safetensors"]),
     ],
 )
 def test_same_seed_gives_the_same_bytes_and_another_seed_others(manifest, tmp_path, method, files):
@@ -94,7 +97,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(manifest, tmp_pa
     assert sorted(path.name for path in (checkpoints / "03").iterdir()) == files
     first, again, other = (all_bytes(tmp_path / name) for name in "abc")
     assert first == again
-    assert first["checkpoints/03/" + files[1]] != other["checkpoints/03/" + files[1]]
+    assert first["checkpoints/03/" + files[-1]] != other["checkpoints/03/" + files[-1]]
     assert str(tmp_path) not in (checkpoints / "03" / files[0]).read_text()
     accuracy = pd.read_parquet(tmp_path / "a" / "accuracy.parquet")
     assert list(accuracy["checkpoint"]) == ["00", "01", "02", "03"]
@@ -315,6 +318,29 @@ def test_damaged_checkpoints_are_refused_by_the_files_name(tmp_path, method, dam
             manifest = save(neox(hidden_size=16), tmp_path / "models" / "other")
     with pytest.raises(CheckpointError, match=weights.name):
         load_checkpoint(manifest, folder, CPU)
+
+
+@pytest.mark.parametrize("method", [LoraMethod(kind="lora", rank=2), FullMethod(kind="full")])
+def test_a_flipped_byte_in_any_file_of_a_checkpoint_is_refused_with_the_folder_to_delete(tmp_path, method):
+    manifest = save(neox(), tmp_path / "models" / "tiny")
+    model = prepare_model(
+        load_model(manifest, CPU), ("tiny", None), method, 2.0, None, Examples(examples(8), CPU), 8, 0
+    )
+    folder = tmp_path / "checkpoints" / "00"
+    save_checkpoint(model, folder, torch.float32, ORIGIN)
+    load_checkpoint(manifest, folder, CPU)
+    for file in sorted(folder.iterdir()):
+        content = file.read_bytes()
+        for place in (0, 8, len(content) // 2, len(content) - 1):
+            damaged = bytearray(content)
+            damaged[place] ^= 1
+            file.write_bytes(damaged)
+            with pytest.raises(CheckpointError) as caught:
+                load_checkpoint(manifest, folder, CPU)
+            assert str(folder / file.name.removesuffix(".sha256")) in str(caught.value)
+            assert f"rm -rf {folder} && snakemake" in str(caught.value)
+        file.write_bytes(content)
+    load_checkpoint(manifest, folder, CPU)
 
 
 def test_truncated_configuration_and_empty_folder_are_refused(tmp_path):

@@ -183,7 +183,7 @@ def test_stopped_and_started_again_it_ends_in_the_same_bytes(
 
     with monkeypatch.context() as patch:
         patch.setattr(resume.ResumeFolder, "save", save_and_stop)
-        with pytest.raises(ProcessError, match="process 1 of 2: StoppedError: enough"):
+        with pytest.raises(RuntimeError, match="process 1 of 2: StoppedError: enough"):
             run(dropping_manifest, tmp_path / "stopped", METHODS["full"], SHORT, **how)
     delete_declared_outputs(tmp_path / "stopped")
     assert states(tmp_path / "stopped" / "run" / ".resume")[-1] == "step-00000003"
@@ -220,20 +220,30 @@ def break_down(loss):
 
 
 FAILURES = {
-    "nan": (lambda loss: loss * float("nan"), r"DivergenceError: step 3: the loss is nan .* example_id \[1\d*, .*rate"),
-    "error": (break_down, r"process 2 of 2: LookupError: a wire is loose"),
-    "killed": (lambda loss: os.kill(os.getpid(), signal.SIGKILL), r"process 2 of 2 was killed by SIGKILL; .* memory"),
-    "exit": (lambda loss: os._exit(3), r"process 2 of 2 exited with code 3"),
+    "nan": (
+        lambda loss: loss * float("nan"),
+        ProcessError,
+        r"DivergenceError: step 3: the loss is nan .* example_id \[1\d*, .*rate",
+    ),
+    "error": (break_down, RuntimeError, r"process 2 of 2: LookupError: a wire is loose"),
+    "killed": (
+        lambda loss: os.kill(os.getpid(), signal.SIGKILL),
+        ProcessError,
+        r"process 2 of 2 was killed by SIGKILL; .* memory",
+    ),
+    "exit": (lambda loss: os._exit(3), ProcessError, r"process 2 of 2 exited with code 3"),
 }
 
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failure_in_one_process_ends_all_with_its_message(manifest, tmp_path, monkeypatch, failure):
-    fail, message = FAILURES[failure]
+    fail, kind, message = FAILURES[failure]
     failing_at_step(3, 1, fail, monkeypatch)
     started, children = time.monotonic(), psutil.Process().children()
-    with pytest.raises(ProcessError, match=message):
+    with pytest.raises(kind, match=message) as caught:
         run(manifest, tmp_path, METHODS["lora"], TRAINING, processes=2)
+    notes = "".join(getattr(caught.value, "__notes__", []))
+    assert ("in break_down" in notes) == (failure == "error")
     assert time.monotonic() - started < 30
     assert psutil.Process().children() == children
     assert "training_log.parquet" not in outputs(tmp_path)

@@ -479,7 +479,7 @@ def test_a_single_set_overlaps_with_nothing() -> None:
 
 def benchmark(path: Path, seconds: float) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:01\t12.5\n")
+    path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:{seconds // 60:02.0f}:{seconds % 60:02.0f}\t12.5\n")
     return path
 
 
@@ -534,6 +534,21 @@ def test_a_measurement_without_seconds_is_named(tmp_path: Path, content: str) ->
     path.write_text(content)
     with pytest.raises(FigureDataError, match=r"benchmark\.tsv: no seconds"):
         read_seconds([path], [{"model": "m", "task": "t", "method": "x", "seed": 0}])
+
+
+@pytest.mark.parametrize("place", range(len("s\th:m:s\tmax_rss\n"), len("s\th:m:s\tmax_rss\n42.50\t0:00:42")))
+def test_a_changed_digit_of_a_measurement_is_noticed_but_for_the_share_of_a_second(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "benchmark.tsv"
+    content = bytearray(b"s\th:m:s\tmax_rss\n42.50\t0:00:42\t12.5\n")
+    content[place] ^= 1
+    path.write_bytes(content)
+    in_share_of_a_second = place - len("s\th:m:s\tmax_rss\n") in (3, 4)
+    run = [{"model": "m", "task": "t", "method": "x", "seed": 0}]
+    if in_share_of_a_second:
+        assert read_seconds([path], run)["seconds"].item() == pytest.approx(42.5, abs=0.5)
+    else:
+        with pytest.raises(FigureDataError, match=r"benchmark\.tsv: .*rm -rf"):
+            read_seconds([path], run)
 
 
 def test_every_learning_rate_is_listed_and_a_diverged_one_named(study: MadeUpStudy, tmp_path: Path) -> None:

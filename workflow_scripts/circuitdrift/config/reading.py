@@ -11,13 +11,14 @@ from pydantic import ValidationError
 from circuitdrift.config.imports import ImportedCircuits
 from circuitdrift.config.models import LocalModel
 from circuitdrift.config.study import StudyConfig
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.section import Section
 from circuitdrift.tasks.from_file import FileTask
 
 TAGS = ("source", "family", "kind")
 
 
-class ConfigError(ValueError):
+class ConfigError(CircuitDriftError):
     """An unusable config file; the message names each key, its problem and the fix."""
 
 

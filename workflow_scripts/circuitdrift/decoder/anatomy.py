@@ -17,12 +17,13 @@ from transformers.pytorch_utils import Conv1D
 
 from circuitdrift.decoder.architectures import ARCHITECTURES, Architecture, Fused
 from circuitdrift.decoder.graph import Graph
+from circuitdrift.errors import CircuitDriftError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-class AnatomyError(ValueError):
+class AnatomyError(CircuitDriftError):
     """A model that the circuit engine does not support; the message names the architecture and the reason."""
 
 

@@ -13,12 +13,13 @@ from transformers.pytorch_utils import Conv1D
 
 from circuitdrift.decoder.architectures import ARCHITECTURES, Architecture, Fused
 from circuitdrift.decoder.modules import MODULES
+from circuitdrift.errors import CircuitDriftError
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
 
-class LinearsError(ValueError):
+class LinearsError(CircuitDriftError):
     """A model whose blocks or linears are not recognised; the message names the model and the fix."""
 
 

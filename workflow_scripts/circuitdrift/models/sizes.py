@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from circuitdrift.models.files import model_folder
+from circuitdrift.models.files import model_folder_without_weights
 from circuitdrift.storage import read_json
 
 NAMES = {
@@ -21,7 +21,7 @@ def size_of_model(manifest: Path, size: Literal["num_hidden_layers", "hidden_siz
     Raises:
         ManifestError: see ``files.model_folder``.
     """
-    written = read_json(model_folder(manifest) / "config.json")
+    written = read_json(model_folder_without_weights(manifest) / "config.json")
     found = [written[name] for name in NAMES[size] if name in written]
     if len(found) == 1:
         return int(found[0])

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from circuitdrift.models.files import model_folder
+from circuitdrift.models.files import model_folder_without_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,7 +23,9 @@ def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
     """
     from transformers import AutoTokenizer  # here, so that a script can import this module and then hide torch
 
-    tokenizer = AutoTokenizer.from_pretrained(model_folder(manifest), local_files_only=True, trust_remote_code=False)
+    tokenizer = AutoTokenizer.from_pretrained(
+        model_folder_without_weights(manifest), local_files_only=True, trust_remote_code=False
+    )
     return cast("PreTrainedTokenizerBase", tokenizer)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.tasks.splits import SPLITS
 
 REQUIRED = ("clean", "corrupted", "answer")
@@ -19,7 +20,7 @@ OTHER_NAMES = {"label": "answer"}
 FEWEST_ROWS = 4
 
 
-class PromptFileError(ValueError):
+class PromptFileError(CircuitDriftError):
     """An unusable task file; one line for each problem: file, row, problem and fix."""
 
 

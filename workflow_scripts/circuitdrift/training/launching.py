@@ -30,9 +30,8 @@ from typing import Final, Literal, NamedTuple
 import torch
 from accelerate import PartialState
 
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.training.processes import ALONE, Processes
-
-logger = logging.getLogger(__name__)
 
 START_METHOD: Final = "spawn"
 LONGEST_WAIT = timedelta(hours=2)
@@ -41,16 +40,16 @@ SECONDS_OF_GRACE = 1.0
 """Wait after a failure for an earlier failure of another process."""
 
 
-class ProcessError(RuntimeError):
+class ProcessError(CircuitDriftError):
     """A run whose processes cannot start as configured, or one of which has failed; the message says why."""
 
 
 class Failure(NamedTuple):
-    """A worker's failure: the time by the machine's clock, the error, and its traceback."""
+    """A worker's failure: the time by the machine's clock, the error, and its traceback; none if raised on purpose."""
 
     seconds: float
     message: str
-    traceback: str
+    traceback: str | None
 
 
 def resolve_processes(wanted: int | Literal["auto"], device: torch.device) -> int:
@@ -109,7 +108,9 @@ def launch(count: int, device: torch.device, work: Callable[[Processes], None]) 
         work: the body of a process, picklable: a function at the top level of a module, or a partial of one.
 
     Raises:
-        ProcessError: the first error of any process; the other processes have been ended.
+        ProcessError: the first error of any process, raised there on purpose, or a process that was killed; the other
+            processes have been ended.
+        RuntimeError: likewise, an error that was not raised on purpose, with the traceback of its process as a note.
     """
     if count == 1:
         work(ALONE)
@@ -139,7 +140,8 @@ def _wait_for(workers: Sequence[Worker]) -> None:
     """Pass on the workers' messages until all have succeeded or one has failed.
 
     Raises:
-        ProcessError: the error of the worker that failed first; the others fail after it, because it does not answer.
+        ProcessError, RuntimeError: see :func:`launch`. It is the error of the worker that failed first; the others fail
+            after it, because it does not answer.
     """
     while not all(worker.has_ended for worker in workers):
         _receive(workers)
@@ -147,7 +149,7 @@ def _wait_for(workers: Sequence[Worker]) -> None:
             end = time.monotonic() + SECONDS_OF_GRACE
             while not all(worker.has_ended for worker in workers) and time.monotonic() < end:
                 _receive(workers, end - time.monotonic())
-            raise ProcessError(_first_error(workers))
+            raise _first_error(workers)
 
 
 def _receive(workers: Sequence[Worker], seconds: float | None = None) -> None:
@@ -159,15 +161,19 @@ def _receive(workers: Sequence[Worker], seconds: float | None = None) -> None:
             worker.receive()
 
 
-def _first_error(workers: Sequence[Worker]) -> str:
+def _first_error(workers: Sequence[Worker]) -> Exception:
     for index, worker in enumerate(workers):
         if worker.has_vanished:
             code = worker.process.exitcode or 0
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-            return f"process {index + 1} of {len(workers)} {how}; if memory ran out, give the job more (mem_mb)"
-    first = min(worker.failure for worker in workers if worker.failure)
-    logger.error("%s", first.traceback)
-    return first.message
+            what = f"process {index + 1} of {len(workers)} {how}"
+            return ProcessError(f"{what}; if memory ran out, give the job more (mem_mb)")
+    first = min((worker.failure for worker in workers if worker.failure), key=lambda failure: failure.seconds)
+    if first.traceback is None:
+        return ProcessError(first.message)
+    unexpected = RuntimeError(first.message)
+    unexpected.add_note(first.traceback)
+    return unexpected
 
 
 def _work(
@@ -199,7 +205,8 @@ def _work(
         state.destroy_process_group()
     except Exception as error:
         message = f"process {processes.index + 1} of {processes.count}: {type(error).__name__}: {error}"
-        sender.send(Failure(time.monotonic(), message, traceback.format_exc()))
+        is_on_purpose = isinstance(error, CircuitDriftError)
+        sender.send(Failure(time.monotonic(), message, None if is_on_purpose else traceback.format_exc()))
         sys.exit(1)
 
 
