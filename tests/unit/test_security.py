@@ -1,4 +1,4 @@
-"""What docs/security.md promises of the code as a whole: it unpickles and runs nothing that it reads; names stay names."""
+"""What docs/security.md promises of the code as a whole: nothing that is read is unpickled or run; names stay names."""
 
 from __future__ import annotations
 
