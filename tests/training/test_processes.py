@@ -1,8 +1,10 @@
 """Several processes train as one does, continue as one does, and end together. On CPU, with gloo."""
 
+import json
 import os
 import signal
 import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -101,6 +103,31 @@ def test_new_interpreters_do_the_same_as_copies(manifest, tmp_path, monkeypatch)
     expected = run(manifest, tmp_path / "copies", METHODS["lora"], SHORT, processes=2)
     monkeypatch.setattr(launching, "START_METHOD", "spawn")
     assert run(manifest, tmp_path / "new", METHODS["lora"], SHORT, processes=2) == expected
+
+
+def report_sockets(processes, folder):
+    """Write the addresses of all sockets of a worker that has just talked to the others."""
+    processes.sum(torch.ones(3))
+    found = [connection.laddr.ip for connection in psutil.Process().net_connections("inet")]
+    (folder / f"{processes.index}.json").write_text(json.dumps(found))
+    processes.sum(torch.ones(3))
+
+
+def test_workers_listen_on_the_loopback_interface_alone(tmp_path, monkeypatch):
+    """Whatever interface the environment names: here one that others can reach, if the machine has one."""
+    interfaces = psutil.net_if_addrs()
+    reachable = [name for name in interfaces if name != launching.loopback_interface()]
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", next(iter(reachable), "lo"))
+    launching.launch(2, CPU, partial(report_sockets, folder=tmp_path))
+    found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json"))]
+    assert [len(addresses) > 0 for addresses in found] == [True, True]
+    assert {address for addresses in found for address in addresses} == {"127.0.0.1"}
+
+
+def test_a_machine_without_loopback_interface_is_refused(monkeypatch):
+    monkeypatch.setattr(psutil, "net_if_addrs", dict)
+    with pytest.raises(ProcessError, match=r"no network interface has the address 127\.0\.0\.1"):
+        launching.loopback_interface()
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 8])

@@ -5,7 +5,8 @@ messages to its own log, and raises the first error. The workers are new interpr
 of a process that has used CUDA or threads can deadlock. ``multiprocessing`` starts them, because ``torchrun`` and
 ``accelerate launch`` start a script by its command line, while a job's script gets its settings from Snakemake;
 accelerate's ``notebook_launcher`` takes a function, but forks. Within a worker, accelerate chooses the device and the
-communication (NCCL between GPUs, gloo between processors).
+communication (NCCL between GPUs, gloo between processors). The workers meet through a file, and the sockets over which
+they communicate listen on the loopback interface alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -27,6 +29,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+import psutil
 import torch
 from accelerate import PartialState
 
@@ -36,6 +39,7 @@ from circuitdrift.training.processes import ALONE, Processes
 START_METHOD: Final = "spawn"
 LONGEST_WAIT = timedelta(hours=2)
 """Limit of the wait for another process, e.g. while process 0 writes a checkpoint. An exit is noticed at once."""
+LOOPBACK: Final = "127.0.0.1"
 SECONDS_OF_GRACE = 1.0
 """Wait after a failure for an earlier failure of another process."""
 
@@ -194,6 +198,7 @@ def _work(
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
     try:
+        os.environ |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), loopback_interface())
         state = PartialState(
             cpu=device_type == "cpu",
             init_method=rendezvous_file.as_uri(),
@@ -208,6 +213,18 @@ def _work(
         is_on_purpose = isinstance(error, CircuitDriftError)
         sender.send(Failure(time.monotonic(), message, None if is_on_purpose else traceback.format_exc()))
         sys.exit(1)
+
+
+def loopback_interface() -> str:
+    """Name of the network interface over which this machine talks to itself alone, such as ``lo``.
+
+    Raises:
+        ProcessError: there is none.
+    """
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(address.family == socket.AF_INET and address.address == LOOPBACK for address in addresses):
+            return name
+    raise ProcessError(f"no network interface has the address {LOOPBACK}; enable it, or set execution.processes to 1")
 
 
 class Messages(logging.Handler):
