@@ -17,7 +17,7 @@ def main(scores: list[Path], edges: list[Path], nodes: list[Path], choice: Selec
     """Write the edges and the nodes table of each score file.
 
     Raises:
-        ValueError: the selection is ``minimal``, which needs the model (rule select_minimal_circuits).
+        CircuitDriftError: the selection is ``minimal``, which needs the model (rule select_minimal_circuits).
     """
     for source, edge_path, node_path in zip(scores, edges, nodes, strict=True):
         scored = read_scores(source)
