@@ -28,8 +28,7 @@ from circuitdrift.provenance import Provenance
 
 logger = logging.getLogger(__name__)
 if hasattr(sys.modules["__main__"], "snakemake"):
-    # In a job, the imports after this one make a million objects that stay. Looking for garbage among them would take
-    # an eighth of the time to start.
+    # In a job, the imports after this one make objects that stay. Looking for garbage among them slows the start.
     gc.disable()
 
 
