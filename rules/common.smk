@@ -4,9 +4,13 @@
 # makes     `study` (its contents), `layout` (its paths), the constraints of wildcards, the path variable <logs>
 # steps     read and check the study; define the functions that give rules their code digests, params, threads, memory
 #           and those inputs that depend on wildcards
+import gc
 import re
 import sys
 
+gc.set_threshold(
+    50_000, 20, 20
+)  # a plan is millions of objects that stay; looking for cycles among them is a tenth of it
 SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
 
