@@ -3,7 +3,7 @@
 # needs     the manifest; the prompt file of a task that has one
 # makes     data/{model}/{task}/ train.parquet, circuit.parquet, test.parquet: three disjoint splits; and
 #           circuit_reworded.parquet, the circuit split in the second wording of a task that has one
-# steps     generate_data; reword_circuit
+# steps     generate_data; generate_data_reworded, the same for the tasks that have a second wording
 
 
 rule generate_data:
@@ -14,8 +14,11 @@ rule generate_data:
         train=layout.train,
         circuit=layout.circuit,
         test=layout.test,
+        circuit_reworded=[],
     log:
         "<logs>/generate_data/{model}/{task}.log",
+    wildcard_constraints:
+        task=one_of(sorted(set(study.config.tasks) - set(study.reworded_tasks))),
     conda:
         "../environment.yml"
     resources:
@@ -30,26 +33,14 @@ rule generate_data:
         "../workflow_scripts/generate_data.py"
 
 
-rule reword_circuit:
-    input:
-        manifest=layout.manifest,
-        circuit=layout.circuit,
+use rule generate_data as generate_data_reworded with:
     output:
-        reworded=layout.circuit_reworded,
-    log:
-        "<logs>/reword_circuit/{model}/{task}.log",
+        train=layout.train,
+        circuit=layout.circuit,
+        test=layout.test,
+        circuit_reworded=layout.circuit_reworded,
     wildcard_constraints:
         task=one_of(study.reworded_tasks),
-    conda:
-        "../environment.yml"
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        task=task_settings,
-        code=code_of("reword_circuit"),
-    script:
-        "../workflow_scripts/reword_circuit.py"
 
 
 rule data:

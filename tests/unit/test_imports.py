@@ -24,12 +24,10 @@ SCRIPTS = Path(circuitdrift.__file__).parents[1]
 
 LIGHT = {
     "compare_circuits",
-    "credit_modules",
-    "draw_random_layers",
     "fetch_model",
     "generate_data",
+    "plan",
     "plot_figure",
-    "reword_circuit",
     "write_config",
     "write_table",
 }
@@ -43,7 +41,7 @@ WITH_TENSORS = {
     "measure_model_controls",
     "measure_recipe_reliability",
     "measure_reliability",
-    "order_layers",
+    "select_base_circuit",
     "select_circuits",
 }
 """Stages of circuits as tensors, without a model."""
@@ -54,13 +52,19 @@ WITH_A_MODEL = {
     "measure_recipe_faithfulness",
     "pretrain",
     "score_edges",
-    "score_kinds",
+    "score_controls",
     "score_untrained",
     "select_minimal_circuits",
 }
 """Stages that run a model; peft comes with the first checkpoint that has adapters."""
 
-WITH_ADAPTERS = {"allocate_imported_ranks", "allocate_ranks", "finetune", "search_learning_rate"}
+WITH_ADAPTERS = {
+    "allocate_circuit_lora",
+    "allocate_imported_ranks",
+    "allocate_random_lora",
+    "finetune",
+    "search_learning_rate",
+}
 """Stages that attach adapters or write their configuration."""
 
 # Libraries that no stage of a group imports, and the most modules of the group as a multiple of those of torch alone.
