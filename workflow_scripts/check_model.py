@@ -7,7 +7,8 @@ from circuitdrift.checks.fit import FitError, problems_of_fit
 from circuitdrift.checks.shapes import shape_of_settings
 from circuitdrift.config.circuits import Selection
 from circuitdrift.config.methods import MethodConfig
-from circuitdrift.models.loading import load_config
+from circuitdrift.models.files import model_folder_without_weights
+from circuitdrift.models.folder import settings_of_folder
 from circuitdrift.storage import write_json
 
 
@@ -21,9 +22,10 @@ def main(manifest: Path, checked: Path, methods: dict[str, MethodConfig], choice
         choice: how the study selects circuits.
 
     Raises:
+        ManifestError: the model's files are not there or were changed.
         FitError: a rank, a layer or the fraction does not fit the model; the message names each key.
     """
-    shape = shape_of_settings(load_config(manifest).to_dict())
+    shape = shape_of_settings(settings_of_folder(model_folder_without_weights(manifest)))
     if shape is None:
         raise FitError(f"{manifest}: the model's config.json names no number of layers, heads or width; save it again")
     if problems := problems_of_fit(manifest.parent.name, shape, methods, choice):

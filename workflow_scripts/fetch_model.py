@@ -25,6 +25,7 @@ def main(manifest: Path, model: HubModel | LocalModel | PackageModel) -> None:
     if isinstance(model, HubModel):
         commit = hub.resolve_commit(model.id, model.revision)
         folder = hub.fetch(model.id, commit)
+        hub.check_digests(folder)  # of a file that an interrupted download left, too
         source: dict[str, Any] = {"source": "hub", "id": model.id, "revision": model.revision, "commit": commit}
     elif isinstance(model, LocalModel):
         folder = model.path.resolve()

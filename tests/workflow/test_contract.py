@@ -35,6 +35,7 @@ TARGETS = [
     "exports",
     "benchmark_attribution",
     "benchmark_training",
+    "benchmark_startup",
     "all",
 ]
 

@@ -103,6 +103,7 @@ class Layout:
 
         self.attribution_benchmark = f"{self.results}/benchmarks/attribution.md"
         self.training_benchmark = f"{self.results}/benchmarks/training.md"
+        self.startup_benchmark = f"{self.results}/benchmarks/startup.md"
 
     def checkpoint(self, checkpoint: str) -> str:
         """Pattern of the folder of a run's checkpoint."""

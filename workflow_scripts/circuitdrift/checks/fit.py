@@ -9,9 +9,10 @@ from circuitdrift.checks.shapes import Shape
 from circuitdrift.config.circuits import Selection
 from circuitdrift.config.methods import CircuitLoraMethod, MethodConfig, RandomLoraMethod
 from circuitdrift.decoder.size import edges_in_share
+from circuitdrift.errors import CircuitDriftError
 
 
-class FitError(ValueError):
+class FitError(CircuitDriftError):
     """Settings that a model cannot do; one line for each: the key, the problem and the fix."""
 
 

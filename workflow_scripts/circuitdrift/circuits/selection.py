@@ -12,6 +12,7 @@ from torch import Tensor
 from circuitdrift.config.circuits import Selection
 from circuitdrift.decoder.graph import INPUTS_OF_A_HEAD, Graph
 from circuitdrift.decoder.size import edges_in_share
+from circuitdrift.errors import CircuitDriftError
 
 
 def edge_count(graph: Graph, fraction: float) -> int:
@@ -25,7 +26,7 @@ def strongest_edges(
     """The n edges of largest absolute score; of equal scores, the first edge in the graph's order wins.
 
     Raises:
-        ValueError: the scores do not have the graph's shape, or an edge's score is not finite.
+        CircuitDriftError: the scores do not have the graph's shape, or an edge's score is not finite.
     """
     edges, strength = _edges_and_strengths(graph, scores)
     kept = torch.zeros(scores.shape, dtype=torch.bool).flatten(-2)
@@ -49,7 +50,7 @@ def edges_above(
     """The edges whose absolute score is at least a threshold.
 
     Raises:
-        ValueError: as :func:`strongest_edges`.
+        CircuitDriftError: as :func:`strongest_edges`.
     """
     edges, strength = _edges_and_strengths(graph, scores)
     kept = torch.zeros(scores.shape, dtype=torch.bool).flatten(-2)
@@ -66,7 +67,7 @@ def greedy_edges(
     ``logits``, but not always from ``input`` to it; :func:`prune` removes the rest.
 
     Raises:
-        ValueError: as :func:`strongest_edges`.
+        CircuitDriftError: as :func:`strongest_edges`.
     """
     if scores.dim() > 2:
         return torch.stack([greedy_edges(graph, row, n) for row in scores])
@@ -93,7 +94,7 @@ def _edges_and_strengths(
 ) -> tuple[Int[Tensor, " edge"], Float[Tensor, "*rows edge"]]:
     """Flat indices of the graph's edges, and their absolute scores."""
     if scores.shape[-2:] != graph.edge_mask.shape:
-        raise ValueError(
+        raise CircuitDriftError(
             f"scores of shape {tuple(scores.shape)} do not fit the graph, which has {graph.n_writers} writers and "
             f"{graph.n_readers} readers; score the edges of this model"
         )
@@ -102,7 +103,7 @@ def _edges_and_strengths(
     finite = torch.isfinite(strength).flatten(0, -2).all(dim=0) if strength.dim() > 1 else torch.isfinite(strength)
     if not bool(finite.all()):
         writer, reader = divmod(int(edges[~finite][0]), graph.n_readers)
-        raise ValueError(
+        raise CircuitDriftError(
             f"the score of edge {graph.writers[writer]} -> {graph.readers[reader]} is not finite; "
             "the model's activations overflow: load it in float32"
         )
@@ -154,7 +155,7 @@ def select_circuit(
     """The circuit that a study takes from scores, pruned (docs/method.md#selection).
 
     Raises:
-        ValueError: as :func:`select_edges`.
+        CircuitDriftError: as :func:`select_edges`.
     """
     return prune(graph, select_edges(graph, scores, choice))
 
@@ -165,10 +166,10 @@ def select_edges(
     """The edges that a study takes from scores, before pruning.
 
     Raises:
-        ValueError: the selection is ``minimal``, which scores do not determine; or as :func:`strongest_edges`.
+        CircuitDriftError: the selection is ``minimal``, which scores do not determine; or as :func:`strongest_edges`.
     """
     if choice.selection == "minimal":
-        raise ValueError(
+        raise CircuitDriftError(
             "circuit.selection minimal: scores alone do not determine the circuit; "
             "find it with circuitdrift.circuits.minimal.minimal_circuit, which runs the model"
         )
@@ -227,14 +228,14 @@ def tensors_of_table(
     """The scores and the circuit of an edges table; zero and false where the graph has no edge.
 
     Raises:
-        ValueError: the table's edges are not those of the graph, in its order.
+        CircuitDriftError: the table's edges are not those of the graph, in its order.
     """
     scores = torch.zeros(graph.edge_mask.shape, dtype=torch.float32)
     circuit = torch.zeros(graph.edge_mask.shape, dtype=torch.bool)
     expected = edge_table(graph, scores, circuit)
     ends = ["source", "target", "qkv"]
     if len(edges) != len(expected) or not (edges[ends].fillna("") == expected[ends].fillna("")).all(axis=None):
-        raise ValueError(
+        raise CircuitDriftError(
             f"the {len(edges)} rows of the edges table are not the {graph.n_edges} edges of this model's graph "
             f"({graph.n_layers} layers, {graph.n_heads} heads); select the circuit from this model's own scores"
         )

@@ -71,7 +71,9 @@ class PackageModel(Section):
     """A GGUF file inside a Python wheel, checked by sha256 and dequantised once to safetensors."""
 
     source: Literal["package"]
-    package: str = Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+$", description="exact version, such as name==1.0")
+    package: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+$", description="exact version, such as name==1.0"
+    )
     file: str = Field(description="path of the GGUF file inside the wheel")
     sha256: Digest
     dtype: Literal["float32", "bfloat16"] = "float32"

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from circuitdrift.config.imports import ImportedCircuits
 from circuitdrift.config.models import LocalModel
 from circuitdrift.config.study import StudyConfig
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.section import Section
 from circuitdrift.tasks.from_file import FileTask
 
@@ -30,7 +31,7 @@ SHORT = {
 """What to say in place of pydantic's words, which name Python's types."""
 
 
-class ConfigError(ValueError):
+class ConfigError(CircuitDriftError):
     """An unusable config file; the message names each key, its problem and the fix."""
 
 

@@ -8,19 +8,22 @@ norm and the unembedding. :mod:`circuitdrift.decoder.architectures` declares whe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from circuitdrift.decoder.architectures import ARCHITECTURES, Architecture, Fused, why_unsupported
 from circuitdrift.decoder.graph import Graph
+from circuitdrift.errors import CircuitDriftError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
-class AnatomyError(ValueError):
+class AnatomyError(CircuitDriftError):
     """A model that the circuit engine does not support; the message names the architecture and the reason."""
 
 

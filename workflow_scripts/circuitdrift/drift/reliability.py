@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
+from scipy import special
 
 from circuitdrift.intervals import CONFIDENCE
 
@@ -214,7 +214,7 @@ def jackknife_errors(replicates: Sequence[Numbers]) -> dict[tuple[str, str], flo
 
 def interval_of(excess: float, error: float, n_folds: int) -> tuple[float, float]:
     """The 95 % interval of an excess: Student's t with one degree of freedom less than there are folds."""
-    width = float(stats.t.ppf((1 + CONFIDENCE) / 2, n_folds - 1)) * error
+    width = float(special.stdtrit(n_folds - 1, (1 + CONFIDENCE) / 2)) * error
     return excess - width, excess + width
 
 

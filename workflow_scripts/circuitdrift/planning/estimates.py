@@ -154,6 +154,10 @@ def _scoring(study: Study, job: PlannedWork, shape: ModelShape) -> float:
     return SCORED.of(shape.parameters) * passes * _tokens(study, job, shape)
 
 
+def _control_scoring(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    return (1 + (job.wildcards["task"] in study.reworded_tasks)) * _scoring(study, job, shape)
+
+
 def _untrained_scoring(study: Study, job: PlannedWork, shape: ModelShape) -> float:
     return len(study.untrained_seeds) * _scoring(study, job, shape)
 
@@ -189,7 +193,7 @@ WITH_MODEL: Mapping[str, Callable[[Study, PlannedWork, ModelShape], float]] = {
     "finetune": _fine_tuning,
     "search_learning_rate": _search,
     "score_edges": _scoring,
-    "score_kinds": _scoring,
+    "score_controls": _control_scoring,
     "score_untrained": _untrained_scoring,
     "measure_faithfulness": _faithfulness,
     "select_minimal_circuits": _faithfulness,

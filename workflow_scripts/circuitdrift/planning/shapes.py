@@ -14,7 +14,7 @@ from circuitdrift.models.caches import package_folder
 GATED = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose MLP has three matrices."""
 
-# The names that architectures give to one entry of config.json.
+# The names that architectures give to one size in config.json.
 WIDTH = ("hidden_size", "n_embd")
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 HEADS = ("num_attention_heads", "n_head", "num_heads")

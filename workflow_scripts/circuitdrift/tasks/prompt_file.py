@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.tasks.splits import SPLITS
 from circuitdrift.tasks.task import FEWEST_CIRCUIT_PROMPTS
 
@@ -20,7 +21,7 @@ OTHER_NAMES = {"label": "answer"}
 FEWEST_ROWS = FEWEST_CIRCUIT_PROMPTS + 2
 
 
-class PromptFileError(ValueError):
+class PromptFileError(CircuitDriftError):
     """An unusable task file; one line for each problem: file, row, problem and fix."""
 
 

@@ -21,6 +21,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from circuitdrift.decoder.logits import cache_of_common_tokens, last_logits
+from circuitdrift.errors import CircuitDriftError
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,15 @@ class Examples:
         """Put the clean prompts and answers of an ``examples`` table on a device.
 
         Raises:
-            ValueError: the table is empty, or an example has no answer token.
+            CircuitDriftError: the table is empty, or an example has no answer token.
         """
         if table.empty:
-            raise ValueError("the split has no examples; raise tasks.<name>.train and .test to at least 1")
+            raise CircuitDriftError("the split has no examples; raise tasks.<name>.train and .test to at least 1")
         self.example_ids: Int[np.ndarray, " example"] = table["example_id"].to_numpy()
         prompts = [list(ids) for ids in table["clean_ids"]]
         answers = [list(ids) for ids in table["answer_ids"]]
         if empty := [int(self.example_ids[row]) for row, answer in enumerate(answers) if not answer]:
-            raise ValueError(f"examples {empty[:10]} have no answer token; generate the data again")
+            raise CircuitDriftError(f"examples {empty[:10]} have no answer token; generate the data again")
         lengths = [(len(prompt), len(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
         n_shared = _count_shared(prompts)
         self.batches = tuple(

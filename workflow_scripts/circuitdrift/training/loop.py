@@ -29,6 +29,7 @@ from transformers import PreTrainedModel
 
 from circuitdrift.compute import progress
 from circuitdrift.config.methods import FullMethod, GrpoMethod, MethodConfig, Training
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.training.adalora import rank_schedule
 from circuitdrift.training.adapters import causal_lm
 from circuitdrift.training.cost import PassCounter, StepCost, count_step_cost
@@ -44,7 +45,7 @@ from circuitdrift.training.state import TrainingState
 logger = logging.getLogger(__name__)
 
 
-class TrainingError(ValueError):
+class TrainingError(CircuitDriftError):
     """A run that is impossible as configured, or that has broken down; the message names the fix."""
 
 
