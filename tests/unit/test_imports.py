@@ -23,8 +23,8 @@ from circuitdrift.tasks.tokenization import encode_answer, encode_prompt
 SCRIPTS = Path(circuitdrift.__file__).parents[1]
 
 LIGHT = {
+    "check_model",
     "compare_circuits",
-    "fetch_model",
     "generate_data",
     "plan",
     "plot_figure",
@@ -47,6 +47,7 @@ WITH_TENSORS = {
 """Stages of circuits as tensors, without a model."""
 
 WITH_A_MODEL = {
+    "fetch_model",
     "measure_faithfulness",
     "measure_functional_drift",
     "measure_recipe_faithfulness",
