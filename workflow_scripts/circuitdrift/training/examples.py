@@ -21,6 +21,7 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from circuitdrift.decoder.logits import cache_of_common_tokens, last_logits
+from circuitdrift.decoder.one_pass import logits_in_one_pass, runs_in_one_pass
 
 
 @dataclass(frozen=True)
@@ -138,6 +139,8 @@ def sequence_logits(
         n_shared: number of first tokens that all sequences share; fewer than the tokens before the last positions.
         n_last: number of last positions.
     """
+    if n_shared and runs_in_one_pass(model, tokens.shape[1]):
+        return logits_in_one_pass(model, tokens, n_shared, n_last).float()
     cache = cache_of_common_tokens(model, tokens[:1, :n_shared], len(tokens)) if n_shared else None
     return last_logits(model, tokens[:, n_shared:], cache, n_last).float()
 
