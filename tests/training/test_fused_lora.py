@@ -8,6 +8,7 @@ from torch import nn
 
 from circuitdrift.config.methods import DoraMethod, LoraMethod, RsLoraMethod
 from circuitdrift.training.adapters import causal_lm, found_adapters
+from circuitdrift.training.cost import count_step_cost
 from circuitdrift.training.examples import Examples
 from circuitdrift.training.fused_lora import LowRankSum, fused_lora
 from circuitdrift.training.loop import accumulate_gradients
@@ -89,6 +90,15 @@ def test_weights_in_bfloat16_without_autocast_run_as_they_are():
     expected = model(tokens).logits
     with fused_lora(model, torch.float32):
         assert torch.equal(model(tokens).logits, expected)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_step_costs_as_many_operations_as_with_pefts_passes(architecture, precision):
+    network = causal_lm(adapted(architecture))
+    expected = count_step_cost(network, SPLIT, 9, precision, None)
+    with fused_lora(network, precision):
+        assert count_step_cost(network, SPLIT, 9, precision, None) == expected
 
 
 def test_switched_off_adapters_are_left_out():
