@@ -2,8 +2,9 @@
 
 An example's tokens are its prompt followed by its answer without the answer's last token. So the last positions predict
 the answer, as many as the answer has tokens. Tokens with which all examples of a split begin, such as the instruction
-of the arithmetic tasks, run once for a whole batch: later tokens read their keys and values, and gradients through
-these add up over the examples.
+of the arithmetic tasks, run once for a whole batch, in one pass with the rest where the model allows it
+(:mod:`circuitdrift.decoder.one_pass`): later tokens read their keys and values, and gradients through these add up over
+the examples.
 """
 
 from __future__ import annotations

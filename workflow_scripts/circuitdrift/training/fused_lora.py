@@ -2,8 +2,9 @@
 
 peft multiplies by the two matrices of an adapter, scales the product and adds it, each in an operation of its own that
 reads and writes all activations. Here the product is scaled as a matrix of the adapter and added by the multiplication
-itself, and gradients of the narrow matrices are computed in the orientation that BLAS multiplies fast: on one core of
-an EPYC with AVX-512, gradients of rank 2 through a matrix of 512 rows take a tenth of the time.
+itself. Gradients of the narrow matrices are computed in the orientation that the BLAS library multiplies fast: with
+rank 2, 463 tokens and 512 outputs, 53 instead of 274 and 40 instead of 329 microseconds on one core of an EPYC with
+AVX-512.
 """
 
 from __future__ import annotations
