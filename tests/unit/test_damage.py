@@ -155,9 +155,19 @@ def test_a_file_of_an_older_version_is_told_to_be_one(tmp_path: Path) -> None:
     save_file({"x": torch.ones(2)}, tmp_path / "x.safetensors", metadata={"provenance": "{}"})
     with pytest.raises(DamageError, match=r"x\.safetensors: holds no seal, .* older version wrote it; .*rm -rf"):
         read_tensors(tmp_path / "x.safetensors")
+
+
+def test_files_of_another_program_are_read_with_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    plain = table(tmp_path)
+    content = read_table(plain, "nodes")
+    content.to_parquet(plain)
+    assert read_table(plain, "nodes").equals(content)
+    save_file({"x": torch.ones(2)}, tmp_path / "x.safetensors")
+    assert torch.equal(read_tensors(tmp_path / "x.safetensors")[0]["x"], torch.ones(2))
     digest_of_json(tmp_path).unlink()
-    with pytest.raises(DamageError, match=r"adapter_config\.json: .*\.sha256 is not beside it: .*older version"):
-        read_json(tmp_path / "adapter_config.json")
+    assert read_json(tmp_path / "adapter_config.json")
+    for name in ("nodes.parquet", "x.safetensors", "adapter_config.json"):
+        assert any(name in message and "cannot be verified" in message for message in caplog.messages)
 
 
 def test_the_seal_is_the_sha256_of_the_file_with_zeros_for_its_digits(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_scripts_import_no_more_than_they_need(scripts, unwanted, multiple):
     assert len(imported) <= multiple * len(modules_after("torch"))
 
 
-@pytest.mark.parametrize("script", ["generate_data", "reword_circuit"])
+@pytest.mark.parametrize("script", ["generate_data"])
 def test_jobs_that_encode_prompts_hide_torch(script):
     """Checked where the script calls its ``main``, in a process that runs it as Snakemake does."""
     program = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import os
 import pickle
 import re
@@ -20,7 +21,7 @@ from circuitdrift.layout import Layout
 from circuitdrift.models.loading import load_model
 from circuitdrift.models.manifest import write_manifest
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import StorageError, read_json, read_tensors, write_json
+from circuitdrift.storage import StorageError, read_tensors, write_json
 from circuitdrift.training.adapters import attach_adapters
 from circuitdrift.training.checkpoints import load_checkpoint, save_checkpoint
 
@@ -149,7 +150,7 @@ def trapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
     )  # fmt: skip
     model.save_pretrained(folder)
     code = {"AutoConfig": "code.Config", "AutoModelForCausalLM": "code.Model"}
-    write_json(folder / "config.json", {**read_json(folder / "config.json"), "auto_map": code})
+    write_json(folder / "config.json", {**json.loads((folder / "config.json").read_text()), "auto_map": code})
     (folder / "code.py").write_text("import os\nos.mkdir('executed')\n", encoding="utf-8")
     config = LoraConfig(r=2, target_modules=["query_key_value", "dense", "dense_h_to_4h", "dense_4h_to_h"])
     save_checkpoint(attach_adapters(model, config, seed=0), checkpoint, torch.float32, Provenance.detached())

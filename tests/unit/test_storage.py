@@ -71,7 +71,7 @@ def test_a_truncated_table_is_named(tmp_path, keep):
     path = tmp_path / "t.parquet"
     write_table(path, NODES, "nodes", Provenance.detached())
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(StorageError, match=r"t\.parquet: holds no seal, so it is truncated or damaged"):
+    with pytest.raises(StorageError, match=r"t\.parquet: truncated, or not Parquet"):
         read_table(path, "nodes")
 
 

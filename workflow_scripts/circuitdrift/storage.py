@@ -5,7 +5,7 @@ to a temporary file in the same folder, which is flushed to disk and renamed, so
 
 A read first verifies every byte. Tables and tensors hold a seal (:mod:`circuitdrift.seals`). JSON has no place for one
 where its keys belong to others (PEFT's ``adapter_config.json``), so JSON has a neighbour, ``NAME.sha256``, in the
-format of the command ``sha256sum``.
+format of the command ``sha256sum``. Files that another program wrote have neither; they are read with a warning.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import logging
 import os
 import shlex
 from collections.abc import Callable, Iterable, Mapping
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+logger = logging.getLogger(__name__)
+
+PROVENANCE = b"provenance"
+"""The entry of a Parquet footer or safetensors header that every file of ours has."""
 SEAL = "seal"
 """The entry of a Parquet footer or safetensors header that holds the file's seal."""
 HEADER_LIMIT = 100_000_000
@@ -62,15 +67,17 @@ def fix_of_damage(path: Path) -> str:
 
 
 def _check_seal(path: Path, header: bytes, rest: BinaryIO) -> None:
-    """Verify a file that is to hold its seal.
+    """Verify a file by the seal that it holds. A file without provenance is another program's, and has none.
 
     Raises:
-        DamageError: it holds none, or another than its bytes have.
+        DamageError: the seal is missing from a file with provenance, or is not that of its bytes.
     """
     seal = seal_in(header)
+    if seal is None and PROVENANCE in header:
+        raise DamageError(path, "holds no seal, so it is damaged, or an older version wrote it")
     if seal is None:
-        raise DamageError(path, "holds no seal, so it is truncated or damaged, or an older version wrote it")
-    if seal != computed_seal(header, rest):
+        logger.warning("%s: not written by CircuitDrift, so its bytes cannot be verified", path)
+    elif seal != computed_seal(header, rest):
         raise DamageError(path, "truncated, or changed since it was written (its sha256 is not the one it holds)")
 
 
@@ -137,7 +144,10 @@ def _read_parquet(path: Path) -> pa.Table:
     """
     content = _read_whole(path)
     _check_seal(path, content, io.BytesIO())
-    return pq.read_table(pa.BufferReader(content))
+    try:
+        return pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DamageError(path, f"truncated, or not Parquet ({error})") from None
 
 
 def read_arrow(path: Path, schema: str) -> pa.Table:
@@ -189,9 +199,9 @@ def provenance_of(path: Path, metadata: Mapping[bytes, bytes] | None = None) -> 
         StorageError: the file carries no provenance.
     """
     found = metadata if metadata is not None else _read_parquet(path).schema.metadata
-    if not found or b"provenance" not in found:
+    if not found or PROVENANCE not in found:
         raise StorageError(f"{path}: has no provenance, so CircuitDrift did not write it; {fix_of_damage(path)}")
-    return Provenance.model_validate_json(found[b"provenance"])
+    return Provenance.model_validate_json(found[PROVENANCE])
 
 
 def write_tensors(
@@ -236,16 +246,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         DamageError: the file is missing or damaged.
     """
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
         raise DamageError(path, "no such file")
     header_bytes = min(_header_bytes(path), HEADER_LIMIT)  # a damaged length may be beyond all memory
     with path.open("rb") as stream:
         _check_seal(path, stream.read(header_bytes), stream)
-    with safe_open(path, framework="pt") as opened:
-        metadata = {key: value for key, value in opened.metadata().items() if key != SEAL}
-        return {name: opened.get_tensor(name) for name in opened.keys()}, metadata  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt") as opened:
+            metadata = {key: value for key, value in (opened.metadata() or {}).items() if key != SEAL}
+            return {name: opened.get_tensor(name) for name in opened.keys()}, metadata  # noqa: SIM118
+    except SafetensorError as error:
+        raise DamageError(path, f"truncated, or not safetensors ({error})") from None
 
 
 def digest_file_of(path: Path) -> Path:
@@ -256,7 +269,7 @@ def digest_file_of(path: Path) -> Path:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON with sorted keys, indented by two spaces, ending in a newline, and its sha256 to a neighbour.
 
-    The neighbour is written first, so that a JSON file without it is one that CircuitDrift did not write.
+    The neighbour is written first, so that a JSON file without it is another program's.
     """
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
     write_text(digest_file_of(path), _digest_line(path, text.encode()))
@@ -278,15 +291,18 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON that :func:`write_json` wrote, once its sha256 is verified.
+    """Read JSON, once it is verified by the sha256 in its neighbour; another program's file has none.
 
     Raises:
-        DamageError: the file or the neighbour that holds its sha256 is missing or damaged.
+        DamageError: the file is missing, is not JSON, or is not the one that the neighbour describes.
     """
     content = _read_whole(path)
     neighbour = digest_file_of(path)
     if not neighbour.is_file():
-        raise DamageError(path, f"{neighbour.name} is not beside it: it was lost, or an older version wrote the file")
-    if neighbour.read_bytes() != _digest_line(path, content).encode():
+        logger.warning("%s: no %s is beside it, so its bytes cannot be verified", path, neighbour.name)
+    elif neighbour.read_bytes() != _digest_line(path, content).encode():
         raise DamageError(path, f"truncated, or changed since it was written (its sha256 is not in {neighbour.name})")
-    return json.loads(content)
+    try:
+        return json.loads(content)
+    except ValueError as error:
+        raise DamageError(path, f"truncated, or not JSON ({error})") from None

@@ -10,13 +10,12 @@ from typing import Any
 
 from circuitdrift.config.models import HubModel, LocalModel, ModelConfig, PackageModel, ScratchModel
 from circuitdrift.models.caches import package_folder
+from circuitdrift.models.sizes import NAMES
 
 GATED = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose MLP has three matrices."""
 
 # The names that architectures give to one size in config.json.
-WIDTH = ("hidden_size", "n_embd")
-LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 HEADS = ("num_attention_heads", "n_head", "num_heads")
 MLP_WIDTH = ("intermediate_size", "ffn_dim", "n_inner")
 
@@ -78,7 +77,9 @@ def shape_in(config: Mapping[str, Any]) -> ModelShape:
     Raises:
         KeyError: the config has none of the names of a number.
     """
-    width, layers, heads = (_first(config, names) for names in (WIDTH, LAYERS, HEADS))
+    width, layers, heads = (
+        _first(config, names) for names in (NAMES["hidden_size"], NAMES["num_hidden_layers"], HEADS)
+    )
     groups = config.get("num_key_value_heads") or heads
     head_width = config.get("head_dim") or width // heads
     attention = 2 * width * head_width * (heads + groups)
