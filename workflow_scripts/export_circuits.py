@@ -3,11 +3,10 @@
 import logging
 from pathlib import Path
 
-from circuitdrift.models.sizes import size_of_model
-
 from circuitdrift import stage
 from circuitdrift.circuits.exchange.graphml import write_graphml
 from circuitdrift.circuits.exchange.writing import write_eap_json
+from circuitdrift.models.sizes import size_of_model
 from circuitdrift.storage import read_table
 
 logger = logging.getLogger(__name__)
