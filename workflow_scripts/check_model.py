@@ -27,7 +27,11 @@ def main(manifest: Path, checked: Path, methods: dict[str, MethodConfig], choice
     """
     shape = shape_of_settings(settings_of_folder(model_folder_without_weights(manifest)))
     if shape is None:
-        raise FitError(f"{manifest}: the model's config.json names no number of layers, heads or width; save it again")
+        from circuitdrift.models.loading import load_config  # imports torch, for the rare file that leaves sizes out
+
+        shape = shape_of_settings(load_config(manifest).to_dict())
+    if shape is None:
+        raise FitError(f"{manifest}: the model's config.json names no layers, heads or width; save it again")
     if problems := problems_of_fit(manifest.parent.name, shape, methods, choice):
         raise FitError("\n".join(problems))
     write_json(checked, vars(shape))

@@ -182,6 +182,17 @@ def test_a_model_that_fits_is_described(manifest: Path, tmp_path: Path) -> None:
     assert read_json(tmp_path / "checked.json") == expected
 
 
+def test_sizes_that_a_config_leaves_out_are_those_that_the_model_has(tmp_path: Path) -> None:
+    for config in (GPT2Config(n_embd=24), LlamaConfig(hidden_size=24, num_attention_heads=2, intermediate_size=8)):
+        (tmp_path / "config.json").write_text(json.dumps(config.to_diff_dict()))
+        manifest = tmp_path / "manifest.json"
+        source = {"source": "scratch"}
+        write_manifest(manifest, source=source, folder=tmp_path, files=["config.json"], dtype="float32")
+        check_model.main(manifest, tmp_path / "checked.json", {}, Selection())
+        expected = {"layers": config.num_hidden_layers, "heads": config.num_attention_heads, "width": 24}
+        assert read_json(tmp_path / "checked.json").items() >= expected.items()
+
+
 def test_a_model_that_does_not_fit_is_refused_with_every_key(manifest: Path, tmp_path: Path) -> None:
     circuit_lora = CircuitLoraMethod(kind="circuit_lora", rank=1, critical_rank=2, critical_layers=4, phase_1="a")
     methods = {"a": LoraMethod(kind="lora", rank=17), "b": circuit_lora}
