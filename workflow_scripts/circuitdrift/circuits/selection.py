@@ -28,14 +28,12 @@ def strongest_edges(
     Raises:
         CircuitDriftError: the scores do not have the graph's shape, or an edge's score is not finite.
     """
-    edges, strength = _edges_and_strengths(graph, scores)
-    kept = torch.zeros(scores.shape, dtype=torch.bool).flatten(-2)
-    kept[..., edges] = _largest(strength, min(n, len(edges)))
-    return kept.view(scores.shape)
+    return _on_axes(graph, _largest(_strengths(graph, scores), n))
 
 
 def _largest(values: Float[Tensor, "*rows value"], n: int) -> Bool[Tensor, "*rows value"]:
     """The n largest values of each row, the first ones of equal values; faster than a sort for small n."""
+    n = min(n, values.shape[-1])
     if n == 0:
         return torch.zeros_like(values, dtype=torch.bool)
     smallest = values.topk(n, dim=-1).values[..., -1:]
@@ -52,10 +50,7 @@ def edges_above(
     Raises:
         CircuitDriftError: as :func:`strongest_edges`.
     """
-    edges, strength = _edges_and_strengths(graph, scores)
-    kept = torch.zeros(scores.shape, dtype=torch.bool).flatten(-2)
-    kept[..., edges] = strength >= threshold
-    return kept.view(scores.shape)
+    return _on_axes(graph, _strengths(graph, scores) >= threshold)
 
 
 def greedy_edges(
@@ -69,45 +64,59 @@ def greedy_edges(
     Raises:
         CircuitDriftError: as :func:`strongest_edges`.
     """
-    if scores.dim() > 2:
-        return torch.stack([greedy_edges(graph, row, n) for row in scores])
-    edges, strength = _edges_and_strengths(graph, scores)
-    targets = graph.node_of_reader[edges % graph.n_readers]
+    return _on_axes(graph, _grown(graph, _strengths(graph, scores), n))
+
+
+def _grown(graph: Graph, strength: Float[Tensor, "*rows edge"], n: int) -> Bool[Tensor, "*rows edge"]:
+    """The edges that greedy growth keeps of each row."""
+    if strength.dim() > 1:
+        return torch.stack([_grown(graph, row, n) for row in strength])
+    writers, readers = graph.edge_ends
+    targets = graph.node_of_reader[readers]
     order = torch.sort(strength, descending=True, stable=True).indices
     waiting: dict[int, list[int]] = {}
     for position, edge in enumerate(order.tolist()):
         waiting.setdefault(int(targets[edge]), []).append(position)
     logits = graph.n_writers
     heap = waiting.pop(logits)
-    ordered = edges[order].tolist()
-    kept = torch.zeros(graph.edge_mask.numel(), dtype=torch.bool)
+    ordered, sources = order.tolist(), writers[order].tolist()
+    kept = torch.zeros(graph.n_edges, dtype=torch.bool)
     for _ in range(min(n, len(ordered))):
-        edge = ordered[heapq.heappop(heap)]
-        kept[edge] = True
-        for position in waiting.pop(edge // graph.n_readers, ()):
+        place = heapq.heappop(heap)
+        kept[ordered[place]] = True
+        for position in waiting.pop(sources[place], ()):
             heapq.heappush(heap, position)
-    return kept.view_as(graph.edge_mask)
+    return kept
 
 
-def _edges_and_strengths(
-    graph: Graph, scores: Float[Tensor, "*rows writers readers"]
-) -> tuple[Int[Tensor, " edge"], Float[Tensor, "*rows edge"]]:
-    """Flat indices of the graph's edges, and their absolute scores."""
+def _strengths(graph: Graph, scores: Float[Tensor, "*rows writers readers"]) -> Float[Tensor, "*rows edge"]:
+    """The absolute scores of the graph's edges."""
     if scores.shape[-2:] != graph.edge_mask.shape:
         raise CircuitDriftError(
             f"scores of shape {tuple(scores.shape)} do not fit the graph, which has {graph.n_writers} writers and "
             f"{graph.n_readers} readers; score the edges of this model"
         )
-    edges = graph.edge_mask.flatten().nonzero().squeeze(1)
-    strength = scores.detach().cpu().flatten(-2)[..., edges].abs()
-    finite = torch.isfinite(strength).flatten(0, -2).all(dim=0) if strength.dim() > 1 else torch.isfinite(strength)
+    strength = scores.detach().cpu()[..., graph.edge_mask].abs()
+    _check_finite(graph, strength)
+    return strength
+
+
+def _check_finite(graph: Graph, strength: Float[Tensor, "*rows edge"]) -> None:
+    finite = torch.isfinite(strength)
     if not bool(finite.all()):
-        writer, reader = divmod(int(edges[~finite][0]), graph.n_readers)
+        edge = int((~finite).nonzero()[0, -1])
+        writer, reader = (int(ends[edge]) for ends in graph.edge_ends)
         raise CircuitDriftError(
             f"the score of edge {graph.writers[writer]} -> {graph.readers[reader]} is not finite; "
             "the model's activations overflow: load it in float32"
         )
-    return edges, strength
+
+
+def _on_axes(graph: Graph, kept: Bool[Tensor, "*rows edge"]) -> Bool[Tensor, "*rows writers readers"]:
+    """Edges in the graph's order on the axes of writers and readers."""
+    circuit = torch.zeros(*kept.shape[:-1], *graph.edge_mask.shape, dtype=torch.bool)
+    circuit[..., graph.edge_mask] = kept
+    return circuit
 
 
 def nodes_in(graph: Graph, circuit: Bool[Tensor, "*rows writers readers"]) -> Bool[Tensor, "*rows nodes"]:
@@ -136,17 +145,49 @@ def prune(graph: Graph, circuit: Bool[Tensor, "*rows writers readers"]) -> Bool[
 
     A head counts as reached through any of its three inputs. Pruning a pruned circuit changes nothing.
     """
-    kept = circuit & graph.edge_mask
+    kept = circuit[..., graph.edge_mask]
+    pruned = torch.zeros(kept.shape, dtype=torch.bool)
+    pruned.view(-1)[pruned_edges(graph, kept.reshape(-1, graph.n_edges)).places] = True
+    return _on_axes(graph, pruned)
+
+
+@dataclass(frozen=True)
+class KeptEdges:
+    """The edges that some circuits keep, one after the other.
+
+    Attributes:
+        circuit: number of the circuit.
+        writer: the edge's writer.
+        node: index of the node that it goes into.
+        places: index in the flattened table of circuits and edges.
+    """
+
+    circuit: Int[Tensor, " kept"]
+    writer: Int[Tensor, " kept"]
+    node: Int[Tensor, " kept"]
+    places: Int[Tensor, " kept"]
+
+
+def pruned_edges(graph: Graph, circuits: Bool[Tensor, "circuit edge"]) -> KeptEdges:
+    """What :func:`prune` leaves of circuits that are given in the graph's order of edges.
+
+    Circuits hold few of the graph's edges, so edges are listed rather than marked.
+    """
+    writers, readers = graph.edge_ends
+    circuit, edge = circuits.nonzero(as_tuple=True)
+    kept = KeptEdges(circuit, writers[edge], graph.node_of_reader[readers][edge], circuit * graph.n_edges + edge)
+    n_nodes, logits = len(graph.nodes), graph.n_writers
     while True:
-        reads = _nodes_read(graph, kept)
-        reads[..., 0] = True
-        writes = torch.ones_like(reads)
-        writes[..., : graph.n_writers] = kept.any(dim=-1)
-        alive = reads & writes
-        pruned = kept & alive[..., : graph.n_writers, None] & alive[..., None, graph.node_of_reader]
-        if torch.equal(pruned, kept):
+        reads = torch.zeros(len(circuits), n_nodes, dtype=torch.bool)
+        writes = torch.zeros(len(circuits), n_nodes, dtype=torch.bool)
+        sources, targets = kept.circuit * n_nodes + kept.writer, kept.circuit * n_nodes + kept.node
+        reads.view(-1)[targets] = True
+        writes.view(-1)[sources] = True
+        reads[:, 0], writes[:, logits] = True, True
+        alive = reads.view(-1)[sources] & writes.view(-1)[targets]
+        if bool(alive.all()):
             return kept
-        kept = pruned
+        kept = KeptEdges(kept.circuit[alive], kept.writer[alive], kept.node[alive], kept.places[alive])
 
 
 def select_circuit(
@@ -168,16 +209,26 @@ def select_edges(
     Raises:
         CircuitDriftError: the selection is ``minimal``, which scores do not determine; or as :func:`strongest_edges`.
     """
+    return _on_axes(graph, selected(graph, _strengths(graph, scores), choice))
+
+
+def selected(graph: Graph, strength: Float[Tensor, "*rows edge"], choice: Selection) -> Bool[Tensor, "*rows edge"]:
+    """:func:`select_edges` from absolute scores in the graph's order of edges.
+
+    Raises:
+        ValueError: the selection is ``minimal``, or a score is not finite.
+    """
     if choice.selection == "minimal":
         raise CircuitDriftError(
             "circuit.selection minimal: scores alone do not determine the circuit; "
             "find it with circuitdrift.circuits.minimal.minimal_circuit, which runs the model"
         )
+    _check_finite(graph, strength)
     if choice.threshold is not None:
-        return edges_above(graph, scores, choice.threshold)
+        return strength >= choice.threshold
     if choice.selection == "greedy":
-        return greedy_edges(graph, scores, edge_count(graph, choice.fraction))
-    return strongest_edges(graph, scores, edge_count(graph, choice.fraction))
+        return _grown(graph, strength, edge_count(graph, choice.fraction))
+    return _largest(strength, edge_count(graph, choice.fraction))
 
 
 def determined_by_scores(choice: Selection) -> Selection:

@@ -108,6 +108,12 @@ class Graph:
         mask[:, -1] = True
         return mask
 
+    @cached_property
+    def edge_ends(self) -> tuple[Int[Tensor, " edge"], Int[Tensor, " edge"]]:
+        """The writer and the reader of each edge, row-major by writer."""
+        writers, readers = self.edge_mask.nonzero(as_tuple=True)
+        return writers, readers
+
     @property
     def n_edges(self) -> int:
         """Number of edges."""

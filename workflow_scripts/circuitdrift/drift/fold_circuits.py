@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitdrift.circuits.score_file import ScoreFile
-from circuitdrift.circuits.selection import edge_table, nodes_in, select_circuit, select_edges, structural_edges
+from circuitdrift.circuits.selection import edge_table, pruned_edges, selected
 from circuitdrift.config.circuits import Selection
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift.edge_changes import CircuitSelection
@@ -30,18 +30,24 @@ def features_of_circuits(graph: Graph, choice: Selection) -> Describe:
         graph: the model's graph, in whose order the edges of a row stand.
         choice: the study's selection.
     """
+    writers, n_nodes = graph.edge_ends[0].numpy(), len(graph.nodes)
+    first_of_writer = np.searchsorted(writers, np.arange(graph.n_writers))
 
     def describe(rows: Float[np.ndarray, "row edge"]) -> Features:
-        scores = rows_of_scores(graph, rows)
-        circuits = select_circuit(graph, scores, choice)
         strength = np.abs(rows)
-        outgoing = scores.abs().sum(dim=2).numpy()
+        kept = pruned_edges(graph, selected(graph, torch.from_numpy(strength), choice))
+        edges = np.zeros((len(rows), graph.n_writers, n_nodes), dtype=bool)
+        edges[kept.circuit, kept.writer, kept.node] = True
+        nodes = np.zeros((len(rows), n_nodes), dtype=bool)
+        nodes[kept.circuit, kept.writer] = True
+        nodes[kept.circuit, kept.node] = True
+        outgoing = np.add.reduceat(strength, first_of_writer, axis=1)
         return {
-            ("edge", "jaccard"): structural_edges(graph, circuits).flatten(1).numpy(),
+            ("edge", "jaccard"): edges.reshape(len(rows), -1),
             ("edge", "ruzicka"): _unit_mass(strength),
             ("edge", "spearman"): average_ranks(strength),
             ("edge", "pearson"): rows,
-            ("node", "jaccard"): nodes_in(graph, circuits).numpy(),
+            ("node", "jaccard"): nodes,
             ("node", "ruzicka"): _unit_mass(outgoing),
             ("node", "spearman"): average_ranks(outgoing),
             ("node", "pearson"): outgoing,
@@ -51,18 +57,21 @@ def features_of_circuits(graph: Graph, choice: Selection) -> Describe:
 
 
 def average_ranks(values: Float[np.ndarray, "row value"]) -> Float[np.ndarray, "row value"]:
-    """Ranks from 1 within each row; equal values share the mean of their ranks. As scipy's, in half the time."""
-    order = np.argsort(values, axis=1)
-    ordered = np.take_along_axis(values, order, axis=1)
-    places = np.arange(values.shape[1])
-    differs = ordered[:, 1:] != ordered[:, :-1]
-    edge = np.ones((len(values), 1), dtype=bool)
-    first = np.maximum.accumulate(np.where(np.hstack([edge, differs]), places, 0), axis=1)
-    last = np.where(np.hstack([differs, edge]), places, values.shape[1] - 1)
-    last = np.minimum.accumulate(last[:, ::-1], axis=1)[:, ::-1]
-    ranks = np.empty(values.shape)
-    np.put_along_axis(ranks, order, (first + last) / 2 + 1, axis=1)
-    return ranks
+    """Ranks from 1 within each row; equal values share the mean of their ranks. As scipy's, in a third of the time."""
+    n_values = values.shape[1]
+    order = torch.from_numpy(np.argsort(values, axis=1))  # torch gathers and scatters faster, numpy sorts faster
+    ordered = torch.from_numpy(values).gather(1, order).numpy()
+    ranks = np.tile(np.arange(1.0, n_values + 1), (len(values), 1))
+    as_next = np.zeros(values.shape, dtype=bool)
+    np.equal(ordered[:, :-1], ordered[:, 1:], out=as_next[:, :-1])
+    tied = np.flatnonzero(as_next)  # no run of them crosses a row's end
+    if len(tied):
+        starts = np.flatnonzero(np.diff(tied, prepend=-2) > 1)
+        lengths = np.diff(starts, append=len(tied)) + 1
+        flat, first = ranks.reshape(-1), tied[starts]
+        places = np.repeat(first - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        flat[places] = np.repeat(flat[first] + (lengths - 1) / 2, lengths)
+    return torch.empty(values.shape, dtype=torch.float64).scatter_(1, order, torch.from_numpy(ranks)).numpy()
 
 
 def selection_of_circuits(graph: Graph, choice: Selection) -> CircuitSelection:
@@ -72,24 +81,24 @@ def selection_of_circuits(graph: Graph, choice: Selection) -> CircuitSelection:
         graph: the model's graph, in whose order the edges of a row stand.
         choice: the study's selection, not ``minimal``, which scores do not determine.
     """
-    writers, readers = graph.edge_mask.nonzero(as_tuple=True)
+    writers, readers = graph.edge_ends
     pairs = writers * len(graph.nodes) + graph.node_of_reader[readers]
 
-    def selected(rows: Float[np.ndarray, "row edge"]) -> Bool[np.ndarray, "row edge"]:
-        kept: Bool[np.ndarray, "row edge"]
-        kept = select_edges(graph, rows_of_scores(graph, rows), choice)[:, graph.edge_mask].numpy()
+    def keep(rows: Float[np.ndarray, "row edge"]) -> Bool[np.ndarray, "row edge"]:
+        kept: Bool[np.ndarray, "row edge"] = selected(graph, torch.from_numpy(np.abs(rows)), choice).numpy()
         return kept
 
-    def pruned(rows: Float[np.ndarray, "row edge"]) -> Bool[np.ndarray, "row edge"]:
-        kept: Bool[np.ndarray, "row edge"]
-        kept = select_circuit(graph, rows_of_scores(graph, rows), choice)[:, graph.edge_mask].numpy()
-        return kept
+    def keep_and_prune(rows: Float[np.ndarray, "row edge"]) -> Bool[np.ndarray, "row edge"]:
+        kept = keep(rows)
+        pruned = np.zeros(kept.shape, dtype=bool)
+        pruned.reshape(-1)[pruned_edges(graph, torch.from_numpy(kept)).places.numpy()] = True
+        return pruned
 
     return CircuitSelection(
         names=edge_table(graph, torch.zeros(graph.edge_mask.shape), graph.edge_mask)[EDGE_KEY],
         merged=np.unique(pairs.numpy(), return_inverse=True)[1],
-        selected=selected,
-        pruned=pruned,
+        selected=keep,
+        pruned=keep_and_prune,
     )
 
 

@@ -24,14 +24,16 @@ from circuitdrift.drift.changes import ratio
 from circuitdrift.drift.reliability import (
     MEASURES,
     Describe,
+    Features,
     FoldScores,
     Halves,
-    compare_features,
     draw_halves,
     excess_of,
-    features_of_halves,
     jackknife_covariance,
+    mean_of_defined,
     noise_of,
+    prepared_features,
+    similarity_of_prepared,
 )
 from circuitdrift.drift.reliability_table import Comparison
 from circuitdrift.intervals import CONFIDENCE
@@ -147,19 +149,36 @@ def simulate_drifts(before: FoldScores, after: FoldScores, halves: Halves, descr
     """
     n_folds = before.n_folds
     one, other = draw_halves(np.arange(n_folds), n_folds, n_folds // 2, SIMULATED_DRIFTS, SEED)
-    starts = [(start, features_of_halves(start, halves, describe)) for start in (before, after)]
-    found: dict[tuple[str, str], list[list[float]]] = {}
+    starts = [(start, _describe_halves(start, halves, describe)) for start in (before, after)]
+    excesses = {key: np.zeros((SIMULATED_DRIFTS, 1 + len(AMPLIFICATIONS))) for key in starts[0][1][0]}
     for draw in range(SIMULATED_DRIFTS):
         start, unmoved = starts[draw % 2]
         noise = (start.means(one[draw : draw + 1]) - start.means(other[draw : draw + 1])) / 2
-        for factor in AMPLIFICATIONS:
+        for place, factor in enumerate(AMPLIFICATIONS, start=1):
             moved = FoldScores(start.scores + factor * noise, start.sizes)
-            for key, numbers in compare_features(unmoved, features_of_halves(moved, halves, describe)).items():
-                draws = found.setdefault(key, [])
-                if len(draws) == draw:
-                    draws.append([0.0])
-                draws[draw].append(excess_of(numbers))
-    return {key: np.array(draws) for key, draws in found.items()}
+            for key, excess in _excess_of_features(unmoved, _describe_halves(moved, halves, describe)).items():
+                excesses[key][draw, place] = excess
+    return excesses
+
+
+def _describe_halves(scores: FoldScores, halves: Halves, describe: Describe) -> tuple[Features, Features]:
+    """The features of the first and of the second halves, prepared."""
+    return prepared_features(scores, halves[0], describe), prepared_features(scores, halves[1], describe)
+
+
+def _excess_of_features(
+    before: tuple[Features, Features], after: tuple[Features, Features]
+) -> dict[tuple[str, str], float]:
+    """The excess of two checkpoints by level and measure, from prepared features of both halves of each."""
+    pairs = [before, after, (before[0], after[1]), (before[1], after[0])]
+    found = {}
+    for key in before[0]:
+        similar = np.stack([similarity_of_prepared(key[1], one[key], other[key]) for one, other in pairs], axis=1)
+        within_before, within_after, between = (
+            float(mean_of_defined(similar[:, which])) for which in ([0], [1], [2, 3])
+        )
+        found[key] = (within_before + within_after) / 2 - between
+    return found
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from circuitdrift.drift.reliability import (
     jackknife_covariance,
     leave_folds_out,
     prompts_needed,
+    similarities_of_pairs,
     similarity,
 )
 from circuitdrift.drift.reliability_table import SEED, SHARES_OF_HALF, SPLITS_OF_A_REPLICATE
@@ -51,9 +52,9 @@ def tabulate_recipe_reliability(
     to_own = {name: _similarity_to(own, scores, describe) for name, scores in recipes.items()}
     rows = []
     for size in sorted({max(1, n_folds // 2 // share) for share in SHARES_OF_HALF}):
-        halves = draw_halves(np.arange(n_folds), n_folds, size, half_splits, SEED)
-        within = {name: similarity_of_halves(scores, halves, describe) for name, scores in recipes.items()}
-        replicates = {name: _replicates(scores, size, describe) for name, scores in recipes.items()}
+        within, replicates = {}, {}
+        for name, scores in recipes.items():
+            within[name], replicates[name] = similarity_and_replicates(scores, size, half_splits, describe)
         examples = round(size * float(own.sizes.mean()))
         first, first_replicates = next(iter(within.values())), next(iter(replicates.values()))
         for name in recipes:
@@ -84,8 +85,34 @@ def tabulate_recipe_reliability(
 
 def similarity_of_halves(scores: FoldScores, halves: Halves, describe: Describe) -> dict[Key, float]:
     """Mean similarity of what the two halves of each split give; pairs of two empty circuits are left out."""
-    one, other = (describe(scores.means(half)) for half in halves)
-    return {key: _mean(similarity(key[1], one[key], other[key])) for key in one}
+    pairs = np.stack(halves, axis=1)
+    return {key: _mean(values) for key, values in similarities_of_pairs(scores, pairs, describe).items()}
+
+
+def similarity_and_replicates(
+    scores: FoldScores, size: int, half_splits: int, describe: Describe
+) -> tuple[dict[Key, float], dict[Key, Float[np.ndarray, " fold"]]]:
+    """:func:`similarity_of_halves` of ``size`` folds, and the same without each fold in turn.
+
+    The replicates' halves have ``size`` folds, or as many as there are. Many halves come in several replicates, so all
+    are compared together.
+    """
+    n_folds = scores.n_folds
+    halves = draw_halves(np.arange(n_folds), n_folds, size, half_splits, SEED)
+    left_out = leave_folds_out(n_folds, size, SPLITS_OF_A_REPLICATE, SEED)
+    every = [np.stack(each, axis=1) for each in (halves, *left_out)]
+    splits = np.concatenate([np.arange(len(pairs)) for pairs in every])
+    # Half-splits of one number come from one permutation of the folds, and share halves.
+    order = np.argsort(splits, kind="stable")
+    found = similarities_of_pairs(scores, np.concatenate(every)[order], describe)
+    within, replicates = {}, {}
+    for key, values in found.items():
+        similar = np.empty(len(order))
+        similar[order] = values
+        within[key] = _mean(similar[:half_splits])
+        by_fold = similar[half_splits:].reshape(n_folds, SPLITS_OF_A_REPLICATE)
+        replicates[key] = np.array([_mean(values_without_fold) for values_without_fold in by_fold])
+    return within, replicates
 
 
 def _similarity_to(own: FoldScores, scores: FoldScores, describe: Describe) -> dict[Key, float]:
@@ -97,13 +124,6 @@ def _similarity_to(own: FoldScores, scores: FoldScores, describe: Describe) -> d
 def _mean(values: Float[np.ndarray, " row"]) -> float:
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if len(defined) else float("nan")
-
-
-def _replicates(scores: FoldScores, size: int, describe: Describe) -> dict[Key, Float[np.ndarray, " fold"]]:
-    """The similarity of halves without each fold in turn, from halves of ``size`` folds or as many as there are."""
-    left_out = leave_folds_out(scores.n_folds, size, SPLITS_OF_A_REPLICATE, SEED)
-    found = [similarity_of_halves(scores, halves, describe) for halves in left_out]
-    return {key: np.array([replicate[key] for replicate in found]) for key in found[0]}
 
 
 def jackknife_error(replicates: Float[np.ndarray, " fold"]) -> float:

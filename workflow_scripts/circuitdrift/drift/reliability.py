@@ -16,7 +16,7 @@ each averaged over the half-splits. See docs/method.md#reliability.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,18 @@ Numbers = Mapping[tuple[str, str], Mapping[str, float]]
 """The mean similarities of :data:`NUMBERS`, by level and measure."""
 Describe = Callable[[Float[np.ndarray, "row edge"]], Features]
 """From mean scores to features."""
+Pairs = Bool[np.ndarray, "pair 2 fold"]
+Similarities = Mapping[tuple[str, str], Float[np.ndarray, " pair"]]
+"""The similarity of each pair, by level and measure."""
+
+_ROUNDING = 1e-12
+"""Two excesses that differ by less are equal: exchanges can give the same scores, summed in another order."""
+
+_SCORES_AT_ONCE = 2**22
+"""Scores whose features are in memory at one time, 32 MB in float64 for each of a few arrays."""
+
+_SCORES_DESCRIBED_AT_ONCE = 2**17
+"""Scores that are described, or pairs of them compared, in one step; more would leave the caches."""
 
 
 @dataclass(frozen=True)
@@ -93,12 +105,33 @@ def similarity(measure: str, one: np.ndarray, other: np.ndarray) -> Float[np.nda
     the smaller over sum of the larger. ``spearman`` (given ranks) and ``pearson`` are correlations, NaN where a row is
     constant.
     """
+    return similarity_of_prepared(measure, prepared(measure, one), prepared(measure, other))
+
+
+def prepared(measure: str, rows: np.ndarray) -> np.ndarray:
+    """Rows of features in the form that :func:`similarity_of_prepared` takes: once for a row of many pairs.
+
+    Memberships as bits in words of 64, masses as they are, rows to be correlated centred and of unit length.
+    """
     if measure == "jaccard":
-        return _ratio((one & other).sum(axis=1), (one | other).sum(axis=1))
+        bits = np.packbits(rows, axis=1)
+        return np.pad(bits, [(0, 0), (0, -bits.shape[1] % 8)]).view(np.uint64)
     if measure == "ruzicka":
-        return _ratio(np.minimum(one, other).sum(axis=1), np.maximum(one, other).sum(axis=1))
-    one, other = (values - values.mean(axis=1, keepdims=True) for values in (one, other))
-    return _ratio((one * other).sum(axis=1), np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1)))
+        return rows
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    length = np.sqrt(np.einsum("ij,ij->i", centred, centred))[:, None]
+    centred /= np.where(length > 0, length, np.nan)
+    return centred
+
+
+def similarity_of_prepared(measure: str, one: np.ndarray, other: np.ndarray) -> Float[np.ndarray, " row"]:
+    """:func:`similarity` of rows that are prepared."""
+    if measure == "jaccard":
+        return _ratio(*(np.bitwise_count(words).sum(axis=1, dtype=np.int64) for words in (one & other, one | other)))
+    if measure == "ruzicka":
+        smaller = np.minimum(one, other).sum(axis=1)
+        return _ratio(smaller, one.sum(axis=1) + other.sum(axis=1) - smaller)
+    return np.einsum("ij,ij->i", one, other)
 
 
 def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> Float[np.ndarray, " row"]:
@@ -106,39 +139,116 @@ def _ratio(numerator: np.ndarray, denominator: np.ndarray) -> Float[np.ndarray, 
     return np.where(defined, numerator / np.where(defined, denominator, 1), np.nan)
 
 
+def similarities_of_pairs(scores: FoldScores, pairs: Pairs, describe: Describe) -> Similarities:
+    """The similarity of what two sets of folds give, for many pairs of sets.
+
+    Sets and pairs that come again are described and compared once. The features of a few million scores are in memory
+    at one time, so pairs that share sets should lie next to each other.
+
+    Args:
+        scores: scores by fold; folds of several checkpoints may stand one after the other.
+        pairs: the folds of both sets of each pair.
+        describe: from scores to features.
+    """
+    sets, members = _distinct(pairs.reshape(-1, pairs.shape[2]))
+    compared, places = _distinct(np.sort(members.reshape(-1, 2), axis=1))
+    at_once = max(2, _SCORES_AT_ONCE // scores.scores.shape[1])
+    found = [_similarities(scores, sets, some, describe) for some in _few_sets_at_a_time(compared, at_once)]
+    return {key: np.concatenate([part[key] for part in found])[places] for key in found[0]}
+
+
+def _distinct(rows: np.ndarray) -> tuple[np.ndarray, Int[np.ndarray, " row"]]:
+    """The distinct rows in the order in which they first come, and for each row its place among them."""
+    places: dict[bytes, int] = {}
+    where = np.array([places.setdefault(row.tobytes(), len(places)) for row in rows])
+    return rows[np.unique(where, return_index=True)[1]], where
+
+
+def _few_sets_at_a_time(compared: Int[np.ndarray, "pair 2"], at_once: int) -> Iterator[Int[np.ndarray, "some_pairs 2"]]:
+    """Successive pairs that have at most so many distinct sets, at least two."""
+    start, held = 0, set[int]()
+    for place, pair in enumerate(compared.tolist()):
+        held.update(pair)
+        if len(held) > at_once:
+            yield compared[start:place]
+            start, held = place, set(pair)
+    yield compared[start:]
+
+
+def _similarities(
+    scores: FoldScores, sets: Bool[np.ndarray, "set fold"], compared: Int[np.ndarray, "pair 2"], describe: Describe
+) -> Similarities:
+    """The similarities of some pairs of sets of folds, each set described once."""
+    described, (one, other) = np.unique(compared), compared.T
+    features = prepared_features(scores, sets[described], describe)
+    places = np.searchsorted(described, one), np.searchsorted(described, other)
+    found: dict[tuple[str, str], list[np.ndarray]] = {key: [] for key in features}
+    at_once = max(1, _SCORES_DESCRIBED_AT_ONCE // scores.scores.shape[1])
+    for start in range(0, len(compared), at_once):
+        first, second = (place[start : start + at_once] for place in places)
+        for key, rows in features.items():
+            found[key].append(similarity_of_prepared(key[1], rows[first], rows[second]))
+    return {key: np.concatenate(parts) for key, parts in found.items()}
+
+
+def prepared_features(scores: FoldScores, sets: Bool[np.ndarray, "set fold"], describe: Describe) -> Features:
+    """The features of the mean scores of sets of folds, prepared; a few sets at a time, so that caches hold them."""
+    at_once = max(1, _SCORES_DESCRIBED_AT_ONCE // scores.scores.shape[1])
+    blocks = [describe(scores.means(sets[start : start + at_once])) for start in range(0, len(sets), at_once)]
+    return {key: np.concatenate([prepared(key[1], block[key]) for block in blocks]) for key in blocks[0]}
+
+
 def compare_halves(
     before: FoldScores, after: FoldScores, halves: Halves, describe: Describe
 ) -> dict[tuple[str, str], dict[str, float]]:
     """The four mean similarities of the module's table, by level and measure."""
-    return compare_features(features_of_halves(before, halves, describe), features_of_halves(after, halves, describe))
+    return compare_each(before, after, [halves], describe)[0]
 
 
-def features_of_halves(scores: FoldScores, halves: Halves, describe: Describe) -> tuple[Features, Features]:
-    """What is compared of one checkpoint, for the first and for the second halves."""
-    return describe(scores.means(halves[0])), describe(scores.means(halves[1]))
+def compare_each(
+    before: FoldScores, after: FoldScores, several: Sequence[Halves], describe: Describe
+) -> list[dict[tuple[str, str], dict[str, float]]]:
+    """:func:`compare_halves` of several sets of half-splits, among which halves may come again."""
+    both = _one_after_the_other(before, after)
+    ends = np.cumsum([len(halves[0]) for halves in several])
+    first, second = (np.concatenate([halves[which] for halves in several]) for which in (0, 1))
+    none = np.zeros_like(first)
+    before_a, before_b, after_a, after_b = (
+        np.concatenate(folds, axis=1) for folds in ((first, none), (second, none), (none, first), (none, second))
+    )
+    pairs = [
+        (before_a, before_b),
+        (after_a, after_b),
+        *((before_a, after_b), (before_b, after_a)),
+        *((before_a, after_a), (before_b, after_b)),
+    ]
+    columns = {"within_before": [0], "within_after": [1], "between": [2, 3], "paired": [4, 5]}
+    by_split = np.stack([np.stack(pair, axis=1) for pair in pairs], axis=1)
+    # Half-splits of one number come from one permutation of the folds, and share halves.
+    order = np.argsort(np.concatenate([np.arange(len(halves[0])) for halves in several]), kind="stable")
+    found = similarities_of_pairs(both, by_split[order].reshape(-1, 2, both.n_folds), describe)
+    numbers: list[dict[tuple[str, str], dict[str, float]]] = [{} for _ in several]
+    for key, values in found.items():
+        similar = np.empty((len(order), len(pairs)))
+        similar[order] = values.reshape(-1, len(pairs))
+        for number, part in zip(numbers, np.split(similar, ends[:-1]), strict=True):
+            number[key] = {name: float(mean_of_defined(part[:, which])) for name, which in columns.items()}
+    return numbers
 
 
-def compare_features(
-    before: tuple[Features, Features], after: tuple[Features, Features]
-) -> dict[tuple[str, str], dict[str, float]]:
-    """The four mean similarities of two checkpoints, from the features of both halves of each."""
-    return {key: _four(key[1], *(half[key] for half in (*before, *after))) for key in before[0]}
+def _one_after_the_other(before: FoldScores, after: FoldScores) -> FoldScores:
+    """The folds of the checkpoint before, then those of the checkpoint after."""
+    return FoldScores(np.concatenate([before.scores, after.scores]), np.concatenate([before.sizes, after.sizes]))
 
 
-def _four(
-    measure: str, before_a: np.ndarray, before_b: np.ndarray, after_a: np.ndarray, after_b: np.ndarray
-) -> dict[str, float]:
-    def mean(*pairs: tuple[np.ndarray, np.ndarray]) -> float:
-        values = np.concatenate([similarity(measure, *pair) for pair in pairs])
-        defined = values[~np.isnan(values)]  # two empty circuits have no similarity
-        return float(defined.mean()) if len(defined) else float("nan")
+def mean_of_defined(values: Float[np.ndarray, "*rows split pair"]) -> Float[np.ndarray, "*rows"]:
+    """The mean over half-splits and pairs; two empty circuits have no similarity (NaN) and are left out.
 
-    return {
-        "within_before": mean((before_a, before_b)),
-        "within_after": mean((after_a, after_b)),
-        "between": mean((before_a, after_b), (before_b, after_a)),
-        "paired": mean((before_a, after_a), (before_b, after_b)),
-    }
+    The pairs of a split are added first, so that the mean does not depend on their order, to the last bit.
+    """
+    defined = ~np.isnan(values)
+    total = np.where(defined, values, 0).sum(axis=-1).sum(axis=-1)
+    return _ratio(total, defined.sum(axis=(-2, -1)))
 
 
 def excess_of(numbers: Mapping[str, float]) -> float:
@@ -170,16 +280,23 @@ def exchange_p_values(
     Where nothing drifted, each fold's two scores are two draws of the same thing, and exchanging them changes no
     distribution; so the excess with the true labels ranks anywhere among those with exchanged labels, equally likely.
     """
-    generator = np.random.default_rng(seed)
-    observed = {key: excess_of(found) for key, found in compare_halves(before, after, halves, describe).items()}
-    as_large = dict.fromkeys(observed, 1)
-    for _ in range(exchanges):
-        exchanged = (generator.random(before.n_folds) < 0.5)[:, None]
-        first = FoldScores(np.where(exchanged, after.scores, before.scores), before.sizes)
-        second = FoldScores(np.where(exchanged, before.scores, after.scores), before.sizes)
-        for key, found in compare_halves(first, second, halves, describe).items():
-            as_large[key] += not excess_of(found) < observed[key]
-    return {key: count / (exchanges + 1) for key, count in as_large.items()}
+    both = _one_after_the_other(before, after)
+    drawn = np.random.default_rng(seed).random((exchanges, before.n_folds)) < 0.5
+    exchanged = np.concatenate([np.zeros((1, before.n_folds), dtype=bool), drawn])[:, None]  # the true labels first
+    (first_a, after_a), (first_b, after_b) = (
+        [np.concatenate([half & ~labels, half & labels], axis=2) for labels in (exchanged, ~exchanged)]
+        for half in halves
+    )
+    pairs = [(first_a, first_b), (after_a, after_b), (first_a, after_b), (first_b, after_a)]
+    by_split = np.stack([np.stack(pair, axis=2) for pair in pairs], axis=2).swapaxes(0, 1)
+    found = similarities_of_pairs(both, by_split.reshape(-1, 2, both.n_folds), describe)
+    p_values = {}
+    for key, values in found.items():
+        similar = values.reshape(*by_split.shape[:3]).swapaxes(0, 1)
+        within_before, within_after, between = (mean_of_defined(similar[..., which]) for which in ([0], [1], [2, 3]))
+        excess = (within_before + within_after) / 2 - between
+        p_values[key] = float((~(excess < excess[0] - _ROUNDING)).sum() / (exchanges + 1))
+    return p_values
 
 
 def leave_folds_out(n_folds: int, size: int, n_splits: int, seed: int) -> list[Halves]:

@@ -15,7 +15,7 @@ from circuitdrift.drift.reliability import (
     FoldScores,
     Halves,
     Numbers,
-    compare_halves,
+    compare_each,
     corrected_similarity,
     cross_validated_cosine,
     draw_halves,
@@ -130,7 +130,8 @@ def _compare(
     n_folds = before.n_folds
     halves = draw_halves(np.arange(n_folds), n_folds, folds, resampling.half_splits, SEED)
     replicate_halves = leave_folds_out(n_folds, folds, SPLITS_OF_A_REPLICATE, SEED)
-    few = tuple(half[:SPLITS_OF_AN_EXCHANGE] for half in halves)
+    few = (halves[0][:SPLITS_OF_AN_EXCHANGE], halves[1][:SPLITS_OF_AN_EXCHANGE])
+    found, *replicates = compare_each(before, after, [halves, *replicate_halves], describe)
     return Comparison(
         from_checkpoint=from_checkpoint,
         to_checkpoint=to_checkpoint,
@@ -139,9 +140,9 @@ def _compare(
         halves=halves,
         replicate_halves=replicate_halves,
         examples=round(folds * float(before.sizes.mean())),
-        found=compare_halves(before, after, halves, describe),
-        replicates=[compare_halves(before, after, left, describe) for left in replicate_halves],
-        p_values=exchange_p_values(before, after, (few[0], few[1]), describe, resampling.exchanges, SEED),
+        found=found,
+        replicates=replicates,
+        p_values=exchange_p_values(before, after, few, describe, resampling.exchanges, SEED),
         cosine=cross_validated_cosine(before, after),
     )
 
