@@ -4,6 +4,7 @@
 #   snakemake --cores 2 --configfile configs/smoke.yaml      another study; its file stands alone
 #   snakemake --cores 2 circuits                             up to one stage: models data learning_rates runs circuits
 #                                                            drift recipes allocations figures tables imports exports
+#   snakemake --cores 2 plan                                 what is left to do will take: hours, memory, files, disk
 #   snakemake --cores 2 results/embedded/figures/change_rates.svg      or any single file
 from snakemake.utils import min_version
 
@@ -27,6 +28,7 @@ include: "rules/exchange.smk"
 include: "rules/figures.smk"
 include: "rules/tables.smk"
 include: "rules/benchmarks.smk"
+include: "rules/planning.smk"
 
 
 rule all:

@@ -52,7 +52,8 @@ from circuitdrift.config.methods import FullMethod, LoraMethod, MethodConfig, Tr
 from circuitdrift.config.models import ScratchModel
 from circuitdrift.models.embedded_model import build_model
 from circuitdrift.models.embedded_tokenizer import build_tokenizer
-from circuitdrift.models.loading import load_model, load_tokenizer
+from circuitdrift.models.loading import load_model
+from circuitdrift.models.tokenizer import load_tokenizer
 from circuitdrift.tasks.add_sub import AddSubTask
 from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.generation import generate_examples

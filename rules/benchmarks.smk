@@ -1,8 +1,8 @@
 # Benchmarks: ratios of times measured on the machine at hand; see docs/benchmarks.md.
 #
 # needs     manifests of the study's pretrained models, and their circuit split of the study's first task
-# makes     benchmarks/attribution.md, benchmarks/training.md
-# steps     benchmark_attribution, benchmark_training: each only when its rule is named as the target
+# makes     benchmarks/attribution.md, benchmarks/training.md, benchmarks/startup.md
+# steps     benchmark_attribution, benchmark_training, benchmark_startup: each only when its rule is named as the target
 benchmarked = {
     model: next(iter(study.config.tasks))
     for model in study.models_from("hub", "local", "package")
@@ -50,3 +50,19 @@ rule benchmark_training:
         models=lambda wildcards, input: [word for path in input.manifests for word in ("--model-manifest", path)],
     shell:
         "python {params.benchmark:q} {params.models:q} --threads 1 {threads} --output {output.table:q} > {log:q} 2>&1"
+
+
+rule benchmark_startup:
+    output:
+        table=layout.startup_benchmark,
+    log:
+        "<logs>/benchmark_startup.log",
+    conda:
+        "../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=60,
+    params:
+        benchmark=ROOT / "benchmarks" / "startup.py",
+    shell:
+        "python {params.benchmark:q} --output {output.table:q} > {log:q} 2>&1"

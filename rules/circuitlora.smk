@@ -4,22 +4,25 @@
 #           circuit
 # makes     allocation/{model}/{task}/{name}/seed-{seed}/ critical_layers.parquet, adapter_config.json, and
 #           module_changes.parquet where ranks go to single modules
-# steps     order_layers (circuit_lora) or draw_random_layers (random_lora, its control); credit_modules (allocation
-#           per_module); allocate_ranks
+# steps     allocate_circuit_lora (_per_module, where ranks go to single modules); allocate_random_lora, its control
 
 
-rule order_layers:
+rule allocate_circuit_lora:
     input:
+        manifest=layout.manifest,
         layers=lambda wildcards: layout.drift.layers.format(
             method=study.config.methods[wildcards.name].phase_1, **wildcards
         ),
         scores=scores_of_phase_1,
+        edges=[],
     output:
         critical_layers=layout.allocation.critical_layers,
+        module_changes=[],
+        adapter_config=layout.allocation.adapter_config,
     log:
-        "<logs>/order_layers/{model}/{task}/{name}/seed-{seed}.log",
+        "<logs>/allocate_circuit_lora/{model}/{task}/{name}/seed-{seed}.log",
     wildcard_constraints:
-        name=one_of(study.methods_of("circuit_lora")),
+        name=one_of(sorted(set(study.methods_of("circuit_lora")) - set(study.methods_by_module))),
     conda:
         "../environment.yml"
     resources:
@@ -27,67 +30,40 @@ rule order_layers:
         runtime=60,
     params:
         method=method_settings,
+        training=settings(study.config.training),
         choice=settings(study.config.circuit.choice()),
         resamples=study.config.drift.resamples,
-        code=code_of("order_layers"),
+        code=code_of("allocate_circuit_lora"),
     script:
-        "../workflow_scripts/order_layers.py"
+        "../workflow_scripts/allocate_circuit_lora.py"
 
 
-rule credit_modules:
+use rule allocate_circuit_lora as allocate_circuit_lora_per_module with:
     input:
-        before=study.circuits[0].edges,
-        after=lambda wildcards: study.circuits[-1].edges.format(
+        manifest=layout.manifest,
+        layers=lambda wildcards: layout.drift.layers.format(
             method=study.config.methods[wildcards.name].phase_1, **wildcards
         ),
+        scores=scores_of_phase_1,
+        edges=edges_of_phase_1,
     output:
+        critical_layers=layout.allocation.critical_layers,
         module_changes=layout.allocation.module_changes,
-    log:
-        "<logs>/credit_modules/{model}/{task}/{name}/seed-{seed}.log",
+        adapter_config=layout.allocation.adapter_config,
     wildcard_constraints:
         name=one_of(study.methods_by_module),
-    conda:
-        "../environment.yml"
-    resources:
-        mem_mb=memory_for(1000, 4000),
-        runtime=10,
-    params:
-        code=code_of("credit_modules"),
-    script:
-        "../workflow_scripts/credit_modules.py"
 
 
-rule draw_random_layers:
+rule allocate_random_lora:
     input:
         manifest=layout.manifest,
     output:
         critical_layers=layout.allocation.critical_layers,
-    log:
-        "<logs>/draw_random_layers/{model}/{task}/{name}/seed-{seed}.log",
-    wildcard_constraints:
-        name=one_of(study.methods_of("random_lora")),
-    conda:
-        "../environment.yml"
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        method=method_settings,
-        seed=lambda wildcards: int(wildcards.seed),
-        code=code_of("draw_random_layers"),
-    script:
-        "../workflow_scripts/draw_random_layers.py"
-
-
-rule allocate_ranks:
-    input:
-        manifest=layout.manifest,
-        critical_layers=layout.allocation.critical_layers,
-        module_changes=changes_by_module,
-    output:
         adapter_config=layout.allocation.adapter_config,
     log:
-        "<logs>/allocate_ranks/{model}/{task}/{name}/seed-{seed}.log",
+        "<logs>/allocate_random_lora/{model}/{task}/{name}/seed-{seed}.log",
+    wildcard_constraints:
+        name=one_of(study.methods_of("random_lora")),
     conda:
         "../environment.yml"
     resources:
@@ -96,9 +72,10 @@ rule allocate_ranks:
     params:
         method=method_settings,
         training=settings(study.config.training),
-        code=code_of("allocate_ranks"),
+        seed=lambda wildcards: int(wildcards.seed),
+        code=code_of("allocate_random_lora"),
     script:
-        "../workflow_scripts/allocate_ranks.py"
+        "../workflow_scripts/allocate_random_lora.py"
 
 
 rule allocations:

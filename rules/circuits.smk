@@ -5,10 +5,11 @@
 #           faithfulness_areas.parquet, in one folder for each circuit. Of controls, scores alone:
 #           base/kinds/scores_by_kind.safetensors, each kind of prompt alone; base/reworded/, the circuit split in its
 #           second wording; untrained/seed-{seed}/, untrained models
-# steps     score_edges; select_circuits, or select_minimal_circuits where circuit.selection is minimal;
-#           measure_faithfulness. Each is one rule for the base model (_base), and one rule for each group of
-#           checkpoints that share a job (_01_to_10; execution.checkpoints_per_job). score_kinds, score_edges_reworded
-#           and score_untrained score the controls.
+# steps     score_edges; measure_faithfulness. Each is one rule for the base model (_base), and one rule for each group
+#           of checkpoints that share a job (_01_to_10; execution.checkpoints_per_job). select_base_circuit; and for each
+#           run select_circuits, which also makes what compare_circuits does (drift.smk). select_minimal_circuits instead
+#           of both, by groups of checkpoints, where circuit.selection is minimal. score_controls (_reworded, for tasks
+#           that have a second wording) and score_untrained score the controls.
 for job in study.circuit_jobs:
 
     rule:
@@ -66,29 +67,6 @@ for job in study.circuit_jobs:
             script:
                 "../workflow_scripts/select_minimal_circuits.py"
 
-    else:
-
-        rule:
-            name:
-                f"select_circuits_{job.name}"
-            input:
-                scores=[circuit.scores for circuit in job.circuits],
-            output:
-                edges=[circuit.edges for circuit in job.circuits],
-                nodes=[circuit.nodes for circuit in job.circuits],
-            log:
-                f"<logs>/select_circuits/{job.log_name}.log",
-            conda:
-                "../environment.yml"
-            resources:
-                mem_mb=memory_for(1500, 8000),
-                runtime=30,
-            params:
-                choice=settings(study.config.circuit.choice()),
-                code=code_of("select_circuits"),
-            script:
-                "../workflow_scripts/select_circuits.py"
-
     rule:
         name:
             f"measure_faithfulness_{job.name}"
@@ -119,14 +97,64 @@ for job in study.circuit_jobs:
     del job
 
 
-rule score_kinds:
+if study.config.circuit.selection != "minimal":
+
+    rule select_base_circuit:
+        input:
+            scores=layout.base_circuit.scores,
+        output:
+            edges=layout.base_circuit.edges,
+            nodes=layout.base_circuit.nodes,
+        log:
+            "<logs>/select_base_circuit/{model}/{task}.log",
+        conda:
+            "../environment.yml"
+        resources:
+            mem_mb=memory_for(1500, 8000),
+            runtime=30,
+        params:
+            choice=settings(study.config.circuit.choice()),
+            code=code_of("select_base_circuit"),
+        script:
+            "../workflow_scripts/select_base_circuit.py"
+
+    rule select_circuits:
+        input:
+            base_edges=layout.base_circuit.edges,
+            base_nodes=layout.base_circuit.nodes,
+            scores=[circuit.scores for circuit in study.circuits[1:]],
+        output:
+            edges=[circuit.edges for circuit in study.circuits[1:]],
+            nodes=[circuit.nodes for circuit in study.circuits[1:]],
+            transitions=layout.drift.transitions,
+            summary=layout.drift.summary,
+            layers=layout.drift.layers,
+        log:
+            "<logs>/select_circuits/{model}/{task}/{method}/seed-{seed}.log",
+        conda:
+            "../environment.yml"
+        resources:
+            mem_mb=memory_for(1500, 8000),
+            runtime=60,
+        params:
+            choice=settings(study.config.circuit.choice()),
+            code=code_of("select_circuits"),
+        script:
+            "../workflow_scripts/select_circuits.py"
+
+
+rule score_controls:
     input:
         manifest=layout.manifest,
         examples=layout.circuit,
+        examples_reworded=[],
     output:
-        scores=layout.scores_by_kind,
+        scores_by_kind=layout.scores_by_kind,
+        scores_reworded=[],
     log:
-        "<logs>/score_kinds/{model}/{task}.log",
+        "<logs>/score_controls/{model}/{task}.log",
+    wildcard_constraints:
+        task=one_of(sorted(set(study.config.tasks) - set(study.reworded_tasks))),
     conda:
         "../environment.yml"
     threads: threads_for
@@ -136,32 +164,21 @@ rule score_kinds:
     params:
         recipe=settings(study.config.circuit.recipe()),
         device=study.config.execution.device,
-        code=code_of("score_kinds"),
+        code=code_of("score_controls"),
     script:
-        "../workflow_scripts/score_kinds.py"
+        "../workflow_scripts/score_controls.py"
 
 
-rule score_edges_reworded:
+use rule score_controls as score_controls_reworded with:
     input:
         manifest=layout.manifest,
-        examples=layout.circuit_reworded,
-        checkpoints=[],
+        examples=layout.circuit,
+        examples_reworded=layout.circuit_reworded,
     output:
-        scores=layout.reworded_scores,
-    log:
-        "<logs>/score_edges/{model}/{task}/reworded.log",
-    conda:
-        "../environment.yml"
-    threads: threads_for
-    resources:
-        mem_mb=memory_for(2000, 16000),
-        runtime=240,
-    params:
-        recipe=settings(study.config.circuit.recipe()),
-        device=study.config.execution.device,
-        code=code_of("score_edges"),
-    script:
-        "../workflow_scripts/score_edges.py"
+        scores_by_kind=layout.scores_by_kind,
+        scores_reworded=layout.reworded_scores,
+    wildcard_constraints:
+        task=one_of(study.reworded_tasks),
 
 
 if study.untrained_seeds:

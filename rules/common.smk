@@ -1,16 +1,23 @@
 # What the files beside this one share. All of it runs at each parsing, again in each cluster job, so it imports no torch.
 #
-# needs     ROOT and CONFIG_FILE (reruns.smk), and the prompt files that its tasks name
+# needs     ROOT and CONFIG_FILE (reruns.smk), and the prompt files and local models that the study names
 # makes     `study` (its contents), `layout` (its paths), the constraints of wildcards, the path variable <logs>
-# steps     read and check the study; define the functions that give rules their code digests, params, threads, memory
-#           and those inputs that depend on wildcards
+# steps     read and check the study, with warnings for senseless values; define the functions that give rules their code
+#           digests, params, threads, memory and those inputs that depend on wildcards
+import gc
 import re
 import sys
 
+gc.set_threshold(
+    50_000, 20, 20
+)  # a plan is millions of objects that stay; looking for cycles among them is a tenth of it
 SCRIPTS = ROOT / "workflow_scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from circuitdrift.config.reading import ConfigError
+from snakemake.logging import logger
+
+from circuitdrift.checks.before_jobs import check_study
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.layout import CircuitFiles
 from circuitdrift.provenance import BASE_CHECKPOINT, digest_of_code
 from circuitdrift.study import read_study
@@ -18,7 +25,10 @@ from circuitdrift.tasks import prompt_file
 
 try:
     study = read_study(CONFIG_FILE)
-except ConfigError as error:
+    if workflow.is_main_process:  # not again in each job
+        for warning in check_study(study):
+            logger.warning(f"{CONFIG_FILE.name}: warning: {warning}.")
+except CircuitDriftError as error:
     raise WorkflowError(str(error))
 layout = study.layout
 config.update(study.config.model_dump(mode="json"))  # for the report's captions
@@ -132,15 +142,15 @@ def scores_of_phase_1(wildcards):
     return [circuit.scores.format(method=phase_1, **wildcards) for circuit in (study.circuits[0], study.circuits[-1])]
 
 
+def edges_of_phase_1(wildcards):
+    """The edges tables of the same two circuits."""
+    phase_1 = study.config.methods[wildcards.name].phase_1
+    return [circuit.edges.format(method=phase_1, **wildcards) for circuit in (study.circuits[0], study.circuits[-1])]
+
+
 def reworded_scores(wildcards):
     """The scores of the base model in the second wording of the task; none where the task has no second wording."""
     return layout.reworded_scores.format(**wildcards) if wildcards.task in study.reworded_tasks else []
-
-
-def changes_by_module(wildcards):
-    """The changes credited to single modules, where a method allocates its ranks by them."""
-    by_module = wildcards.name in study.methods_by_module
-    return layout.allocation.module_changes.format(**wildcards) if by_module else []
 
 
 def last_edges_of_other_seeds(wildcards):

@@ -3,7 +3,8 @@
 # needs     the manifest; the prompt file of a task that has one
 # makes     data/{model}/{task}/ train.parquet, circuit.parquet, test.parquet: three disjoint splits; and
 #           circuit_reworded.parquet, the circuit split in the second wording of a task that has one
-# steps     generate_data; reword_circuit
+# steps     generate_data, before other jobs that are ready: text that a tokenizer does not take is found before trainings
+#           start; generate_data_reworded, the same for the tasks that have a second wording
 
 
 rule generate_data:
@@ -14,8 +15,12 @@ rule generate_data:
         train=layout.train,
         circuit=layout.circuit,
         test=layout.test,
+        circuit_reworded=[],
     log:
         "<logs>/generate_data/{model}/{task}.log",
+    wildcard_constraints:
+        task=one_of(sorted(set(study.config.tasks) - set(study.reworded_tasks))),
+    priority: 50
     conda:
         "../environment.yml"
     resources:
@@ -30,26 +35,14 @@ rule generate_data:
         "../workflow_scripts/generate_data.py"
 
 
-rule reword_circuit:
-    input:
-        manifest=layout.manifest,
-        circuit=layout.circuit,
+use rule generate_data as generate_data_reworded with:
     output:
-        reworded=layout.circuit_reworded,
-    log:
-        "<logs>/reword_circuit/{model}/{task}.log",
+        train=layout.train,
+        circuit=layout.circuit,
+        test=layout.test,
+        circuit_reworded=layout.circuit_reworded,
     wildcard_constraints:
         task=one_of(study.reworded_tasks),
-    conda:
-        "../environment.yml"
-    resources:
-        mem_mb=2000,
-        runtime=30,
-    params:
-        task=task_settings,
-        code=code_of("reword_circuit"),
-    script:
-        "../workflow_scripts/reword_circuit.py"
 
 
 rule data:

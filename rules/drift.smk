@@ -2,32 +2,33 @@
 #
 # needs     edges, nodes and scores of all circuits of a run; its checkpoints, the manifest and the test split; scores of the
 #           base model by kind of prompt and in the second wording of the task, and of untrained models
-# makes     drift/{model}/{task}/{method}/ controls.parquet, and in seed-{seed}/ transitions.parquet, summary.parquet,
-#           layers.parquet, reliability.parquet, nodes_and_edges.parquet, edges_changed.parquet, edge_counts.parquet,
+# makes     drift/{model}/{task}/{method}/ controls.parquet, and in seed-{seed}/ reliability.parquet, nodes_and_edges.parquet, edges_changed.parquet, edge_counts.parquet,
 #           functional.parquet; drift/{model}/{task}/ model_controls.parquet
-# steps     compare_circuits; measure_reliability; classify_edges; measure_functional_drift; measure_controls;
+# steps     compare_circuits where circuit.selection is minimal; measure_reliability; classify_edges; measure_functional_drift; measure_controls;
 #           measure_model_controls
 
 
-rule compare_circuits:
-    input:
-        edges=[circuit.edges for circuit in study.circuits],
-        nodes=[circuit.nodes for circuit in study.circuits],
-    output:
-        transitions=layout.drift.transitions,
-        summary=layout.drift.summary,
-        layers=layout.drift.layers,
-    log:
-        "<logs>/compare_circuits/{model}/{task}/{method}/seed-{seed}.log",
-    conda:
-        "../environment.yml"
-    resources:
-        mem_mb=memory_for(1500, 8000),
-        runtime=30,
-    params:
-        code=code_of("compare_circuits"),
-    script:
-        "../workflow_scripts/compare_circuits.py"
+if study.config.circuit.selection == "minimal":
+
+    rule compare_circuits:
+        input:
+            edges=[circuit.edges for circuit in study.circuits],
+            nodes=[circuit.nodes for circuit in study.circuits],
+        output:
+            transitions=layout.drift.transitions,
+            summary=layout.drift.summary,
+            layers=layout.drift.layers,
+        log:
+            "<logs>/compare_circuits/{model}/{task}/{method}/seed-{seed}.log",
+        conda:
+            "../environment.yml"
+        resources:
+            mem_mb=memory_for(1500, 8000),
+            runtime=30,
+        params:
+            code=code_of("compare_circuits"),
+        script:
+            "../workflow_scripts/compare_circuits.py"
 
 
 rule measure_reliability:

@@ -2,8 +2,7 @@
 #
 # needs     the files that the section `imports` names; for exports the manifest, and edges and nodes of all circuits
 # makes     circuits/imported/, drift/imported/, allocation/imported/; exchange/ beside each of the study's circuits
-# steps     imports: import_circuits, one rule for each import; compare_circuits_imported; order_layers_imported;
-#           allocate_imported_ranks
+# steps     imports: import_circuits, one rule for each import; compare_circuits_imported; allocate_imported_ranks
 #           exports: export_circuits, one rule for each circuit job
 for imported in study.config.imports:
 
@@ -56,35 +55,12 @@ rule compare_circuits_imported:
         "../workflow_scripts/compare_circuits.py"
 
 
-rule order_layers_imported:
-    input:
-        layers=layout.imported_drift.layers,
-        scores=[],
-    output:
-        critical_layers=layout.imported_allocation.critical_layers,
-    log:
-        "<logs>/order_layers/imported/{name}.log",
-    wildcard_constraints:
-        name=one_of(study.config.imports),
-    conda:
-        "../environment.yml"
-    resources:
-        mem_mb=1000,
-        runtime=10,
-    params:
-        method=lambda wildcards: settings(study.config.imports[wildcards.name].as_method(wildcards.name)),
-        choice=settings(study.config.circuit.choice()),
-        resamples=study.config.drift.resamples,
-        code=code_of("order_layers"),
-    script:
-        "../workflow_scripts/order_layers.py"
-
-
 rule allocate_imported_ranks:
     input:
         edges=layout.imported_circuit(BASE_CHECKPOINT).edges,
-        critical_layers=layout.imported_allocation.critical_layers,
+        layers=layout.imported_drift.layers,
     output:
+        critical_layers=layout.imported_allocation.critical_layers,
         adapter_config=layout.imported_allocation.adapter_config,
     log:
         "<logs>/allocate_imported_ranks/{name}.log",

@@ -3,7 +3,9 @@
 # needs     nothing; fetch_model may use the network
 # makes     config.json; models/{model}/manifest.json, which describes the model to every later stage; of a pre-trained
 #           model also model.safetensors, tokenizer.json and pretraining_log.parquet
-# steps     write_config; pretrain (source scratch) or fetch_model (source hub, local or package)
+#           checked.json of a fetched one, once the methods and circuits of the study fit it
+# steps     write_config; pretrain (source scratch) or fetch_model (source hub, local or package); check_model, before
+#           other jobs that are ready
 
 
 rule write_config:
@@ -65,6 +67,30 @@ rule fetch_model:
         "../workflow_scripts/fetch_model.py"
 
 
+# What a config.json on this machine tells is checked before any job (common.smk), the rest as soon as the model is there.
+# No job reads the file, so that a new method checks the model again and trains nothing again; the targets ask for it.
+rule check_model:
+    input:
+        manifest=layout.manifest,
+    output:
+        checked=layout.checked,
+    log:
+        "<logs>/check_model/{model}.log",
+    wildcard_constraints:
+        model=one_of(study.models_from("hub", "package")),
+    priority: 100
+    localrule: True
+    conda:
+        "../environment.yml"
+    params:
+        methods={name: settings(method) for name, method in study.config.methods.items()},
+        choice=settings(study.config.circuit.choice()),
+        code=code_of("check_model"),
+    script:
+        "../workflow_scripts/check_model.py"
+
+
 rule models:
     input:
         study.of_runs(layout.manifest, study.runs),
+        study.of_runs(layout.checked, study.fetched_runs),

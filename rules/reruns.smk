@@ -14,6 +14,7 @@ assert (
     isinstance(getattr(type(workflow), "rerun_triggers", None), property)
     and isinstance(RerunTrigger.all(), frozenset)
     and not isinstance(RerunTrigger.parse_choices_set(["code"]), frozenset)
+    and isinstance(getattr(type(workflow), "is_main_process", None), property)
     and hasattr(workflow.config_settings, "config")
     and hasattr(workflow.config_settings, "configfiles")
 ), (

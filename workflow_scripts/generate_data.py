@@ -1,4 +1,4 @@
-"""Write a task's three splits of prompts, encoded by the model's own tokenizer."""
+"""Write a task's three splits of prompts, encoded by the model's own tokenizer, and the second wording of one."""
 
 import logging
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from random import Random
 import pandas as pd
 
 from circuitdrift import stage
-from circuitdrift.models.loading import load_tokenizer
+from circuitdrift.models.tokenizer import load_tokenizer, tokenizers_only
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table
 from circuitdrift.tasks.compositional import CompositionalTask
@@ -19,6 +19,7 @@ from circuitdrift.tasks.folds import order_by_fold
 from circuitdrift.tasks.from_file import FileTask
 from circuitdrift.tasks.generation import generate_examples
 from circuitdrift.tasks.splits import SPLITS, Split
+from circuitdrift.tasks.wording import WordingError, reword_examples
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ def main(
     train: Path,
     circuit: Path,
     test: Path,
+    circuit_reworded: Path | None,
     task: TaskConfig,
     parent: CompositionalTask | None,
     folds: int,
@@ -42,22 +44,34 @@ def main(
         train: output, the examples to fine-tune on.
         circuit: output, the examples to extract circuits from.
         test: output, the examples to measure accuracy on.
+        circuit_reworded: output, the circuit split with other instructions, of a task that has a second wording;
+            otherwise None.
         task: the task's section of the config.
         parent: the compositional task that a sub-task belongs to; None for other tasks.
         folds: number of folds that each split is ordered for: example i belongs to fold i mod ``folds``.
         provenance: origin of the outputs.
+
+    Raises:
+        WordingError: the family has no second wording, or the tokenizer does not take it.
     """
     if isinstance(task, FileTask) and prompts is not None:
         task = task.model_copy(update={"path": prompts})
-    splits = generate_examples(task, Encoding.of(load_tokenizer(manifest), task.answer_tokens), parent)
+    encoding, origin = Encoding.of(load_tokenizer(manifest), task.answer_tokens), provenance.with_seed(task.seed)
+    splits = generate_examples(task, encoding, parent)
+    tables = {}
     first_id = 0
     for split, path in zip(SPLITS, (train, circuit, test), strict=True):
         examples = splits[split]
         order = order_by_fold([example.kind for example in examples], folds, Random(f"{task.seed} {split}"))
         ordered = [examples[place] for place in order]
-        write_table(path, _table(ordered, first_id), "examples", provenance.with_seed(task.seed))
+        tables[split] = _table(ordered, first_id)
+        write_table(path, tables[split], "examples", origin)
         log.info("%s: %d examples, such as %s", split, len(ordered), _shown(ordered, split))
         first_id += len(ordered)
+    if circuit_reworded is not None:
+        if task.wording is None:
+            raise WordingError(f"family {task.family} has no second wording; declare one beside its prompts in tasks/")
+        write_table(circuit_reworded, reword_examples(tables["circuit"], task.wording, encoding), "examples", origin)
 
 
 def _table(examples: Sequence[Example], first_id: int) -> pd.DataFrame:
@@ -72,4 +86,5 @@ def _shown(examples: Sequence[Example], split: Split) -> str:
 
 
 if __name__ == "__main__":
-    stage.run(main)
+    with tokenizers_only():
+        stage.run(main)

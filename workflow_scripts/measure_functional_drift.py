@@ -49,7 +49,7 @@ def main(
         provenance: origin of the output; its wildcards hold the run's seed.
 
     Raises:
-        ValueError: an edges table is of another graph than the model's.
+        CircuitDriftError: an edges table is of another graph than the model's.
     """
     pairs = prompt_pairs(read_table(examples, "examples").head(measure.examples))
     seed, on = int(provenance.wildcards["seed"]), resolve_device(device)

@@ -1,20 +1,17 @@
 """Find the smallest circuit of each checkpoint with the wanted faithfulness, as tables of edges and nodes."""
 
-import logging
 from pathlib import Path
 
 from circuitdrift import stage
 from circuitdrift.circuits.checkpoints import checkpoint_anatomies
+from circuitdrift.circuits.circuit_files import write_circuit
 from circuitdrift.circuits.minimal import minimal_circuit
 from circuitdrift.circuits.prompts import prompt_pairs
 from circuitdrift.circuits.score_file import read_scores
-from circuitdrift.circuits.selection import edge_table, node_table
 from circuitdrift.compute import resolve_device
 from circuitdrift.config.circuits import Faithfulness
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import read_table, write_table
-
-logger = logging.getLogger(__name__)
+from circuitdrift.storage import read_table
 
 
 def main(
@@ -37,9 +34,7 @@ def main(
         scored = read_scores(source).scores
         circuit = minimal_circuit(anatomy, pairs, scored, wanted, measure)
         origin = provenance.for_checkpoint(name).on(on, anatomy.dtype)
-        write_table(edge_path, edge_table(anatomy.graph, scored, circuit), "edges", origin)
-        write_table(node_path, node_table(anatomy.graph, circuit), "nodes", origin)
-        logger.info("checkpoint %s: %d of %d edges kept", name, int(circuit.sum()), anatomy.graph.n_edges)
+        write_circuit(edge_path, node_path, anatomy.graph, scored, circuit, origin)
 
 
 if __name__ == "__main__":

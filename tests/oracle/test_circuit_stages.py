@@ -14,9 +14,10 @@ from random_models import random_pairs, randomised, small_llama
 import measure_faithfulness
 import measure_functional_drift
 import measure_recipe_faithfulness
+import score_controls
 import score_edges
-import score_kinds
 import score_untrained
+import select_base_circuit
 import select_circuits
 from circuitdrift.circuits.kinds import PREFIX, read_scores_by_kind
 from circuitdrift.circuits.metrics import METRICS
@@ -70,6 +71,7 @@ def test_stages_follow_each_other(study: tuple[Path, Path, Path], tmp_path: Path
     manifest, examples, checkpoint = study
     provenance, recipe = Provenance.detached(), Attribution(steps=3)
     jobs = {"base": [], "01": [checkpoint]}
+    changes = {table: tmp_path / f"{table}.parquet" for table in ("transitions", "summary", "layers")}
     for name, checkpoints in jobs.items():
         scores, edges, nodes, faithfulness, areas = (
             [tmp_path / name / file]
@@ -83,7 +85,13 @@ def test_stages_follow_each_other(study: tuple[Path, Path, Path], tmp_path: Path
         )
         score_edges.main(manifest, examples, checkpoints, scores, recipe, "cpu", provenance)
         choice = Selection(fraction=0.2)
-        select_circuits.main(scores, edges, nodes, choice, provenance)
+        if name == "base":
+            select_base_circuit.main(scores[0], edges[0], nodes[0], choice, provenance)
+        else:
+            base = {f"base_{table}": tmp_path / "base" / f"{table}.parquet" for table in ("edges", "nodes")}
+            select_circuits.main(
+                **base, scores=scores, edges=edges, nodes=nodes, **changes, choice=choice, provenance=provenance
+            )
         measure = Faithfulness(size_fractions=(0.5,), examples=5, bootstrap=100)
         measure_faithfulness.main(
             manifest, examples, edges, checkpoints, faithfulness, areas, measure, choice, "cpu", provenance
@@ -102,6 +110,9 @@ def test_stages_follow_each_other(study: tuple[Path, Path, Path], tmp_path: Path
         wanted = "00" if name == "base" else "01"
         for path in (*edges, *nodes, *faithfulness):
             assert provenance_of(path).wildcards["checkpoint"] == wanted
+    for table, path in changes.items():
+        compared = read_table(path, table)
+        assert set(zip(compared["from_checkpoint"], compared["to_checkpoint"], strict=True)) == {("00", "01")}
     base, tuned = (read_tensors(tmp_path / name / "scores.safetensors")[0]["scores"] for name in jobs)
     assert not torch.allclose(base, tuned)
 
@@ -221,8 +232,8 @@ def test_a_kind_s_scores_are_those_of_its_prompts_alone(study: tuple[Path, Path,
     manifest, examples, _ = study
     kinds = ["+", "/", "/", "+", "+", "/", "+", "+"]
     recipe, origin = Attribution(steps=3, folds=4), Provenance.detached()
-    path = tmp_path / "scores_by_kind.safetensors"
-    score_kinds.main(manifest, with_kinds(examples, kinds), path, recipe, "cpu", origin)
+    path, reworded = tmp_path / "scores_by_kind.safetensors", tmp_path / "reworded.safetensors"
+    score_controls.main(manifest, with_kinds(examples, kinds), examples, path, reworded, recipe, "cpu", origin)
     found = read_scores_by_kind(path)
     assert list(found) == ["+", "/"]
     assert {kind: scored.fold_sizes for kind, scored in found.items()} == {"+": (2, 1, 1, 1), "/": (1, 1, 1)}
@@ -235,6 +246,8 @@ def test_a_kind_s_scores_are_those_of_its_prompts_alone(study: tuple[Path, Path,
         assert torch.equal(scored.by_fold, expected["scores_by_fold"])
         torch.testing.assert_close(scored.scores, expected["scores"])
         assert scored.checkpoint == "00"
+    score_edges.main(manifest, examples, [], [tmp_path / "all.safetensors"], recipe, "cpu", origin)
+    assert reworded.read_bytes() == (tmp_path / "all.safetensors").read_bytes()
 
 
 def test_a_task_of_one_kind_has_the_scores_of_all_its_prompts(study: tuple[Path, Path, Path], tmp_path: Path) -> None:
@@ -242,9 +255,9 @@ def test_a_task_of_one_kind_has_the_scores_of_all_its_prompts(study: tuple[Path,
     by_kind, scores = tmp_path / "kinds.safetensors", tmp_path / "scores.safetensors"
     one_kind = with_kinds(examples, ["row"] * 8)
     score_edges.main(manifest, one_kind, [], [scores], Attribution(), "cpu", Provenance.detached())
-    score_kinds.main(manifest, one_kind, by_kind, Attribution(), "cpu", Provenance.detached())
+    score_controls.main(manifest, one_kind, None, by_kind, None, Attribution(), "cpu", Provenance.detached())
     written = by_kind.read_bytes()
-    score_kinds.main(manifest, one_kind, by_kind, Attribution(), "cpu", Provenance.detached())
+    score_controls.main(manifest, one_kind, None, by_kind, None, Attribution(), "cpu", Provenance.detached())
     assert by_kind.read_bytes() == written
     assert torch.equal(read_scores_by_kind(by_kind)["row"].by_fold, read_tensors(scores)[0]["scores_by_fold"])
 

@@ -9,14 +9,14 @@ from safetensors.torch import load_file
 from small_models import examples, llama, neox, save
 from transformers import AutoModelForCausalLM
 
-import allocate_ranks
-import draw_random_layers
+import allocate_random_lora
 import finetune
 from circuitdrift.allocation.policies import draw_layers
 from circuitdrift.allocation.ranks import rank_patterns, ranks_by_layer
 from circuitdrift.config.methods import CircuitLoraMethod, FullMethod, LoraMethod, RandomLoraMethod, Training
 from circuitdrift.decoder.linears import block_linears
-from circuitdrift.models.loading import load_model
+from circuitdrift.models.loading import load_model, load_shape
+from circuitdrift.models.manifest import base_model_name
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
 from circuitdrift.training.adapters import (
@@ -28,6 +28,7 @@ from circuitdrift.training.adapters import (
     verify_adapters,
     wanted_adapters,
 )
+from circuitdrift.training.allocated_adapter import write_allocated_adapter
 from circuitdrift.training.checkpoints import CheckpointError, load_checkpoint, save_checkpoint
 from circuitdrift.training.evaluation import evaluate
 from circuitdrift.training.examples import Examples
@@ -82,8 +83,11 @@ def all_bytes(folder):
 @pytest.mark.parametrize(
     ("method", "files"),
     [
-        (LoraMethod(kind="lora", rank=3), ["adapter_config.json", "adapter_model.safetensors"]),
-        (FullMethod(kind="full"), ["config.json", "model.safetensors"]),
+        (
+            LoraMethod(kind="lora", rank=3),
+            ["adapter_config.json", "adapter_config.json.sha256", "adapter_model.safetensors"],
+        ),
+        (FullMethod(kind="full"), ["config.json", "config.json.sha256", "model.safetensors"]),
     ],
 )
 def test_same_seed_gives_the_same_bytes_and_another_seed_others(manifest, tmp_path, method, files):
@@ -94,7 +98,7 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_others(manifest, tmp_pa
     assert sorted(path.name for path in (checkpoints / "03").iterdir()) == files
     first, again, other = (all_bytes(tmp_path / name) for name in "abc")
     assert first == again
-    assert first["checkpoints/03/" + files[1]] != other["checkpoints/03/" + files[1]]
+    assert first["checkpoints/03/" + files[-1]] != other["checkpoints/03/" + files[-1]]
     assert str(tmp_path) not in (checkpoints / "03" / files[0]).read_text()
     accuracy = pd.read_parquet(tmp_path / "a" / "accuracy.parquet")
     assert list(accuracy["checkpoint"]) == ["00", "01", "02", "03"]
@@ -152,17 +156,18 @@ UNMEASURED = {"credit": "source", "above_threshold": False, "in_top": np.nan, "l
 """What a table of critical layers says of layers whose certainty nobody measured."""
 
 
+def allocate(manifest, config, method, table):
+    """Write the adapter's configuration for critical layers as they were found or drawn."""
+    write_allocated_adapter(config, load_shape(manifest), base_model_name(manifest), method, table, None, TRAINING)
+
+
 def test_circuit_lora_from_critical_layers_to_verified_ranks(tmp_path):
     torch.manual_seed(0)
     manifest = save(neox(layers=12), tmp_path / "models" / "tiny")
     table = pd.DataFrame({"layer": range(12), "policy": "score_change", "value": [float(x) for x in range(12)]})
     table = table.assign(rank_order=range(12, 0, -1), critical=table["layer"].isin([1, 10]), **UNMEASURED)
-    write_table(tmp_path / "critical_layers.parquet", table, "critical_layers", ORIGIN)
     method = CircuitLoraMethod(kind="circuit_lora", rank=2, critical_rank=8, critical_layers=2, phase_1="lora_r2")
-    allocate_ranks.main(
-        manifest=manifest, critical_layers=tmp_path / "critical_layers.parquet", module_changes=None, method=method,
-        training=TRAINING, adapter_config=tmp_path / "allocation" / "adapter_config.json",
-    )  # fmt: skip
+    allocate(manifest, tmp_path / "allocation" / "adapter_config.json", method, table)
     checkpoints = run(
         manifest, tmp_path / "run", method, adapter_config=tmp_path / "allocation" / "adapter_config.json"
     )
@@ -183,15 +188,11 @@ def test_every_allocation_keeps_to_the_budget_of_the_top_layers(tmp_path, alloca
     manifest = save(neox(layers=6), tmp_path / "models" / "tiny")
     table = pd.DataFrame({"layer": range(6), "policy": "score_change", "value": [9.0, 1.0, 0.5, 4.0, 0.0, 2.0]})
     table = table.assign(rank_order=[1, 4, 5, 2, 6, 3], critical=table["layer"].isin([0, 3]), **UNMEASURED)
-    write_table(tmp_path / "critical_layers.parquet", table, "critical_layers", ORIGIN)
     method = CircuitLoraMethod(
         kind="circuit_lora", rank=2, critical_rank=8, critical_layers=2, phase_1="lora_r2", allocation=allocation
     )
     config = tmp_path / "allocation" / "adapter_config.json"
-    allocate_ranks.main(
-        manifest=manifest, critical_layers=tmp_path / "critical_layers.parquet", module_changes=None, method=method,
-        training=TRAINING, adapter_config=config,
-    )  # fmt: skip
+    allocate(manifest, config, method, table)
     adapted = attach_adapters(neox(layers=6), LoraConfig.from_pretrained(str(config.parent)), seed=0)
     sizes = found_adapters(adapted)
     ranks = [sizes[f"gpt_neox.layers.{layer}.mlp.dense_h_to_4h"].rank for layer in range(6)]
@@ -204,23 +205,22 @@ def test_every_allocation_keeps_to_the_budget_of_the_top_layers(tmp_path, alloca
     assert sum(ranks) == 24
 
 
-def test_random_lora_goes_through_the_same_stages(tmp_path):
+def test_random_lora_from_a_draw_to_a_fine_tuning(tmp_path):
     torch.manual_seed(0)
     manifest = save(llama(layers=3), tmp_path / "models" / "tiny")
     method = RandomLoraMethod(kind="random_lora", rank=1, critical_rank=4, critical_layers=1, draw=2)
     table = tmp_path / "critical_layers.parquet"
     origin = Provenance.detached(model="tiny", task="lcm")
-    draw_random_layers.main(manifest=manifest, critical_layers=table, method=method, seed=3, provenance=origin)
+    config = tmp_path / "allocation" / "adapter_config.json"
+    allocate_random_lora.main(
+        manifest=manifest, critical_layers=table, adapter_config=config, method=method, training=TRAINING, seed=3,
+        provenance=origin,
+    )  # fmt: skip
     drawn = pd.read_parquet(table)
     expected = draw_layers(3, 1, 3, 2, "tiny/lcm")
     pd.testing.assert_frame_equal(drawn, expected.astype(drawn.dtypes))
     assert list(drawn["layer"]) == [0, 1, 2]
     assert drawn["critical"].sum() == 1
-    config = tmp_path / "allocation" / "adapter_config.json"
-    allocate_ranks.main(
-        manifest=manifest, critical_layers=table, module_changes=None, adapter_config=config, method=method,
-        training=TRAINING,
-    )  # fmt: skip
     assert run(manifest, tmp_path / "run", method, adapter_config=config).is_dir()
 
 
@@ -232,19 +232,18 @@ def test_layers_that_are_given_train_as_the_same_layers_chosen_by_drift(tmp_path
     given = RandomLoraMethod(kind="random_lora", include_layers=(3, 1), **ranks)
     chosen = CircuitLoraMethod(kind="circuit_lora", phase_1="lora_r1", **ranks)
     assert given.given_layers == (1, 3)
-    tables = {name: tmp_path / name / "critical_layers.parquet" for name in ("given", "chosen")}
-    origin = Provenance.detached(model="tiny", task="lcm")
-    draw_random_layers.main(manifest=manifest, critical_layers=tables["given"], method=given, seed=5, provenance=origin)
+    configs = {name: tmp_path / name / "adapter_config.json" for name in ("given", "chosen")}
+    allocate_random_lora.main(
+        manifest=manifest, critical_layers=tmp_path / "given" / "critical_layers.parquet",
+        adapter_config=configs["given"], method=given, training=TRAINING, seed=5,
+        provenance=Provenance.detached(model="tiny", task="lcm"),
+    )  # fmt: skip
     by_drift = pd.DataFrame({"layer": range(4), "policy": "score_change", "value": [1.0, 4.0, 2.0, 8.0]})
     by_drift = by_drift.assign(rank_order=[4, 2, 3, 1], critical=[False, True, False, True], **UNMEASURED)
-    write_table(tables["chosen"], by_drift, "critical_layers", origin)
-    for (name, table), method in zip(tables.items(), (given, chosen), strict=True):
-        allocate_ranks.main(
-            manifest=manifest, critical_layers=table, module_changes=None, method=method, training=TRAINING,
-            adapter_config=table.with_name("adapter_config.json"),
-        )  # fmt: skip
-        run(manifest, tmp_path / name / "run", method, 5, table.with_name("adapter_config.json"))
-    one, other = (tmp_path / name for name in tables)
+    allocate(manifest, configs["chosen"], chosen, by_drift)
+    for (name, config), method in zip(configs.items(), (given, chosen), strict=True):
+        run(manifest, tmp_path / name / "run", method, 5, config)
+    one, other = (tmp_path / name for name in configs)
     for file in ("adapter_config.json", "run/checkpoints/03/adapter_config.json"):
         assert (one / file).read_bytes() == (other / file).read_bytes()
     first, second = (load_file(folder / "run/checkpoints/03/adapter_model.safetensors") for folder in (one, other))
@@ -315,6 +314,29 @@ def test_damaged_checkpoints_are_refused_by_the_files_name(tmp_path, method, dam
             manifest = save(neox(hidden_size=16), tmp_path / "models" / "other")
     with pytest.raises(CheckpointError, match=weights.name):
         load_checkpoint(manifest, folder, CPU)
+
+
+@pytest.mark.parametrize("method", [LoraMethod(kind="lora", rank=2), FullMethod(kind="full")])
+def test_a_flipped_byte_in_any_file_of_a_checkpoint_is_refused_with_the_folder_to_delete(tmp_path, method):
+    manifest = save(neox(), tmp_path / "models" / "tiny")
+    model = prepare_model(
+        load_model(manifest, CPU), ("tiny", None), method, 2.0, None, Examples(examples(8), CPU), 8, 0
+    )
+    folder = tmp_path / "checkpoints" / "00"
+    save_checkpoint(model, folder, torch.float32, ORIGIN)
+    load_checkpoint(manifest, folder, CPU)
+    for file in sorted(folder.iterdir()):
+        content = file.read_bytes()
+        for place in (0, 8, len(content) // 2, len(content) - 1):
+            damaged = bytearray(content)
+            damaged[place] ^= 1
+            file.write_bytes(damaged)
+            with pytest.raises(CheckpointError) as caught:
+                load_checkpoint(manifest, folder, CPU)
+            assert str(folder / file.name.removesuffix(".sha256")) in str(caught.value)
+            assert f"rm -rf {folder} && snakemake" in str(caught.value)
+        file.write_bytes(content)
+    load_checkpoint(manifest, folder, CPU)
 
 
 def test_truncated_configuration_and_empty_folder_are_refused(tmp_path):

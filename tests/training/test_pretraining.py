@@ -114,7 +114,7 @@ def test_the_stage_writes_a_model_that_loads_and_the_same_bytes_again(tmp_path: 
     manifest = read_manifest(first / "manifest.json")
     assert manifest.source["source"] == "scratch"
     assert manifest.source["largest_number"] == 200
-    verify_files(manifest, first, "")
+    verify_files(manifest.files, first, "")
     assert len(read_table(first / "pretraining_log.parquet", "training_log")) == 5
     ids = AutoTokenizer.from_pretrained(first)("Derive the following sequence: 2, 4, 6, 8,", return_tensors="pt")
     logits = AutoModelForCausalLM.from_pretrained(first)(ids["input_ids"]).logits

@@ -1,8 +1,10 @@
 """Several processes train as one does, continue as one does, and end together. On CPU, with gloo."""
 
+import json
 import os
 import signal
 import time
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -103,6 +105,31 @@ def test_new_interpreters_do_the_same_as_copies(manifest, tmp_path, monkeypatch)
     assert run(manifest, tmp_path / "new", METHODS["lora"], SHORT, processes=2) == expected
 
 
+def report_sockets(processes, folder):
+    """Write the addresses of all sockets of a worker that has just talked to the others."""
+    processes.sum(torch.ones(3))
+    found = [connection.laddr.ip for connection in psutil.Process().net_connections("inet")]
+    (folder / f"{processes.index}.json").write_text(json.dumps(found))
+    processes.sum(torch.ones(3))
+
+
+def test_workers_listen_on_the_loopback_interface_alone(tmp_path, monkeypatch):
+    """Whatever interface the environment names: here one that others can reach, if the machine has one."""
+    interfaces = psutil.net_if_addrs()
+    reachable = [name for name in interfaces if name != launching.loopback_interface()]
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", next(iter(reachable), "lo"))
+    launching.launch(2, CPU, partial(report_sockets, folder=tmp_path))
+    found = [json.loads(path.read_text()) for path in sorted(tmp_path.glob("*.json"))]
+    assert [len(addresses) > 0 for addresses in found] == [True, True]
+    assert {address for addresses in found for address in addresses} == {"127.0.0.1"}
+
+
+def test_a_machine_without_loopback_interface_is_refused(monkeypatch):
+    monkeypatch.setattr(psutil, "net_if_addrs", dict)
+    with pytest.raises(ProcessError, match=r"no network interface has the address 127\.0\.0\.1"):
+        launching.loopback_interface()
+
+
 @pytest.mark.parametrize("count", [1, 2, 3, 8])
 def test_shares_are_disjoint_complete_and_even_in_every_length(count):
     data = Examples(examples(23, lengths=(5, 6, 7, 7)), CPU)
@@ -183,7 +210,7 @@ def test_stopped_and_started_again_it_ends_in_the_same_bytes(
 
     with monkeypatch.context() as patch:
         patch.setattr(resume.ResumeFolder, "save", save_and_stop)
-        with pytest.raises(ProcessError, match="process 1 of 2: StoppedError: enough"):
+        with pytest.raises(RuntimeError, match="process 1 of 2: StoppedError: enough"):
             run(dropping_manifest, tmp_path / "stopped", METHODS["full"], SHORT, **how)
     delete_declared_outputs(tmp_path / "stopped")
     assert states(tmp_path / "stopped" / "run" / ".resume")[-1] == "step-00000003"
@@ -220,20 +247,30 @@ def break_down(loss):
 
 
 FAILURES = {
-    "nan": (lambda loss: loss * float("nan"), r"DivergenceError: step 3: the loss is nan .* example_id \[1\d*, .*rate"),
-    "error": (break_down, r"process 2 of 2: LookupError: a wire is loose"),
-    "killed": (lambda loss: os.kill(os.getpid(), signal.SIGKILL), r"process 2 of 2 was killed by SIGKILL; .* memory"),
-    "exit": (lambda loss: os._exit(3), r"process 2 of 2 exited with code 3"),
+    "nan": (
+        lambda loss: loss * float("nan"),
+        ProcessError,
+        r"DivergenceError: step 3: the loss is nan .* example_id \[1\d*, .*rate",
+    ),
+    "error": (break_down, RuntimeError, r"process 2 of 2: LookupError: a wire is loose"),
+    "killed": (
+        lambda loss: os.kill(os.getpid(), signal.SIGKILL),
+        ProcessError,
+        r"process 2 of 2 was killed by SIGKILL; .* memory",
+    ),
+    "exit": (lambda loss: os._exit(3), ProcessError, r"process 2 of 2 exited with code 3"),
 }
 
 
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_failure_in_one_process_ends_all_with_its_message(manifest, tmp_path, monkeypatch, failure):
-    fail, message = FAILURES[failure]
+    fail, kind, message = FAILURES[failure]
     failing_at_step(3, 1, fail, monkeypatch)
     started, children = time.monotonic(), psutil.Process().children()
-    with pytest.raises(ProcessError, match=message):
+    with pytest.raises(kind, match=message) as caught:
         run(manifest, tmp_path, METHODS["lora"], TRAINING, processes=2)
+    notes = "".join(getattr(caught.value, "__notes__", []))
+    assert ("in break_down" in notes) == (failure == "error")
     assert time.monotonic() - started < 30
     assert psutil.Process().children() == children
     assert "training_log.parquet" not in outputs(tmp_path)

@@ -314,7 +314,8 @@ class MadeUpStudy:
                     runs.append((recipe, 50, metric, 0.0, 0.3, 1.0, 0.7 + better, 0.6, 0.8, *bounds))
                 path = self.folder / f"{model}-{task}-{recipe}.tsv"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_text(f"s\tmax_rss\n{20 if better else 10}\t1\n")
+                seconds = 20 if better else 10
+                path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:{seconds}\t1\n")
                 benchmarks.append(path)
                 scorings.append({"model": model, "task": task, "recipe": recipe})
             bounds_of = ["lower", "upper", "difference", "difference_lower", "difference_upper"]

@@ -16,8 +16,6 @@ from peft.tuners.lora import LoraLayer
 from test_allocation_architectures import OTHER_SIZES
 from transformers import BertConfig
 
-import allocate_ranks
-import credit_modules
 from circuitdrift.allocation.modules import module_weights
 from circuitdrift.allocation.ranks import AllocationError, adapter_parameters, ranks_by_layer, ranks_under_budget
 from circuitdrift.config.methods import CircuitLoraMethod, Training
@@ -33,7 +31,7 @@ from circuitdrift.decoder.linears import (
 from circuitdrift.drift.modules import tabulate_module_changes
 from circuitdrift.drift.series import DriftError
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import read_table, write_table
+from circuitdrift.training.allocated_adapter import write_allocated_adapter
 
 ORIGIN = Provenance.detached(model="tiny")
 ORIGINS = ("before", "after")
@@ -221,33 +219,23 @@ def test_ranks_by_module_spend_the_budget_as_nearly_as_ranks_allow(architecture,
     assert {group: next(iter(found)) for group, found in by_group.items()} == slow
 
 
-def test_from_two_circuits_to_an_adapter_that_peft_reads(tmp_path, monkeypatch):
+def test_from_two_circuits_to_an_adapter_that_peft_reads(tmp_path):
     before = {("input", "m0", None): 1.0, ("a0.h0", "a1.h1", "v"): 2.0}
     after = {("input", "m0", None): -2.0, ("a0.h0", "a1.h1", "v"): 3.0, ("m2", "logits", None): 1.0}
-    for name, circuit in (("before", before), ("after", after)):
-        write_table(tmp_path / f"{name}.parquet", tables(circuit)[0], "edges", ORIGIN)
-    made = tmp_path / "module_changes.parquet"
-    credit_modules.main(tmp_path / "before.parquet", tmp_path / "after.parquet", made, ORIGIN)
-    written = read_table(made, "module_changes")
-    assert written.groupby(["layer", "module"])["score_change"].sum().to_dict() == {
+    changes = tabulate_module_changes(tables(before)[0], tables(after)[0], ORIGINS)
+    assert changes.groupby(["layer", "module"])["score_change"].sum().to_dict() == {
         (0, "mlp_input"): 3.0, (0, "output"): 1.0, (1, "v"): 1.0, (2, "mlp_output"): 1.0,
     }  # fmt: skip
 
     model = shape_of_config(OTHER_SIZES["llama"])
-    monkeypatch.setattr(allocate_ranks, "load_shape", lambda manifest: model)
-    monkeypatch.setattr(allocate_ranks, "base_model_name", lambda manifest: ("tiny", None))
     critical = pd.DataFrame({"layer": range(3), "policy": "score_change", "value": [3.0, 2.0, 1.0]})
     critical = critical.assign(rank_order=[1, 2, 3], critical=critical["layer"] == 0, credit="source")
     critical = critical.assign(above_threshold=False, in_top=np.nan, lower=np.nan, upper=np.nan)
-    write_table(tmp_path / "critical.parquet", critical, "critical_layers", ORIGIN)
     method = CircuitLoraMethod(
         kind="circuit_lora", rank=2, critical_rank=8, critical_layers=1, phase_1="a", allocation="per_module"
     )
-    stage = {
-        "manifest": tmp_path, "critical_layers": tmp_path / "critical.parquet", "method": method,
-        "training": Training(), "adapter_config": tmp_path / "adapter_config.json",
-    }  # fmt: skip
-    allocate_ranks.main(**stage, module_changes=made)
+    file = tmp_path / "adapter_config.json"
+    write_allocated_adapter(file, model, ("tiny", None), method, critical, changes, Training())
     linears = block_linears(model)
     config = LoraConfig.from_pretrained(str(tmp_path))
     adapted = get_peft_model(shape_of_config(OTHER_SIZES["llama"]), config).get_base_model()
@@ -265,4 +253,4 @@ def test_from_two_circuits_to_an_adapter_that_peft_reads(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "adapter_config.json").read_text())["r"] == 2
 
     with pytest.raises(AllocationError, match="needs the table of module changes"):
-        allocate_ranks.main(**stage, module_changes=None)
+        write_allocated_adapter(file, model, ("tiny", None), method, critical, None, Training())

@@ -7,9 +7,13 @@ import sys
 from itertools import pairwise
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import torch
+from safetensors.torch import save_file
 
+from circuitdrift.provenance import Provenance
+from circuitdrift.storage import write_table
 from circuitdrift.training.examples import Examples
 from circuitdrift.training.preparation import prepare_model
 
@@ -69,3 +73,21 @@ def test_both_loops_take_the_same_steps(training, method):
     assert losses.std() > 1e-3
     torch.testing.assert_close(our_losses, losses, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(our_weights, weights, rtol=1e-3, atol=plan.learning_rate / 10)
+
+
+def test_the_benchmark_of_verification_reads_the_files_of_a_study_and_random_weights(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    verification = importlib.import_module("verification")
+    write_table(tmp_path / "in" / "nodes.parquet", pd.DataFrame({"x": range(9)}), "figure", Provenance.detached())
+    save_file({"x": torch.arange(9.0)}, tmp_path / "in" / "scores.safetensors")
+    written = tmp_path / "benchmark.md"
+    command = ["verification.py", str(tmp_path / "in"), "--weights-gib", "0.01", "--output", str(written)]
+    monkeypatch.setattr(sys, "argv", command)
+    verification.main()
+    for name in ("verification", "measuring"):
+        sys.modules.pop(name, None)
+    rows = rows_of(written.read_text())
+    assert [row["files"] for row in rows] == ["nodes.parquet", "scores.safetensors", "random weights"]
+    assert [row["number"] for row in rows] == ["1", "1", "1"]
+    assert float(rows[2]["mean size (MB)"]) == pytest.approx(0.01 * 1.024**3 * 1000, rel=0.01)
+    assert float(rows[2]["verified (ms)"]) > float(rows[2]["plain (ms)"]) > 0

@@ -15,7 +15,6 @@ from scipy import stats
 
 import compare_circuits
 import measure_controls
-import order_layers
 from circuitdrift.circuits import score_file as scores_file
 from circuitdrift.circuits.kinds import write_scores_by_kind
 from circuitdrift.circuits.score_file import ScoreFile
@@ -40,6 +39,7 @@ from circuitdrift.drift.controls import (
     compare_split_data,
     structural_membership,
 )
+from circuitdrift.drift.critical_layers import critical_layers_by_change
 from circuitdrift.drift.fold_circuits import features_of_circuits, fold_scores, rows_of_scores
 from circuitdrift.drift.random_circuits import degree_preserving_circuit, random_circuit
 from circuitdrift.drift.reliability import compare_halves, draw_halves, excess_of, similarity
@@ -375,13 +375,8 @@ def test_from_circuits_to_critical_layers(tmp_path):
     assert transitions["from_checkpoint"].tolist() == ["00", "00", "01", "01"]
     summary = read_table(outputs["summary"], "summary")
     assert set(summary["from_checkpoint"] + summary["to_checkpoint"]) == {"0002"}
-    critical = tmp_path / "critical_layers.parquet"
     method = CircuitLoraMethod(kind="circuit_lora", rank=2, critical_rank=4, critical_layers=2, phase_1="lora_r2")
-    order_layers.main(
-        layers=outputs["layers"], scores=[], critical_layers=critical, method=method, choice=Selection(), resamples=100,
-        provenance=Provenance.detached(),
-    )  # fmt: skip
-    ranked = read_table(critical, "critical_layers")
+    ranked = critical_layers_by_change(outputs["layers"], method)
     assert ranked.groupby("policy")["critical"].sum().to_dict() == {"score_change": 2, "score_change_normalised": 2}
     assert ranked.groupby("policy")["value"].apply(lambda v: v.is_monotonic_decreasing).all()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
 from exchange_files import content, edges_of, nodes_of, write
 
+from circuitdrift.circuits.exchange import reading
 from circuitdrift.circuits.exchange.eap_json import ExchangeError, graph_of_table
 from circuitdrift.circuits.exchange.reading import read_circuits
 from circuitdrift.decoder.graph import Graph
@@ -159,6 +161,84 @@ def test_bad_files_are_refused_with_file_and_fix(tmp_path, data, words):
     with pytest.raises(ExchangeError) as caught:
         read_circuits([path])
     assert all(word in str(caught.value) for word in ["circuit.json.gz", *words]), caught.value
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_a_file_larger_than_the_limit_is_refused_and_one_of_just_that_size_is_read(tmp_path, monkeypatch, compress):
+    path = tmp_path / "circuit.json"
+    path.write_bytes(gzip.compress(WHOLE) if compress else WHOLE)
+    monkeypatch.setattr(reading, "LARGEST_FILE", len(WHOLE))
+    read_circuits([path])
+    monkeypatch.setattr(reading, "LARGEST_FILE", len(WHOLE) - 1)
+    with pytest.raises(ExchangeError, match=r"circuit\.json: has more than [\d,]+ bytes.*write only the edges"):
+        read_circuits([path])
+
+
+def test_a_gzip_bomb_is_not_unpacked(tmp_path, monkeypatch):
+    """64 MB of zeros in 64 kB; at most the limit, and what gzip reads ahead, is ever in memory."""
+    path = tmp_path / "circuit.json.gz"
+    path.write_bytes(gzip.compress(bytes(2**26), compresslevel=9))
+    monkeypatch.setattr(reading, "LARGEST_FILE", 2**16)
+    tracemalloc.start()
+    with pytest.raises(ExchangeError, match=r"more than 65,536 bytes after decompression"):
+        read_circuits([path])
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert path.stat().st_size < 2**17
+    assert most < 2**22
+
+
+@pytest.mark.parametrize("values", [b'{"cfg": [' + b"0," * 1000 + b"0]}", b"[[]" + b",[]" * 999 + b"]", b"{}" * 1001])
+def test_a_file_of_too_many_values_is_refused_before_it_is_parsed(tmp_path, monkeypatch, values):
+    path = tmp_path / "circuit.json"
+    path.write_bytes(values)
+    monkeypatch.setattr(reading, "MOST_VALUES", 1000)
+    monkeypatch.setattr(reading.json, "loads", None)
+    with pytest.raises(ExchangeError, match="holds more than 1,000 values"):
+        read_circuits([path])
+
+
+@pytest.mark.parametrize(("layers", "heads"), [(10**6, 1), (1, 10**6), (10**9, 10**9), (10**4000, 2), (61, 61)])
+def test_a_graph_that_would_fill_the_memory_is_refused_before_it_is_built(tmp_path, monkeypatch, layers, heads):
+    monkeypatch.setattr(reading, "empty_edge_table", None)
+    value = content(APART) | {"cfg": {"n_layers": layers, "n_heads": heads, "parallel_attn_mlp": True}}
+    with pytest.raises(ExchangeError, match=r"circuit\.json: cfg has .* layers of .* heads.*correct cfg") as caught:
+        read_one(tmp_path, value)
+    assert len(str(caught.value)) < 600
+
+
+def test_the_limits_leave_room_for_30_billion_parameters(tmp_path):
+    """60 layers of 52 heads, as in Llama-30B, with the longest names of edges."""
+    graph = Graph(n_layers=60, n_heads=52, parallel=False)
+    entry = ',"a59.h51->a59.h51<q>": {"score": -1.2345678e-10, "in_graph": false}'
+    assert graph.n_writers * graph.n_readers <= reading.LARGEST_GRAPH
+    assert graph.n_edges * (entry.count(",") + entry.count("{")) < reading.MOST_VALUES
+    assert graph.n_edges * len(entry) < 1.1 * reading.LARGEST_FILE
+
+
+ATTACK = "a\n\x1b[2J\u202e\ud800" + 10**5 * "x"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {ATTACK: 1, "cfg": {}},
+        changed("cfg", {ATTACK: 1}),
+        changed("cfg/n_heads", ATTACK),
+        changed(f"nodes/{ATTACK}", {"in_graph": True}),
+        changed("nodes/m0", [ATTACK]),
+        changed(f"edges/{ATTACK}", {"score": 1.0, "in_graph": True}),
+        changed(f"edges/{ATTACK}->ax", {"score": 1.0, "in_graph": True}),
+        changed(EDGE, [ATTACK]),
+        changed(f"{EDGE}/score", ATTACK),
+        changed(f"{EDGE}/in_graph", {ATTACK: ATTACK}),
+    ],
+)
+def test_messages_show_what_a_file_says_on_one_line_and_cut(tmp_path, value):
+    with pytest.raises(ExchangeError) as caught:
+        read_one(tmp_path, value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 800
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,7 +30,7 @@ from circuitdrift.figures import (
     tidy,
     transition_changes,
 )
-from circuitdrift.figures.style import INK
+from circuitdrift.figures.style import INK, save_figure, theme
 from circuitdrift.figures.tidy import FigureDataError
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, read_tables
@@ -384,6 +389,43 @@ def test_two_models_are_told_apart(tmp_path: Path) -> None:
     study = MadeUpStudy(tmp_path / "in", tasks=("lcm",), methods=("lora_r2",), models=("one", "two"), n_checkpoints=1)
     table = drawn(tmp_path, "method_accuracy", {"accuracy": study.accuracy()})
     assert set(table["model"]) == {"one", "two"}
+
+
+ATTACK = "</script><script>alert(1)</script><!--</head>{study}"
+
+
+def test_no_text_of_the_explorer_ends_its_script_or_its_heading(small: MadeUpStudy) -> None:
+    tables = explorer.tidy(
+        *(
+            read_tables(paths, schema).replace({"model": {"tiny-neox": ATTACK}})
+            for paths, schema in (
+                (small.accuracy(), "accuracy"),
+                (small.faithfulness(), "faithfulness"),
+                (small.transitions(), "transitions"),
+                (small.layers(), "layers"),
+            )
+        )
+    )
+    assert set(tables["accuracy"]["model"]) == {ATTACK}
+    page = explorer.draw(tables, STYLE, LABELS, ATTACK)
+    safe = explorer.draw(tables, STYLE, LABELS, "study")
+    assert "<script>alert" not in page
+    assert page.count("</script>") == safe.count("</script>")
+    assert page.count("&lt;/script&gt;&lt;script&gt;alert") == 2  # the title and the heading
+    (specification,) = re.findall(r"^ *const spec = (.*);$", page, flags=re.MULTILINE)
+    assert ATTACK in {row.get("model") for rows in json.loads(specification)["datasets"].values() for row in rows}
+
+
+def test_no_label_of_a_figure_ends_its_text_or_is_typeset_by_latex(tmp_path: Path) -> None:
+    with mpl.rc_context({"text.usetex": True}), theme(STYLE):
+        figure, axes = plt.subplots()
+        axes.set_title("</text>--><script>alert(1)</script>")
+        axes.set_xlabel(r"\input{/etc/passwd} \immediate\write18{touch x}")
+        for fonts in ("path", "none"):
+            with mpl.rc_context({"svg.fonttype": fonts}):
+                save_figure(figure, tmp_path / "a.pdf", tmp_path / "a.svg", tmp_path / "a.png")
+            ElementTree.fromstring((tmp_path / "a.svg").read_text())
+            assert "<script" not in (tmp_path / "a.svg").read_text()
 
 
 def test_explorer_needs_no_network_and_takes_many_rows(tmp_path: Path) -> None:

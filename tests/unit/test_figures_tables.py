@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from pathlib import Path
 
@@ -28,10 +29,72 @@ from circuitdrift.figures import (
     sham_drift,
 )
 from circuitdrift.figures.labels import MethodLabels
-from circuitdrift.figures.layout import EMPTY, Table, as_latex, as_markdown, escape_latex
+from circuitdrift.figures.layout import (
+    EMPTY,
+    Table,
+    as_csv,
+    as_latex,
+    as_markdown,
+    escape_latex,
+    escape_markdown,
+)
 from circuitdrift.figures.tidy import FigureDataError
 from circuitdrift.figures.training_cost import cost_of_runs, read_seconds
 from circuitdrift.storage import read_tables
+
+ATTACKS = [
+    "=cmd|' /C calc'!A0",
+    "+1+1",
+    "-1+1",
+    "@SUM(A1)",
+    "\t=1",
+    "\u200b=1",
+    "a\n=1",
+    "</td><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "[a](javascript:alert)",
+    "![a](https://example.org/x.png)",
+    "a | b \\| c",
+    r"\input{/etc/passwd}",
+    r"\write18{touch x}",
+    "$x$ % & ~ ^ # _ { }",
+    "a\u202eb\u2028c",
+]
+
+
+def made_of_attacks() -> Table:
+    frame = pd.DataFrame({"name": ATTACKS, "value": -1.5, "seed": pd.array([None] * len(ATTACKS), dtype="Int64")})
+    return Table(title=ATTACKS[7], note=ATTACKS[12], tidy=frame, layout=frame[["name"]])
+
+
+def test_no_text_of_a_csv_is_a_formula_or_breaks_its_line() -> None:
+    header, *lines = as_csv(made_of_attacks()).splitlines()
+    assert header == "name,value,seed"
+    assert len(lines) == len(ATTACKS)
+    names = [row[0] for row in csv.reader(lines)]
+    assert not [name for name in names if name.strip().startswith(("=", "+", "-", "@"))]
+    assert all(name.isprintable() for name in names)
+    assert all(line.endswith(",-1.5,") for line in lines)
+
+
+def test_no_text_of_a_markdown_table_is_html_or_a_link_or_another_cell() -> None:
+    text = as_markdown(made_of_attacks())
+    assert not re.search(r"<[A-Za-z/!?]", text)
+    assert "](" not in text
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(rows) == len(ATTACKS) + 2
+    ends_of_cells = [re.sub(r"\\.", "", row).count("|") for row in rows]
+    assert set(ends_of_cells) == {2}
+    assert escape_markdown("p < 0.05, x > 1, [0.1, 0.2]") == "p < 0.05, x > 1, [0.1, 0.2]"
+
+
+def test_no_text_of_a_latex_table_is_a_command() -> None:
+    text = as_latex(made_of_attacks())
+    commands = {"begin", "end", "centering", "caption", "toprule", "midrule", "bottomrule"}
+    commands |= {"textbackslash", "textasciitilde", "textasciicircum"}
+    assert set(re.findall(r"\\([A-Za-z]+)", text)) == commands
+    assert not re.search(r"(?<!\\)[$%#_&]", text)
+    assert "".join(text.split("\n")).isprintable()
 
 
 @pytest.fixture
@@ -479,7 +542,7 @@ def test_a_single_set_overlaps_with_nothing() -> None:
 
 def benchmark(path: Path, seconds: float) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:00:01\t12.5\n")
+    path.write_text(f"s\th:m:s\tmax_rss\n{seconds}\t0:{seconds // 60:02.0f}:{seconds % 60:02.0f}\t12.5\n")
     return path
 
 
@@ -534,6 +597,21 @@ def test_a_measurement_without_seconds_is_named(tmp_path: Path, content: str) ->
     path.write_text(content)
     with pytest.raises(FigureDataError, match=r"benchmark\.tsv: no seconds"):
         read_seconds([path], [{"model": "m", "task": "t", "method": "x", "seed": 0}])
+
+
+@pytest.mark.parametrize("place", range(len("s\th:m:s\tmax_rss\n"), len("s\th:m:s\tmax_rss\n42.50\t0:00:42")))
+def test_a_changed_digit_of_a_measurement_is_noticed_but_for_the_share_of_a_second(tmp_path: Path, place: int) -> None:
+    path = tmp_path / "benchmark.tsv"
+    content = bytearray(b"s\th:m:s\tmax_rss\n42.50\t0:00:42\t12.5\n")
+    content[place] ^= 1
+    path.write_bytes(content)
+    in_share_of_a_second = place - len("s\th:m:s\tmax_rss\n") in (3, 4)
+    run = [{"model": "m", "task": "t", "method": "x", "seed": 0}]
+    if in_share_of_a_second:
+        assert read_seconds([path], run)["seconds"].item() == pytest.approx(42.5, abs=0.5)
+    else:
+        with pytest.raises(FigureDataError, match=r"benchmark\.tsv: .*rm -rf"):
+            read_seconds([path], run)
 
 
 def test_every_learning_rate_is_listed_and_a_diverged_one_named(study: MadeUpStudy, tmp_path: Path) -> None:

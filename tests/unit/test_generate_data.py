@@ -21,6 +21,7 @@ from circuitdrift.tasks.lcm import LcmTask
 from circuitdrift.tasks.mul_div import MulDivTask
 from circuitdrift.tasks.sequence import SequenceTask
 from circuitdrift.tasks.sub_tasks import SubTask
+from circuitdrift.tasks.wording import WordingError
 
 SIZES = {"train": 60, "circuit": 10, "test": 20}
 
@@ -36,9 +37,11 @@ def write(
     prompts: Path | None = None,
     parent: CompositionalTask | None = None,
     folds: int = 4,
+    reworded: Path | None = None,
 ):
     paths = [folder / f"{split}.parquet" for split in ("train", "circuit", "test")]
-    generate_data.main(Path("manifest.json"), prompts, *paths, task, parent, folds, Provenance.detached(task="t"))
+    origin = Provenance.detached(task="t")
+    generate_data.main(Path("manifest.json"), prompts, *paths, reworded, task, parent, folds, origin)
     return [read_table(path, "examples") for path in paths]
 
 
@@ -109,3 +112,17 @@ def test_a_file_task_reads_the_file_that_the_rule_names(tmp_path: Path) -> None:
     assert sum(map(len, tables)) == 20
     assert {kind for table in tables for kind in table["kind"]} == {"row"}
     assert all((table["corrupted_answer"] == "").any() for table in tables)
+
+
+def test_the_reworded_circuit_split_has_the_same_examples_in_the_same_order(tmp_path: Path) -> None:
+    circuit = write(tmp_path, LcmTask(family="lcm", **SIZES), reworded=tmp_path / "reworded.parquet")[1]
+    reworded = read_table(tmp_path / "reworded.parquet", "examples")
+    assert reworded["example_id"].tolist() == circuit["example_id"].tolist()
+    assert reworded["kind"].tolist() == circuit["kind"].tolist()
+    assert all(text.startswith("Given two numbers") for text in reworded["clean"])
+    assert not set(reworded["clean"]) & set(circuit["clean"])
+
+
+def test_a_family_without_a_second_wording_is_not_reworded(tmp_path: Path) -> None:
+    with pytest.raises(WordingError, match="family function has no second wording"):
+        write(tmp_path, FunctionTask(family="function", **SIZES), reworded=tmp_path / "reworded.parquet")

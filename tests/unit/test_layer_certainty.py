@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import order_layers as stage
+import allocate_circuit_lora as stage
+from circuitdrift.allocation.architectures import shape_of_architecture
 from circuitdrift.allocation.policies import AllocationError, critical_layers, layer_weights
 from circuitdrift.circuits.score_file import ScoreFile, write_scores
 from circuitdrift.circuits.selection import edge_table, node_table, select_circuit
 from circuitdrift.config.circuits import Attribution, Selection
-from circuitdrift.config.methods import CircuitLoraMethod, Credit
+from circuitdrift.config.methods import CircuitLoraMethod, Credit, Training
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift import layer_certainty
+from circuitdrift.drift.critical_layers import critical_layers_of_run
 from circuitdrift.drift.fold_circuits import rows_of_scores
 from circuitdrift.drift.layer_certainty import (
     draw_folds,
@@ -32,7 +35,7 @@ from circuitdrift.drift.layers import tabulate_layers
 from circuitdrift.drift.reliability import FoldScores
 from circuitdrift.drift.series import DriftError, stack_circuits, structural_circuit
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import read_table, write_table
+from circuitdrift.storage import read_json, read_table, write_table
 
 GRAPH = Graph(n_layers=3, n_heads=2, parallel=True)
 HALF = Selection(fraction=0.5)
@@ -206,14 +209,12 @@ def test_drift_of_one_layer_is_found_where_raw_changes_name_another() -> None:
     assert np.mean([first["score_change"] == 0 for first in found]) > 0.9  # the noise of layer 0's many edges
 
 
-# --------------------------------------------------------------------------------------------------- the stage
+# ------------------------------------------------------------------------------------------- from a run's files
 
 
-def written(
-    folder, before: np.ndarray, after: np.ndarray, **settings: object
-) -> tuple[pd.DataFrame, CircuitLoraMethod]:
-    """Run the stage on two checkpoints' scores by fold."""
-    circuits, scores = [], []
+def made(folder: Path, before: np.ndarray, after: np.ndarray) -> tuple[Path, list[Path], list[Path]]:
+    """The files of two checkpoints with these scores by fold: the layers' changes, the scores, and the edges tables."""
+    circuits, scores, edges = [], [], []
     for name, by_fold in (("00", before), ("02", after)):
         mean = rows_of_scores(GRAPH, by_fold.mean(axis=0)[None])[0].float()
         kept = select_circuit(GRAPH, mean, HALF)
@@ -230,15 +231,25 @@ def written(
         )
         write_scores(file, Attribution())
         scores.append(file.path)
-    paths = {"layers": folder / "layers.parquet", "critical_layers": folder / "critical_layers.parquet"}
-    write_table(paths["layers"], tabulate_layers(stack_circuits(circuits)), "layers", Provenance.detached())
+        edges.append(folder / f"{name}.parquet")
+        write_table(edges[-1], tables[0], "edges", origin)
+    layers = folder / "layers.parquet"
+    write_table(layers, tabulate_layers(stack_circuits(circuits)), "layers", Provenance.detached())
+    return layers, scores, edges
+
+
+def written(
+    folder: Path, before: np.ndarray, after: np.ndarray, **settings: object
+) -> tuple[pd.DataFrame, CircuitLoraMethod]:
+    """The table of critical layers, as its file holds it, and the method that asks for it."""
+    layers, scores, _ = made(folder, before, after)
     method = CircuitLoraMethod(
         kind="circuit_lora", rank=2, critical_rank=8, critical_layers=2, phase_1="lora", **settings
     )
-    stage.main(
-        **paths, scores=scores, method=method, choice=HALF, resamples=100, provenance=Provenance.detached(seed="0")
-    )
-    return read_table(paths["critical_layers"], "critical_layers"), method
+    path = folder / "critical_layers.parquet"
+    table = critical_layers_of_run(layers, method, scores, HALF, 100)
+    write_table(path, table, "critical_layers", Provenance.detached(seed="0"))
+    return read_table(path, "critical_layers"), method
 
 
 def two_checkpoints() -> tuple[np.ndarray, np.ndarray]:
@@ -248,7 +259,7 @@ def two_checkpoints() -> tuple[np.ndarray, np.ndarray]:
 
 
 @every_credit
-def test_the_stage_gives_each_layer_once_for_each_policy(tmp_path, credit: Credit) -> None:
+def test_the_table_has_each_layer_once_for_each_policy(tmp_path, credit: Credit) -> None:
     table, method = written(tmp_path, *two_checkpoints(), credit=credit)
     policies = 1 if credit == "counts" else 3
     assert table.groupby("policy")["layer"].apply(sorted).tolist() == [[0, 1, 2]] * policies
@@ -272,6 +283,36 @@ def test_counts_are_the_edges_that_came_or_went(tmp_path) -> None:
     expected = slow_credit(slow_changes(*float32, "counts"), "counts")
     assert table.sort_values("layer")["value"].tolist() == expected
     assert sum(expected) > 0
+
+
+@pytest.mark.parametrize("allocation", ["top", "per_module"])
+def test_the_stage_allocates_from_a_run_s_files(tmp_path, monkeypatch, allocation: str) -> None:
+    layers, scores, edges = made(tmp_path, *two_checkpoints())
+    shape = shape_of_architecture("gpt_neox", GRAPH.n_layers)
+    monkeypatch.setattr(stage, "load_shape", lambda manifest: shape)
+    monkeypatch.setattr(stage, "base_model_name", lambda manifest: ("tiny", None))
+    method = CircuitLoraMethod(
+        kind="circuit_lora", rank=2, critical_rank=8, critical_layers=1, phase_1="lora", allocation=allocation
+    )
+    by_module = allocation == "per_module"
+    files = {name: tmp_path / f"{name}.parquet" for name in ("critical_layers", "module_changes")}
+    stage.main(
+        manifest=tmp_path, layers=layers, scores=scores, edges=edges if by_module else [],
+        critical_layers=files["critical_layers"], module_changes=files["module_changes"] if by_module else None,
+        adapter_config=tmp_path / "adapter_config.json", method=method, training=Training(), choice=HALF,
+        resamples=100, provenance=Provenance.detached(seed="0"),
+    )  # fmt: skip
+    critical = read_table(files["critical_layers"], "critical_layers")
+    assert critical["in_top"].between(0, 1).all()
+    ranks = read_json(tmp_path / "adapter_config.json")["rank_pattern"]
+    if by_module:
+        assert len(read_table(files["module_changes"], "module_changes")) > 0
+        assert {rank % 2 for rank in ranks.values()} == {0, 1}
+    else:
+        assert not files["module_changes"].exists()
+        [layer] = critical[critical["critical"] & (critical["policy"] == "score_change")]["layer"]
+        assert all(rf"\.{layer}\." in name for name in ranks)
+        assert set(ranks.values()) == {8}
 
 
 def test_where_nothing_changed_no_layer_is_critical_and_no_rank_is_allocated(tmp_path, caplog) -> None:

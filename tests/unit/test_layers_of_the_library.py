@@ -12,8 +12,10 @@ LIBRARY = Path(circuitdrift.__file__).parent
 
 # From the bottom up. A module may import from its own package and from those above it in this list.
 LAYERS = [
+    "errors",
     "provenance",
     "schemas",
+    "seals",
     "storage",
     "section",
     "tasks",
@@ -28,6 +30,8 @@ LAYERS = [
     "randomisation",
     "decoder",
     "models",
+    "planning",
+    "checks",
     "allocation",
     "training",
     "circuits",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from circuitdrift.models.manifest import ManifestError, read_manifest, verify_files, write_manifest
+from circuitdrift.models.manifest import ManifestError, read_manifest, sha256_of, verify_files, write_manifest
+from circuitdrift.storage import write_json
 
 FIX = "do this"
 
@@ -37,7 +40,7 @@ def test_records_size_and_digest_of_each_file_in_order_of_name(folder: Path) -> 
     assert [entry.name for entry in manifest.files] == ["config.json", "model.safetensors"]
     assert manifest.files[1].bytes == 100
     assert manifest.files[1].sha256 == hashlib.sha256(bytes(range(100))).hexdigest()
-    verify_files(manifest, folder, FIX)
+    verify_files(manifest.files, folder, FIX)
 
 
 def test_same_model_gives_the_same_bytes_wherever_it_lies(
@@ -53,42 +56,54 @@ def test_missing_file_is_named_with_the_fix(folder: Path) -> None:
     manifest = read_manifest(written(folder))
     (folder / "model.safetensors").unlink()
     with pytest.raises(ManifestError, match=r"model\.safetensors: model file is missing; do this"):
-        verify_files(manifest, folder, FIX)
+        verify_files(manifest.files, folder, FIX)
 
 
 def test_truncated_file_is_named_with_both_sizes(folder: Path) -> None:
     manifest = read_manifest(written(folder))
     (folder / "model.safetensors").write_bytes(bytes(range(60)))
     with pytest.raises(ManifestError, match=r"model\.safetensors: .* 60 bytes, the manifest says 100; do this"):
-        verify_files(manifest, folder, FIX)
+        verify_files(manifest.files, folder, FIX)
 
 
 def test_changed_file_of_the_same_size_is_found_by_its_digest(folder: Path) -> None:
     manifest = read_manifest(written(folder))
     (folder / "model.safetensors").write_bytes(bytes(reversed(range(100))))
     with pytest.raises(ManifestError, match=r"model\.safetensors: .* sha256"):
-        verify_files(manifest, folder, FIX)
+        verify_files(manifest.files, folder, FIX)
 
 
-def test_digests_of_large_files_are_left_to_whoever_asks_for_them(folder: Path) -> None:
-    manifest = read_manifest(written(folder))
-    (folder / "model.safetensors").write_bytes(bytes(reversed(range(100))))
-    verify_files(manifest, folder, FIX, full_check_bytes=50)
+def test_a_file_is_hashed_once_until_it_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = read_manifest(written(folder))
+    hashed: list[str] = []
+
+    def counted(path: Path) -> str:
+        hashed.append(path.name)
+        return sha256_of(path)
+
+    monkeypatch.setattr("circuitdrift.models.manifest.sha256_of", counted)
+    for _ in range(2):
+        verify_files(content.files, folder, FIX)
+    assert sorted(hashed) == [file.name for file in content.files]
+    weights = folder / "model.safetensors"
+    weights.write_bytes(bytes(reversed(range(100))))
+    os.utime(weights, ns=(0, 0))
+    with pytest.raises(ManifestError, match=r"model\.safetensors: .* sha256"):
+        verify_files(content.files, folder, FIX)
 
 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (None, "no such model manifest"),
-        ('{"dtype": "float32"', "not valid JSON"),
-        ('{"dtype": "float16", "source": {}, "files": []}', "dtype"),
-        ('["a list"]', "not a model manifest"),
+        (None, "no such file"),
+        ({"dtype": "float16", "source": {}, "files": []}, "dtype"),
+        (["a list"], "not a model manifest"),
     ],
 )
-def test_bad_manifest_is_refused_by_name(tmp_path: Path, content: str | None, told: str) -> None:
+def test_bad_manifest_is_refused_by_name(tmp_path: Path, content: Any, told: str) -> None:
     path = tmp_path / "manifest.json"
     if content is not None:
-        path.write_text(content)
+        write_json(path, content)
     with pytest.raises(ManifestError, match=rf"manifest\.json.*{told}"):
         read_manifest(path)
 

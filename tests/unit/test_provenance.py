@@ -28,12 +28,12 @@ def library(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "LIBRARY", root)
 
     def digest(*modules: str) -> str:
-        for function in (provenance._syntax_tree, provenance._digest_of_module, provenance._direct_imports):
+        for function in (provenance._code_of_module, provenance._files_of):
             function.cache_clear()
         return digest_of_code(script, *(root / module for module in modules))
 
     yield tmp_path, digest
-    for function in (provenance._syntax_tree, provenance._digest_of_module, provenance._direct_imports):
+    for function in (provenance._code_of_module, provenance._files_of):
         function.cache_clear()
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
+import pkgutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -9,8 +13,10 @@ import pytest
 from pydantic import ValidationError
 from snakemake.iocontainers import Namedlist
 
+import circuitdrift
 from circuitdrift import stage
 from circuitdrift.config.methods import LoraMethod, MethodConfig
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.provenance import Provenance, digest_of_config
 
 
@@ -76,14 +82,69 @@ def test_a_value_of_another_type_is_refused():
         stage.arguments(main, job(**values))
 
 
-def test_a_failing_stage_leaves_its_traceback_in_the_job_log(tmp_path, monkeypatch):
-    import sys
+@pytest.fixture
+def screen_and_log(tmp_path, monkeypatch, capfd):
+    """Runs a ``main`` that raises an error, in a job, and gives what is then on the screen and in the log file."""
 
+    def run_failing(error: Exception) -> tuple[str, str]:
+        def failing(provenance: Provenance) -> None:
+            raise error
+
+        log = tmp_path / "logs" / "job.log"
+        running = job(params={"code": "digest"}, log=[str(log)])
+        monkeypatch.setattr(sys.modules["__main__"], "snakemake", running, raising=False)
+        monkeypatch.setattr(logging.root, "handlers", [])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            stage.run(failing)
+        assert ended.value.code == 1
+        return capfd.readouterr().err, log.read_text()
+
+    return run_failing
+
+
+def error_classes() -> list[type[Exception]]:
+    """Every exception class that a module of the library defines."""
+    names = [module.name for module in pkgutil.walk_packages(circuitdrift.__path__, "circuitdrift.")]
+    modules = [importlib.import_module(name) for name in names]
+    found = {
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Exception) and value.__module__.startswith("circuitdrift.")
+    }
+    return sorted(found, key=lambda kind: kind.__qualname__)
+
+
+def test_every_error_class_of_the_library_is_one_that_ends_a_job_with_its_message():
+    classes = error_classes()
+    assert len(classes) > 15
+    assert [kind for kind in classes if not issubclass(kind, CircuitDriftError)] == []
+
+
+@pytest.mark.parametrize("kind", error_classes(), ids=lambda kind: kind.__name__)
+def test_an_error_raised_on_purpose_ends_a_job_with_its_message_alone(screen_and_log, kind):
+    error = kind.__new__(kind)
+    Exception.__init__(error, "results/x: broken; mend it")
+    for text in screen_and_log(error):
+        assert text.endswith(" error: results/x: broken; mend it\n")
+        assert text.count("\n") == 1
+
+
+def test_another_error_leaves_one_line_on_the_screen_and_its_traceback_in_the_log(screen_and_log):
+    screen, log = screen_and_log(LookupError("a wire is loose\nand more"))
+    assert screen.endswith(" unexpected error: LookupError: a wire is loose\n")
+    assert screen.count("\n") == 1
+    assert "Traceback (most recent call last)" in log
+    assert "raise error" in log
+    assert "LookupError: a wire is loose" in log
+
+
+def test_an_error_that_was_not_expected_is_shown_whole_where_no_log_keeps_it(monkeypatch):
     def failing(provenance: Provenance) -> None:
-        raise ValueError("the loss is NaN")
+        raise LookupError("a wire is loose")
 
-    running = job(params={"code": "digest"}, log=[str(tmp_path / "logs" / "job.log")])
+    running = job(params={"code": "digest"})
     monkeypatch.setattr(sys.modules["__main__"], "snakemake", running, raising=False)
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(LookupError, match="a wire is loose"):
         stage.run(failing)
-    assert "the loss is NaN" in (tmp_path / "logs" / "job.log").read_text()

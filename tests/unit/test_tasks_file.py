@@ -73,6 +73,12 @@ def test_a_smaller_file_is_shared_out_in_proportion_and_always_in_the_same_way(t
     assert examples_from_file(task(path, train=700, circuit=100, test=200, seed=1), ENCODING) != splits
 
 
+def test_the_circuit_split_of_a_small_file_gets_the_rows_that_its_folds_need(tmp_path: Path) -> None:
+    for rows, sizes in ((6, [1, 4, 1]), (12, [7, 4, 1]), (47, [40, 4, 3])):
+        splits = examples_from_file(task(csv(tmp_path, frame(rows)), train=4000, circuit=50, test=300), ENCODING)
+        assert [len(splits[split]) for split in ("train", "circuit", "test")] == sizes
+
+
 def test_text_is_taken_verbatim_from_csv_and_parquet_alike(tmp_path: Path) -> None:
     table = frame()
     table.loc[0, "clean"] = 'He said "no, thanks" in 2020, then'
@@ -125,7 +131,7 @@ def of_row(table: pd.DataFrame, row: int, source: int, *columns: str) -> pd.Data
         (frame().rename(columns={"corrupted_answer": "corrupted_anser"}), "did you mean 'corrupted_answer'?"),
         (frame().drop(columns="answer"), "has no column 'answer' (or 'label')"),
         (frame().assign(label=" Paris"), "has both columns 'answer' and 'label'"),
-        (frame(3), "has 3 rows; train, circuit and test need at least 4"),
+        (frame(3), "has 3 rows; train, circuit and test need at least 6"),
         (changed(2, "clean", ""), "row 3: 'clean' is empty"),
         (changed(2, "answer", " "), "row 3: 'answer' is empty"),
         (changed(2, "corrupted", "Country number 2 has the capital"), "row 3: clean and corrupted prompt are the same"),
@@ -133,6 +139,10 @@ def of_row(table: pd.DataFrame, row: int, source: int, *columns: str) -> pd.Data
         (changed(2, "split", "trian"), "row 3: unknown split 'trian'; did you mean 'train'?"),
         (changed(2, "split", "x"), "row 3: unknown split 'x'; use one of train, circuit, test"),
         (frame().assign(split="train"), "no row belongs to split 'circuit'"),
+        (
+            frame().assign(split=["train"] * 9 + ["circuit"] * 3 + ["test"] * 8),
+            "split 'circuit' has 3 rows, at least 4",
+        ),
         (of_row(changed(0, "split", "train"), 19, 2, "clean"), "row 20: the clean prompt"),
         (of_row(frame(), 8, 4, "clean", "corrupted"), "row 9: repeats the prompts of row 5"),
         (of_row(frame(), 9, 4, "clean"), "give both rows the same answer"),

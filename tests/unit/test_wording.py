@@ -9,12 +9,8 @@ import pandas as pd
 import pytest
 from pydantic import TypeAdapter
 
-import reword_circuit
 from circuitdrift.config.study import StudyConfig
 from circuitdrift.models.embedded_tokenizer import build_tokenizer
-from circuitdrift.models.manifest import write_manifest
-from circuitdrift.provenance import Provenance
-from circuitdrift.storage import read_table, write_table
 from circuitdrift.study import Study
 from circuitdrift.tasks.compositional import CompositionalTask
 from circuitdrift.tasks.encoding import Encoding
@@ -94,25 +90,3 @@ def test_a_wording_that_parts_a_pair_in_unequal_tokens_is_refused() -> None:
     uneven = Encoding(lambda prompt: list(range(len(prompt))), lambda answer: [1])
     with pytest.raises(WordingError, match=r"tokens, its corrupted prompt \d+"):
         reword_examples(circuit_split("mul_div"), task_of("mul_div").wording, uneven)
-
-
-def test_the_stage_writes_the_split_in_its_order(tmp_path: Path) -> None:
-    build_tokenizer(500).save_pretrained(tmp_path)
-    manifest = tmp_path / "manifest.json"
-    files = [path.name for path in tmp_path.glob("tokenizer*")]
-    write_manifest(manifest, source={"source": "scratch"}, folder=tmp_path, files=files, dtype="float32")
-    write_table(tmp_path / "circuit.parquet", circuit_split("lcm"), "examples", Provenance.detached())
-    reword_circuit.main(manifest, tmp_path / "circuit.parquet", tmp_path / "out.parquet", task_of("lcm"), ORIGIN)
-    before, after = (read_table(tmp_path / f"{name}.parquet", "examples") for name in ("circuit", "out"))
-    assert after["example_id"].tolist() == before["example_id"].tolist()
-    assert after["kind"].tolist() == before["kind"].tolist()
-    assert all(text.startswith("Given two numbers") for text in after["clean"])
-
-
-ORIGIN = Provenance.detached(model="tiny", task="lcm")
-
-
-def test_the_stage_refuses_a_family_without_a_second_wording(tmp_path: Path) -> None:
-    task = TypeAdapter(TaskConfig).validate_python({"family": "function"})
-    with pytest.raises(WordingError, match="family function has no second wording"):
-        reword_circuit.main(tmp_path, tmp_path, tmp_path, task, ORIGIN)

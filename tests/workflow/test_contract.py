@@ -35,6 +35,7 @@ TARGETS = [
     "exports",
     "benchmark_attribution",
     "benchmark_training",
+    "benchmark_startup",
     "all",
 ]
 
@@ -158,6 +159,15 @@ def test_parsing_imports_no_torch(tmp_path):
 def test_every_target_of_every_config_can_be_planned(workflow, config):
     result = workflow.call(*TARGETS, "--dry-run", config=config)
     assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_the_plan_counts_the_jobs_of_a_dry_run(workflow):
+    planned = workflow.call("plan")
+    assert planned.returncode == 0, planned.stderr
+    dry = workflow.call("--dry-run")
+    total = int(re.findall(r"^total +(\d+)$", dry.stdout + dry.stderr, re.MULTILINE)[0])
+    assert f"smoke: {total - 1} jobs, " in planned.stdout  # without the target `all`
+    assert not (workflow.directory / "results").exists()
 
 
 def test_learning_rates_are_searched_for_once_for_each_method_where_the_config_says_so(workflow, tmp_path):

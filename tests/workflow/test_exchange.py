@@ -76,21 +76,19 @@ def test_made_up_circuits_give_drift_layers_and_ranks(workflow, tmp_path):
     assert str(tmp_path) not in json.dumps(json.loads((allocation / "adapter_config.json").read_text()))
 
 
-def test_identical_circuits_have_no_critical_layer_and_their_allocation_says_so(workflow, tmp_path):
+def test_identical_circuits_have_no_critical_layer_and_the_log_says_so(workflow, tmp_path):
     imported = made_up(tmp_path, checkpoints={"00": "before.json", "01": "before.json"})
     result = workflow.call("imports", "--cores", "1", config=study(tmp_path, same=imported))
     assert result.returncode != 0
-    table = workflow.directory / "results" / "imported" / "allocation" / "imported" / "same" / "critical_layers.parquet"
-    assert not read_table(table, "critical_layers")["critical"].any()
-    assert "nothing changed" in (workflow.directory / "logs/imported/order_layers/imported/same.log").read_text()
     log = (workflow.directory / "logs/imported/allocate_imported_ranks/same.log").read_text()
+    assert "policy score_change: nothing changed" in log
     assert "import circuits that differ" in log
 
 
 def test_a_study_of_imports_alone_makes_them_by_default_and_only_once(workflow, tmp_path):
     imported = made_up(tmp_path)
     config = study(tmp_path, small=imported)
-    rules = {"compare_circuits_imported", "order_layers_imported", "allocate_imported_ranks", "import_circuits_small"}
+    rules = {"compare_circuits_imported", "allocate_imported_ranks", "import_circuits_small"}
     assert workflow.rules_to_run(config=config) == rules | {"write_config"}
     assert workflow.rules_to_run("imports", config=config) == rules | {"imports"}
     assert workflow.rules_to_run("exports", config=config) == {"exports"}
@@ -98,7 +96,7 @@ def test_a_study_of_imports_alone_makes_them_by_default_and_only_once(workflow, 
     assert result.returncode == 0, result.stdout + result.stderr
     assert workflow.rules_to_run(config=config) == set()
     study(tmp_path, small={**imported, "critical_rank": 64})
-    assert workflow.rules_to_run(config=config) == {"order_layers_imported", "allocate_imported_ranks", "write_config"}
+    assert workflow.rules_to_run(config=config) == {"allocate_imported_ranks", "write_config"}
 
 
 def test_a_damaged_file_fails_with_its_name_in_the_log(workflow, tmp_path):

@@ -18,12 +18,12 @@ from safetensors import safe_open
 
 from circuitdrift.storage import read_json, read_table
 
-SCORING = {"score_edges_base", "score_edges_01_to_02", "score_kinds"}
-SELECTION = {"select_circuits_base", "select_circuits_01_to_02"}
+SCORING = {"score_edges_base", "score_edges_01_to_02", "score_controls_reworded", "score_untrained"}
+SELECTION = {"select_base_circuit", "select_circuits"}
 FAITHFULNESS = {"measure_faithfulness_base", "measure_faithfulness_01_to_02"}
 DRIFT_TABLES = ["transitions", "summary", "layers", "reliability", "nodes_and_edges"]
 DRIFT_TABLES += ["edges_changed", "edge_counts", "functional"]
-MAKING = {"pretrain", "generate_data", "finetune"}
+MAKING = {"pretrain", "generate_data_reworded", "finetune"}
 
 
 def digests(results: Path) -> dict[str, str]:
@@ -33,13 +33,19 @@ def digests(results: Path) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def smoke(tmp_path_factory) -> Workflow:
+def smoke_and_output(tmp_path_factory) -> tuple[Workflow, str]:
     folder = tmp_path_factory.mktemp("smoke")
     made = Workflow(copy_repository(folder / "repository"), folder / "elsewhere")
     made.directory.mkdir()
     result = made.call("--cores", "2")
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-6000:]
-    return made
+    output = result.stdout + result.stderr
+    assert result.returncode == 0, output[-9000:]
+    return made, output
+
+
+@pytest.fixture(scope="module")
+def smoke(smoke_and_output) -> Workflow:
+    return smoke_and_output[0]
 
 
 @pytest.fixture
@@ -106,6 +112,21 @@ def test_every_file_says_where_it_comes_from(smoke):
         assert json.loads(metadata["readers"])[-1] == "logits"
 
 
+def test_each_job_ends_with_a_line_of_progress(smoke_and_output):
+    lines = re.findall(r"^(\S+): \d+ s; (\d+) of (\d+) jobs, (.+)$", smoke_and_output[1], re.MULTILINE)
+    numbers = [int(done) for _, done, _, _ in lines]
+    assert numbers == list(range(1, int(lines[0][2]) + 1))
+    assert any(name.startswith("finetune/") for name, *_ in lines)
+    assert all(left.startswith("about ") and left.endswith(" left") for *_, left in lines[:-1])
+    assert lines[-1][-1] == "all done"
+
+
+def test_a_finished_study_has_an_empty_plan(smoke):
+    result = smoke.call("plan")
+    assert result.returncode == 0, result.stderr
+    assert "smoke: nothing is left to do" in result.stdout
+
+
 def test_a_second_run_has_nothing_to_do(smoke):
     result = smoke.call("--cores", "2")
     assert result.returncode == 0
@@ -129,7 +150,7 @@ def test_the_same_study_twice_gives_the_same_bytes(smoke, tmp_path):
 def test_a_new_circuit_fraction_selects_again_but_does_not_score_again(smoke, edited):
     edited("configs/smoke.yaml", "fraction: 0.2", "fraction: 0.3")
     rules = smoke.rules_to_run()
-    assert rules >= SELECTION | FAITHFULNESS | {"compare_circuits", "order_layers", "write_config"}
+    assert rules >= SELECTION | FAITHFULNESS | {"allocate_circuit_lora", "write_config"}
     assert not rules & (SCORING | MAKING - {"finetune"})
 
 
@@ -164,11 +185,42 @@ def test_a_new_number_of_bootstrap_resamples_measures_faithfulness_again(smoke, 
     assert not rules & (SCORING | SELECTION | MAKING)
 
 
+def test_a_new_number_of_resamples_allocates_again_but_does_not_select_again(smoke, edited):
+    edited("configs/smoke.yaml", "exchanges: 19", "exchanges: 19, resamples: 100")
+    rules = smoke.rules_to_run()
+    assert rules >= {"allocate_circuit_lora", "classify_edges"}
+    assert not rules & (SCORING | SELECTION | FAITHFULNESS | MAKING - {"finetune"})
+    assert not rules & {"allocate_random_lora", "measure_reliability"}
+
+
+def test_new_ranks_of_one_method_allocate_and_train_that_method_again(smoke, edited):
+    edited("configs/smoke.yaml", "kind: random_lora, rank: 1", "kind: random_lora, rank: 2")
+    result = smoke.call("--dry-run")
+    ran = re.findall(r"^rule (allocate_\S+|finetune):$", result.stdout + result.stderr, re.MULTILINE)
+    assert sorted(ran) == ["allocate_random_lora"] * 2 + ["finetune"] * 2
+    assert not smoke.rules_to_run() & (SCORING | SELECTION | FAITHFULNESS)
+
+
+def test_another_scale_of_the_adapters_trains_again_and_makes_nothing_before_that_again(smoke, edited):
+    edited("configs/smoke.yaml", "training: {epochs: 1", "training: {lora_alpha_per_rank: 1, epochs: 1")
+    rules = smoke.rules_to_run()
+    assert rules >= {"finetune", "allocate_circuit_lora", "allocate_random_lora"}
+    assert not rules & {"pretrain", "generate_data_reworded", "score_edges_base", "select_base_circuit"}
+
+
+def test_another_seed_runs_no_finished_fine_tuning_again(smoke, edited):
+    edited("configs/smoke.yaml", "seeds: [0, 1]", "seeds: [0, 1, 2]")
+    result = smoke.call("--dry-run")
+    seeds = re.findall(r"^rule finetune:\n(?:    .*\n)*?    wildcards: .*seed=(\d)", result.stdout, re.MULTILINE)
+    assert seeds == ["2"] * 4
+    assert "allocate_random_lora" in smoke.rules_to_run()
+
+
 def test_an_edited_library_module_re_runs_the_rules_that_use_it(smoke, edited):
     edited("workflow_scripts/circuitdrift/drift/layers.py", "from __future__ import annotations\n", EDIT)
     rules = smoke.rules_to_run()
-    assert "compare_circuits" in rules
-    assert not rules & (SCORING | SELECTION | FAITHFULNESS | {"pretrain", "generate_data"})
+    assert "select_circuits" in rules
+    assert not rules & (SCORING | MAKING - {"finetune"} | {"select_base_circuit", "measure_faithfulness_base"})
 
 
 EDIT = "from __future__ import annotations\n\nADDED_BY_A_TEST = 1\n"
@@ -187,16 +239,16 @@ def test_an_edited_table_is_written_again_and_no_other(smoke, edited):
 def test_a_comment_or_a_docstring_re_runs_nothing(smoke, edited):
     module = "workflow_scripts/circuitdrift/drift/layers.py"
     edited(module, "from __future__ import annotations\n", "from __future__ import annotations\n\n# a comment\n")
-    edited("workflow_scripts/compare_circuits.py", '"""Compare', '"""Edited: compare')
+    edited("workflow_scripts/select_circuits.py", '"""Select', '"""Edited: select')
     assert smoke.rules_to_run() == set()
     assert smoke.rules_to_run("--workflow-profile", "none") == set()
 
 
 def test_triggers_that_the_user_names_are_obeyed(smoke, edited):
-    edited("workflow_scripts/compare_circuits.py", '"""Compare', '"""Edited: compare')
-    assert "compare_circuits" in smoke.rules_to_run("--rerun-triggers", "code", "mtime")
+    edited("workflow_scripts/select_circuits.py", '"""Select', '"""Edited: select')
+    assert "select_circuits" in smoke.rules_to_run("--rerun-triggers", "code", "mtime")
     every = ("code", "input", "mtime", "params", "software-env")
-    assert "compare_circuits" in smoke.rules_to_run("--rerun-triggers", *every)
+    assert "select_circuits" in smoke.rules_to_run("--rerun-triggers", *every)
     edited("configs/smoke.yaml", "bootstrap: 100", "bootstrap: 200")
     assert smoke.rules_to_run("--rerun-triggers", "mtime") == set()
 
@@ -213,7 +265,7 @@ def test_a_stage_that_is_started_by_hand_does_the_job_that_makes_a_file(smoke):
     edges_times = edges.stat()
     nodes.unlink()
     config = ("--configfile", str(smoke.repository / "configs" / "smoke.yaml"))
-    result = by_hand(smoke, "select_circuits", str(nodes.relative_to(smoke.directory)), *config)
+    result = by_hand(smoke, "select_base_circuit", str(nodes.relative_to(smoke.directory)), *config)
     assert result.returncode == 0, result.stderr
     assert nodes.read_bytes() == before
     for path, stat in ((nodes, times), (edges, edges_times)):
@@ -224,14 +276,14 @@ def test_a_stage_that_is_started_by_hand_does_the_job_that_makes_a_file(smoke):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], ["usage: select_circuits.py", "file"]),
-        (["results/smoke/config.json"], ["made by write_config.py", "not by select_circuits.py"]),
+        ([], ["usage: select_base_circuit.py", "file"]),
+        (["results/smoke/config.json"], ["made by write_config.py", "not by select_base_circuit.py"]),
         (["results/smoke/absent.parquet"], ["cannot plan results/smoke/absent.parquet"]),
     ],
 )
 def test_a_stage_that_is_started_by_hand_says_what_it_needs(smoke, arguments, words):
     config = ("--configfile", str(smoke.repository / "configs" / "smoke.yaml"))
-    result = by_hand(smoke, "select_circuits", *arguments, *(config if arguments else ()))
+    result = by_hand(smoke, "select_base_circuit", *arguments, *(config if arguments else ()))
     assert result.returncode == 2
     assert all(word in result.stderr for word in words), result.stderr
     assert "Traceback" not in result.stderr

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy import stats
+from scipy import special
 
 from circuitdrift.intervals import CONFIDENCE
 
@@ -68,8 +68,8 @@ def paired_difference(one: Bool[np.ndarray, "seed prompt"], other: Bool[np.ndarr
     effect = value / spread if spread > 0 else (0.0 if value == 0 else float(np.copysign(np.inf, value)))
     if error == 0:
         return PairedDifference(value, value, value, 1.0 if value == 0 else 0.0, effect, n_seeds, n_prompts)
-    width = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * error
-    p_value = 2 * float(stats.t.sf(abs(value) / error, freedom))
+    width = float(special.stdtrit(freedom, (1 + CONFIDENCE) / 2)) * error
+    p_value = 2 * float(special.stdtr(freedom, -abs(value) / error))
     return PairedDifference(value, value - width, value + width, p_value, effect, n_seeds, n_prompts)
 
 

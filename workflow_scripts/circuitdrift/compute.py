@@ -13,6 +13,8 @@ from typing import TypeVar
 import psutil
 import torch
 
+from circuitdrift.errors import CircuitDriftError
+
 Item = TypeVar("Item")
 
 logger = logging.getLogger(__name__)
@@ -26,14 +28,14 @@ def resolve_device(wanted: str) -> torch.device:
     """The device named by ``execution.device``; ``auto`` takes CUDA, then MPS, then the CPU.
 
     Raises:
-        ValueError: this machine does not have the device.
+        CircuitDriftError: this machine does not have the device.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if wanted == "auto":
         return torch.device(next(name for name, there in available.items() if there))
     if not available.get(wanted, False):
         there = [name for name, is_there in available.items() if is_there]
-        raise ValueError(f"execution.device: '{wanted}' is not available here; set it to auto or one of {there}")
+        raise CircuitDriftError(f"execution.device: '{wanted}' is not available here; set it to auto or one of {there}")
     return torch.device(wanted)
 
 

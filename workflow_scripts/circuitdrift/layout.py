@@ -65,6 +65,7 @@ class Layout:
         self.manifest = f"{model}/manifest.json"
         self.weights = f"{model}/model.safetensors"
         self.tokenizer = f"{model}/tokenizer.json"
+        self.checked = f"{model}/checked.json"
         self.pretraining_log = f"{model}/pretraining_log.parquet"
 
         data = f"{self.results}/data/{{model}}/{{task}}"
@@ -102,6 +103,7 @@ class Layout:
 
         self.attribution_benchmark = f"{self.results}/benchmarks/attribution.md"
         self.training_benchmark = f"{self.results}/benchmarks/training.md"
+        self.startup_benchmark = f"{self.results}/benchmarks/startup.md"
 
     def checkpoint(self, checkpoint: str) -> str:
         """Pattern of the folder of a run's checkpoint."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from argparse import ArgumentParser
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from snakemake.api import SnakemakeApi
+from snakemake.dag import DAG
 from snakemake.exceptions import RuleException, WorkflowError
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
@@ -42,11 +44,7 @@ def planned_job(snakefile: Path, file: str, config_file: Path | None) -> SimpleN
         RuleException: no rule makes the file.
         WorkflowError: the config cannot be used.
     """
-    settings = ConfigSettings(configfiles=[config_file] if config_file else [])
-    with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
-        workflow = api.workflow(ResourceSettings(cores=1), config_settings=settings, snakefile=snakefile)
-        workflow.dag(DAGSettings(targets={file})).execute_workflow(executor="dryrun")
-        job = next(job for job in workflow._workflow.dag.jobs if file in job.output)
+    job = next(job for job in dry_run(snakefile, [file], config_file).jobs if file in job.output)
     return SimpleNamespace(
         rule=job.rule.name,
         script=Path(str(job.rule.script)).stem,
@@ -56,3 +54,21 @@ def planned_job(snakefile: Path, file: str, config_file: Path | None) -> SimpleN
         wildcards=job.wildcards,
         log=job.log,
     )
+
+
+def dry_run(snakefile: Path, targets: Sequence[str], config_file: Path | None) -> DAG:
+    """Snakemake's graph of jobs for some targets, from a dry run that prints nothing.
+
+    Raises:
+        RuleException: no rule makes a target.
+        WorkflowError: the config cannot be used.
+    """
+    settings = ConfigSettings(configfiles=[config_file] if config_file else [])
+    logging.disable(logging.INFO)
+    try:
+        with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
+            workflow = api.workflow(ResourceSettings(cores=1), config_settings=settings, snakefile=snakefile)
+            workflow.dag(DAGSettings(targets=set(targets))).execute_workflow(executor="dryrun")
+            return workflow._workflow.dag
+    finally:
+        logging.disable(logging.NOTSET)

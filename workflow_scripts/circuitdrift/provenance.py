@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
@@ -94,23 +94,32 @@ def digest_of_code(*files: Path) -> str:
         SyntaxError: a file does not parse; the message names it.
     """
     given = {file.resolve() for file in files}
-    modules = sorted(given.union(*map(_imported_modules, given)))
-    joined = "\n".join(f"{module.name}:{_digest_of_module(module)}" for module in modules)
+    modules = sorted(given.union(*map(_imported_modules, given)), key=str)
+    joined = "\n".join(f"{module.name}:{_code_of_module(module).digest}" for module in modules)
     return hashlib.sha256(joined.encode()).hexdigest()[:16]
 
 
-@cache
-def _syntax_tree(module: Path) -> ast.Module:
-    return ast.parse(module.read_text(), filename=str(module))
+class _Code(NamedTuple):
+    """What a digest needs of one module: a digest of its own syntax tree, and the library files that it imports."""
+
+    digest: str
+    imports: frozenset[Path]
 
 
 @cache
-def _digest_of_module(module: Path) -> str:
+def _code_of_module(module: Path) -> _Code:
+    """One walk over a syntax tree, which is not kept: the Snakefile reads every module at each parsing."""
     tree = ast.parse(module.read_text(), filename=str(module))
+    dotted: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             node.body = [statement for statement in node.body if not _is_docstring(statement)] or [ast.Pass()]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+        elif isinstance(node, ast.Import):
+            dotted.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            dotted.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
+    digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    return _Code(digest, frozenset().union(*map(_files_of, dotted)))
 
 
 def _is_docstring(statement: ast.stmt) -> bool:
@@ -126,7 +135,7 @@ def _imported_modules(module: Path) -> set[Path]:
     found: set[Path] = set()
     waiting = [module]
     while waiting:
-        for imported in _direct_imports(waiting.pop()):
+        for imported in _code_of_module(waiting.pop()).imports:
             if imported not in found:
                 found.add(imported)
                 waiting.append(imported)
@@ -134,26 +143,13 @@ def _imported_modules(module: Path) -> set[Path]:
 
 
 @cache
-def _direct_imports(module: Path) -> frozenset[Path]:
-    files: set[Path] = set()
-    for node in ast.walk(_syntax_tree(module)):
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                files |= _files_of(alias.name)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            files |= _files_of(node.module)
-            for alias in node.names:
-                files |= _files_of(f"{node.module}.{alias.name}")
-    return frozenset(files)
-
-
-def _files_of(dotted: str) -> set[Path]:
+def _files_of(dotted: str) -> frozenset[Path]:
     """The library files that importing a dotted name executes; none for other packages."""
     parts = dotted.split(".")
     if parts[0] != LIBRARY.name:
-        return set()
-    files = set()
+        return frozenset()
+    files: set[Path] = set()
     for end in range(1, len(parts) + 1):
         place = LIBRARY.joinpath(*parts[1:end])
         files |= {file for file in (place.with_suffix(".py"), place / "__init__.py") if file.is_file()}
-    return files
+    return frozenset(files)

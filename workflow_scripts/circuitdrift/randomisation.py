@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy import stats
 
+from circuitdrift.errors import CircuitDriftError
+
 MOST_RELABELLINGS = factorial(8)
 """Larger numbers of relabellings are not run through but drawn from."""
 
@@ -51,7 +53,7 @@ def p_value_of_choice(
         sets: all sets of a size, True for their layers.
 
     Raises:
-        ValueError: a set of this size is missing.
+        CircuitDriftError: a set of this size is missing.
     """
     codes, rows = _in_order(sets)
     if len(worth) == 1:
@@ -99,12 +101,14 @@ def _in_order(sets: Bool[np.ndarray, "set layer"]) -> tuple[Int[np.ndarray, " se
     """The code of each set, the sum of 2^layer over its layers, in ascending order, and the row of each.
 
     Raises:
-        ValueError: a set of this size is missing, or there twice.
+        CircuitDriftError: a set of this size is missing, or there twice.
     """
     n_layers, size = sets.shape[1], int(sets[0].sum())
     codes = (sets * (1 << np.arange(n_layers))).sum(axis=1)
     if (sets.sum(axis=1) != size).any() or len(set(codes.tolist())) != len(sets) or len(sets) != comb(n_layers, size):
-        raise ValueError(f"{len(sets)} sets are not all sets of {size} of {n_layers} layers; train the missing ones")
+        raise CircuitDriftError(
+            f"{len(sets)} sets are not all sets of {size} of {n_layers} layers; train the missing ones"
+        )
     rows = np.argsort(codes)
     return codes[rows], rows
 

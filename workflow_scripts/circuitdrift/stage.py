@@ -1,10 +1,15 @@
 """The binder between Snakemake and a stage script: it calls the script's ``main`` with a job's files and settings.
 
+A failing job ends here too. A :class:`~circuitdrift.errors.CircuitDriftError`, which the library raises on purpose,
+ends with its message on the screen and in the log file, any other exception with one line on the screen and its
+traceback in the log file.
+
 A script that is started by hand gets its job from :mod:`circuitdrift.planned_job`.
 """
 
 from __future__ import annotations
 
+import gc
 import importlib
 import inspect
 import logging
@@ -18,7 +23,13 @@ from typing import Any, get_type_hints
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.errors import PydanticUserError
 
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.provenance import Provenance
+
+logger = logging.getLogger(__name__)
+if hasattr(sys.modules["__main__"], "snakemake"):
+    # In a job, the imports after this one make objects that stay. Looking for garbage among them slows the start.
+    gc.disable()
 
 
 def run(main: Callable[..., None]) -> None:
@@ -26,18 +37,32 @@ def run(main: Callable[..., None]) -> None:
 
     Each keyword of ``main`` is the rule's input, output or param of the same name, converted to the annotated type.
     ``provenance`` is built from the job, for a ``main`` that has this keyword. The rule's param ``code``, the digest of
-    its code, goes into the provenance alone. Messages go to the job's log file. A failing ``main`` leaves its traceback
-    in the log and its message on the screen.
+    its code, goes into the provenance alone. Messages go to the job's log file and to the screen. In a script that is
+    started by hand, exceptions go on to the interpreter and the debugger.
+
+    Raises:
+        SystemExit: with code 1, where ``main`` failed in a job of Snakemake.
     """
+    gc.freeze()  # what is imported stays, so that no later search for garbage goes through it
+    gc.enable()
     script = sys.modules["__main__"]
     if hasattr(script, "snakemake"):
         job = script.snakemake
+        with _ending_in_own_lines(_log_of(job)):
+            _call(main, job)
     else:
         # Loaded by name, so that the digests of stages do not follow what helps to debug them.
         planning = importlib.import_module("circuitdrift.planned_job")
-        job = planning.job_of_command_line(Path(str(script.__file__)).resolve(), sys.argv[1:])
-    with _logging_to(Path(job.log[0]) if job.log else None):
-        main(**arguments(main, job))
+        _call(main, planning.job_of_command_line(Path(str(script.__file__)).resolve(), sys.argv[1:]))
+
+
+def _call(main: Callable[..., None], job: Any) -> None:
+    _log_to(_log_of(job))
+    main(**arguments(main, job))
+
+
+def _log_of(job: Any) -> Path | None:
+    return Path(job.log[0]) if job.log else None
 
 
 def arguments(main: Callable[..., None], job: Any) -> dict[str, Any]:
@@ -81,18 +106,30 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
         return TypeAdapter(annotation)
 
 
-@contextmanager
-def _logging_to(log: Path | None) -> Iterator[None]:
-    """Send log records to the job's log file and to the screen; record a failure in the file as well."""
+def _log_to(log: Path | None) -> None:
+    """Send log records to the screen and to the job's log file."""
     handlers: list[logging.Handler] = [logging.StreamHandler()]
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log, mode="w"))
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers)
+
+
+@contextmanager
+def _ending_in_own_lines(log: Path | None) -> Iterator[None]:
+    """Turn a failure into the lines that the user needs, and exit code 1.
+
+    Without a log file the traceback of an unexpected exception goes to the screen.
+    """
     try:
         yield
-    except Exception:
-        if log is not None:
-            with log.open("a") as opened:
-                traceback.print_exc(file=opened)
-        raise
+    except CircuitDriftError as error:
+        logger.error("error: %s", error)
+        sys.exit(1)
+    except Exception as error:
+        if log is None:
+            raise
+        logger.error("unexpected error: %s: %s", type(error).__name__, str(error).partition("\n")[0])
+        with log.open("a") as opened:
+            traceback.print_exc(file=opened)
+        sys.exit(1)

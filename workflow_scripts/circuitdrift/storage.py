@@ -1,30 +1,84 @@
-"""Tables, tensors and JSON on disk: atomic writes, and reads whose errors name the file and the fix.
+"""Tables, tensors and JSON on disk: atomic writes, verified reads, and errors that name the file and the fix.
 
 Tables are Parquet, tensors are safetensors. Each carries its :class:`~circuitdrift.provenance.Provenance`. A write goes
 to a temporary file in the same folder, which is flushed to disk and renamed, so a killed job leaves no half file.
+
+A read first verifies every byte. Tables and tensors hold a seal (:mod:`circuitdrift.seals`). JSON has no place for one
+where its keys belong to others (PEFT's ``adapter_config.json``), so JSON has a neighbour, ``NAME.sha256``, in the
+format of the command ``sha256sum``. Files that another program wrote have neither; they are read with a warning.
 """
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
+import logging
 import os
+import shlex
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.provenance import Provenance
 from circuitdrift.schemas import SCHEMAS
+from circuitdrift.seals import UNSEALED, computed_seal, seal_in, write_seal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class StorageError(ValueError):
+logger = logging.getLogger(__name__)
+
+PROVENANCE = b"provenance"
+"""The entry of a Parquet footer or safetensors header that every file of ours has."""
+SEAL = "seal"
+"""The entry of a Parquet footer or safetensors header that holds the file's seal."""
+HEADER_LIMIT = 100_000_000
+"""Bytes that the safetensors library reads as a header at most."""
+
+
+class StorageError(CircuitDriftError):
     """A file that cannot be used; the message names the file, what is wrong with it, and the fix."""
+
+
+class DamageError(StorageError):
+    """A file that is missing, or whose bytes are not those that were written.
+
+    Attributes:
+        path: the file.
+        fault: what is wrong with it.
+    """
+
+    def __init__(self, path: Path, fault: str) -> None:
+        super().__init__(f"{path}: {fault}; {fix_of_damage(path)}")
+        self.path = path
+        self.fault = fault
+
+
+def fix_of_damage(path: Path) -> str:
+    """The command that mends a damaged output of the workflow, a file or a folder."""
+    return f"make it again: rm -rf {shlex.quote(str(path))} && snakemake (with the same options)"
+
+
+def _check_seal(path: Path, header: bytes, rest: BinaryIO) -> None:
+    """Verify a file by the seal that it holds. A file without provenance is another program's, and has none.
+
+    Raises:
+        DamageError: the seal is missing from a file with provenance, or is not that of its bytes.
+    """
+    seal = seal_in(header)
+    if seal is None and PROVENANCE in header:
+        raise DamageError(path, "holds no seal, so it is damaged, or an older version wrote it")
+    if seal is None:
+        logger.warning("%s: not written by CircuitDrift, so its bytes cannot be verified", path)
+    elif seal != computed_seal(header, rest):
+        raise DamageError(path, "truncated, or changed since it was written (its sha256 is not the one it holds)")
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
@@ -60,26 +114,55 @@ def write_table(path: Path, table: pd.DataFrame | pa.Table, schema: str, provena
             raise StorageError(f"{path}: column '{field.name}' is not {field.type}: {error}") from error
     further = {name: arrow[name] for name in arrow.column_names if name not in columns}
     complete = pa.table(columns | further).replace_schema_metadata(provenance.as_header())
-    write_atomically(path, lambda temporary: pq.write_table(complete, temporary, compression="zstd"))
+    write_atomically(path, lambda temporary: _write_parquet(temporary, complete))
+
+
+def _write_parquet(path: Path, table: pa.Table) -> None:
+    """Write a sealed Parquet file. Its pages have checksums too, for readers that do not know the seal."""
+    with pq.ParquetWriter(path, table.schema, compression="zstd", write_page_checksum=True) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({SEAL: UNSEALED})
+    write_seal(path, path.stat().st_size)
+
+
+def _read_whole(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        DamageError: the file is missing.
+    """
+    if not path.is_file():
+        raise DamageError(path, "no such file")
+    return path.read_bytes()
+
+
+def _read_parquet(path: Path) -> pa.Table:
+    """Read a Parquet file, once its seal is verified.
+
+    Raises:
+        DamageError: the file is missing or damaged.
+    """
+    content = _read_whole(path)
+    _check_seal(path, content, io.BytesIO())
+    try:
+        return pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DamageError(path, f"truncated, or not Parquet ({error})") from None
 
 
 def read_arrow(path: Path, schema: str) -> pa.Table:
     """Read a Parquet file and check that it holds a schema's columns.
 
     Raises:
-        StorageError: the file is missing, truncated or not Parquet, or lacks a column.
+        DamageError: the file is missing or damaged.
+        StorageError: the file lacks a column.
     """
-    if not path.is_file():
-        raise StorageError(f"{path}: no such file; run the rule that makes it")
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise StorageError(f"{path}: truncated, or not a Parquet file ({error}); delete it and run again") from error
+    table = _read_parquet(path)
     missing = [name for name in SCHEMAS[schema].names if name not in table.column_names]
     if missing:
         raise StorageError(
             f"{path}: not a table of schema '{schema}': column {missing} missing, it has {table.column_names}; "
-            "delete it and run again"
+            f"{fix_of_damage(path)}"
         )
     return table
 
@@ -112,26 +195,28 @@ def provenance_of(path: Path, metadata: Mapping[bytes, bytes] | None = None) -> 
     """The provenance that a Parquet file carries.
 
     Raises:
+        DamageError: the file is missing or damaged.
         StorageError: the file carries no provenance.
     """
-    found = metadata if metadata is not None else pq.read_schema(path).metadata
-    if not found or b"provenance" not in found:
-        raise StorageError(f"{path}: has no provenance, so CircuitDrift did not write it; delete it and run again")
-    return Provenance.model_validate_json(found[b"provenance"])
+    found = metadata if metadata is not None else _read_parquet(path).schema.metadata
+    if not found or PROVENANCE not in found:
+        raise StorageError(f"{path}: has no provenance, so CircuitDrift did not write it; {fix_of_damage(path)}")
+    return Provenance.model_validate_json(found[PROVENANCE])
 
 
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], provenance: Provenance
 ) -> None:
-    """Write tensors to safetensors with metadata and provenance in the header."""
+    """Write tensors to a sealed safetensors file with metadata and provenance in the header."""
     from safetensors.torch import save_file
 
-    header = {**metadata, **provenance.as_header()}
+    header = {**metadata, **provenance.as_header(), SEAL: UNSEALED}
     contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
 
     def write(temporary: Path) -> None:
         save_file(contiguous, temporary, metadata=header)
         _sort_metadata(temporary)
+        write_seal(temporary, _header_bytes(temporary))
 
     write_atomically(path, write)
 
@@ -149,27 +234,51 @@ def _sort_metadata(path: Path) -> None:
         opened.write(header)
 
 
+def _header_bytes(path: Path) -> int:
+    """The size of a safetensors file's header, with the eight bytes before it that give its length."""
+    with path.open("rb") as opened:
+        return 8 + int.from_bytes(opened.read(8), "little")
+
+
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Read the tensors and the metadata of a safetensors file, on the CPU.
+    """Read the tensors and the metadata of a safetensors file, on the CPU, once its seal is verified.
 
     Raises:
-        StorageError: the file is missing, truncated or not safetensors.
+        DamageError: the file is missing or damaged.
     """
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise StorageError(f"{path}: no such file; run the rule that makes it")
+        raise DamageError(path, "no such file")
+    header_bytes = min(_header_bytes(path), HEADER_LIMIT)  # a damaged length may be beyond all memory
+    with path.open("rb") as stream:
+        _check_seal(path, stream.read(header_bytes), stream)
     try:
         with safe_open(path, framework="pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
+            metadata = {key: value for key, value in (opened.metadata() or {}).items() if key != SEAL}
+            return {name: opened.get_tensor(name) for name in opened.keys()}, metadata  # noqa: SIM118
     except SafetensorError as error:
-        raise StorageError(f"{path}: truncated, or not safetensors ({error}); delete it and run again") from error
+        raise DamageError(path, f"truncated, or not safetensors ({error})") from None
+
+
+def digest_file_of(path: Path) -> Path:
+    """The neighbour of a JSON file that holds its sha256."""
+    return path.with_name(f"{path.name}.sha256")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON with sorted keys, indented by two spaces, ending in a newline."""
+    """Write JSON with sorted keys, indented by two spaces, ending in a newline, and its sha256 to a neighbour.
+
+    The neighbour is written first, so that a JSON file without it is another program's.
+    """
     text = json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda temporary: _write_text(temporary, text))
+    write_text(digest_file_of(path), _digest_line(path, text.encode()))
+    write_text(path, text)
+
+
+def _digest_line(path: Path, content: bytes) -> str:
+    """What ``sha256sum`` prints for a file of this content."""
+    return f"{hashlib.sha256(content).hexdigest()}  {path.name}\n"
 
 
 def write_text(path: Path, text: str) -> None:
@@ -182,14 +291,18 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read JSON.
+    """Read JSON, once it is verified by the sha256 in its neighbour; another program's file has none.
 
     Raises:
-        StorageError: the file is missing, or truncated or not JSON.
+        DamageError: the file is missing, is not JSON, or is not the one that the neighbour describes.
     """
-    if not path.is_file():
-        raise StorageError(f"{path}: no such file; run the rule that makes it")
+    content = _read_whole(path)
+    neighbour = digest_file_of(path)
+    if not neighbour.is_file():
+        logger.warning("%s: no %s is beside it, so its bytes cannot be verified", path, neighbour.name)
+    elif neighbour.read_bytes() != _digest_line(path, content).encode():
+        raise DamageError(path, f"truncated, or changed since it was written (its sha256 is not in {neighbour.name})")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StorageError(f"{path}: truncated, or not JSON ({error}); delete it and run again") from error
+        return json.loads(content)
+    except ValueError as error:
+        raise DamageError(path, f"truncated, or not JSON ({error})") from None

@@ -12,12 +12,11 @@ from math import comb
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from circuitdrift.config.methods import CircuitLoraMethod, RandomLoraMethod
 from circuitdrift.config.models import ScratchModel
-from circuitdrift.config.reading import ConfigError, check_imported_files, load_study
+from circuitdrift.config.reading import check_imported_files, load_study
 from circuitdrift.config.study import OWN_RECIPE, StudyConfig
+from circuitdrift.config.yaml_file import read_yaml
 from circuitdrift.layout import CircuitFiles, Layout
 from circuitdrift.provenance import checkpoint_names
 from circuitdrift.tasks.from_file import FileTask
@@ -67,13 +66,7 @@ def read_study(path: Path) -> Study:
         ConfigError: the file is missing, is not YAML or does not describe a study, or a file of circuits that it
             imports is missing.
     """
-    if not path.is_file():
-        raise ConfigError(f"{path}: no such config file; give an existing one with --configfile")
-    try:
-        raw = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML: {error}") from None
-    config = load_study(raw, path.parent, path.name)
+    config = load_study(read_yaml(path), path.parent, path.name)
     check_imported_files(config)
     return Study(config)
 
@@ -206,6 +199,11 @@ class Study:
     def tuned_runs(self) -> tuple[Run, ...]:
         """Runs whose learning rate is searched for: all or none."""
         return self.runs if self.config.learning_rate_search.rates else ()
+
+    @cached_property
+    def fetched_runs(self) -> tuple[Run, ...]:
+        """Runs on models whose shape may be unknown until they are fetched."""
+        return tuple(run for run in self.runs if run.model in self.models_from("hub", "package"))
 
     @cached_property
     def untrained_seeds(self) -> tuple[int, ...]:

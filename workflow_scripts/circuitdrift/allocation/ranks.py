@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypeVar
 
+from circuitdrift.errors import CircuitDriftError
+
 if TYPE_CHECKING:
     from circuitdrift.decoder.linears import BlockLinear
 
 Group = TypeVar("Group", bound=Hashable)
 
 
-class AllocationError(ValueError):
+class AllocationError(CircuitDriftError):
     """Ranks that cannot be allocated; the message names the cause and the fix."""
 
 

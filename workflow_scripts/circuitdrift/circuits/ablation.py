@@ -34,6 +34,7 @@ from circuitdrift.decoder.tracing import (
     one_key_per_query_head,
     written_by_heads,
 )
+from circuitdrift.errors import CircuitDriftError
 
 Ablation = Literal["patching", "mean", "zero"]
 Circuits = Bool[Tensor, "circuit writers readers"]
@@ -107,11 +108,13 @@ def run_circuits(
         at_once: number of circuits that run as one batch.
 
     Raises:
-        ValueError: a circuit holds an edge that the graph does not have.
+        CircuitDriftError: a circuit holds an edge that the graph does not have.
     """
     mask = anatomy.graph.edge_mask
     if circuits.shape[1:] != mask.shape or bool((circuits & ~mask).any()):
-        raise ValueError("the circuit has edges that are not in this model's graph; select it from this model's scores")
+        raise CircuitDriftError(
+            "the circuit has edges that are not in this model's graph; select it from this model's scores"
+        )
     with one_key_per_query_head(anatomy):
         pair = trace_pair(anatomy, batch)
         base = pair.corrupted if ablated is None else _trace_of(anatomy, ablated, pair, batch.n_answer)

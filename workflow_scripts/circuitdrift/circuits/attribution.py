@@ -55,6 +55,7 @@ from circuitdrift.config.circuits import Attribution, Quadrature
 from circuitdrift.decoder.anatomy import Anatomy
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.decoder.tracing import AfterHook, BeforeHook, one_key_per_query_head, without_parameter_gradients
+from circuitdrift.errors import CircuitDriftError
 
 Sums = Float[Tensor, "fold writers readers"]
 """Scores summed over a batch's examples of each fold."""
@@ -89,7 +90,7 @@ def score_edges(
         draw: name of the draw of random scores; draws of two names are independent.
 
     Raises:
-        ValueError: an example lacks the corrupted answer that the objective needs.
+        CircuitDriftError: an example lacks the corrupted answer that the objective needs.
     """
     _check_examples(pairs, recipe)
     n_folds = min(recipe.folds, len(pairs))
@@ -110,7 +111,7 @@ def score_edges(
 def _check_examples(pairs: PromptPairs, recipe: Attribution) -> None:
     if recipe.objective == "logit_difference" and not all(map(len, pairs.corrupted_answers)):
         lacking = next(i for i, answer in enumerate(pairs.corrupted_answers) if not len(answer))
-        raise ValueError(
+        raise CircuitDriftError(
             f"example {lacking} has no corrupted answer, which circuit.objective logit_difference needs; "
             "add a column corrupted_answer to the task's file, or use objective kl or answer_loss"
         )

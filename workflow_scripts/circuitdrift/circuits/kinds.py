@@ -19,7 +19,7 @@ from circuitdrift.circuits.score_file import ScoreFile
 from circuitdrift.config.circuits import Attribution
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import StorageError, read_tensors, write_tensors
+from circuitdrift.storage import StorageError, fix_of_damage, read_tensors, write_tensors
 
 PREFIX = "scores_by_fold/"
 
@@ -50,12 +50,12 @@ def read_scores_by_kind(path: Path) -> dict[str, ScoreFile]:
     tensors, metadata = read_tensors(path)
     missing = [name for name in ("graph", "fold_sizes", "provenance") if name not in metadata]
     if missing:
-        raise StorageError(f"{path}: not a whole file of scores by kind (missing: {missing}); delete it and run again")
+        raise StorageError(f"{path}: not a whole file of scores by kind (missing: {missing}); {fix_of_damage(path)}")
     fold_sizes: dict[str, list[int]] = json.loads(metadata["fold_sizes"])
     if {f"{PREFIX}{kind}" for kind in fold_sizes} != set(tensors):
         raise StorageError(
             f"{path}: holds {sorted(tensors)}, but its header names the kinds {sorted(fold_sizes)}; "
-            "delete it and run again"
+            f"{fix_of_damage(path)}"
         )
     graph = Graph(**json.loads(metadata["graph"]))
     origin = Provenance.model_validate_json(metadata["provenance"])

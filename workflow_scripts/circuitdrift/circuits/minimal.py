@@ -14,6 +14,7 @@ from circuitdrift.circuits.prompts import PromptPairs
 from circuitdrift.circuits.selection import prune, strongest_edges
 from circuitdrift.config.circuits import Faithfulness
 from circuitdrift.decoder.anatomy import Anatomy
+from circuitdrift.errors import CircuitDriftError
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +41,7 @@ def minimal_circuit(
     a smaller circuit that succeeds by chance.
 
     Raises:
-        ValueError: the model's output is the same on clean and corrupted prompts, so faithfulness is undefined.
+        CircuitDriftError: the model's output is the same on clean and corrupted prompts, so faithfulness is undefined.
     """
     graph = anatomy.graph
 
@@ -54,7 +55,7 @@ def minimal_circuit(
         outcomes = measure_circuits(anatomy, pairs, torch.stack([top(n) for n in sizes]), measure)
         values = [float(faithfulness(METRIC, outcome[METRIC].mean(axis=0))) for outcome in outcomes]
         if any(map(math.isnan, values)):
-            raise ValueError(
+            raise CircuitDriftError(
                 "circuit.selection minimal: the model's output is the same on clean and on corrupted prompts, so no "
                 "circuit is more faithful than another; choose other corruptions, or selection top"
             )

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from circuitdrift.errors import CircuitDriftError
+
 TokenIds = Sequence[Sequence[int]]
 
 
@@ -35,22 +37,23 @@ class PromptPairs:
         """Check that a model can run the examples.
 
         Raises:
-            ValueError: there are no examples, prompts of a pair are empty or differ in length, or an answer is empty.
+            CircuitDriftError: there are no examples, prompts of a pair are empty or differ in length, or an answer is
+                empty.
         """
         counts = {len(self.clean), len(self.corrupted), len(self.answers), len(self.corrupted_answers)}
         if counts == {0} or len(counts) != 1:
-            raise ValueError(
+            raise CircuitDriftError(
                 f"{len(self.clean)} clean and {len(self.corrupted)} corrupted prompts, {len(self.answers)} answers and "
                 f"{len(self.corrupted_answers)} corrupted answers; give one of each per example"
             )
         for i, (clean, corrupted, answer) in enumerate(zip(self.clean, self.corrupted, self.answers, strict=True)):
             if len(clean) != len(corrupted) or not len(clean):
-                raise ValueError(
+                raise CircuitDriftError(
                     f"example {i}: the clean prompt has {len(clean)} tokens, the corrupted prompt {len(corrupted)}; "
                     "give both the same number, at least one"
                 )
             if not len(answer):
-                raise ValueError(f"example {i}: the answer has no tokens; give it at least one")
+                raise CircuitDriftError(f"example {i}: the answer has no tokens; give it at least one")
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -61,7 +64,7 @@ def prompt_pairs(examples: pd.DataFrame) -> PromptPairs:
     """Take the token ids out of a table of schema "examples".
 
     Raises:
-        ValueError: see :class:`PromptPairs`.
+        CircuitDriftError: see :class:`PromptPairs`.
     """
     columns = ("clean_ids", "corrupted_ids", "answer_ids", "corrupted_answer_ids")
     return PromptPairs(*([[int(token) for token in ids] for ids in examples[column]] for column in columns))

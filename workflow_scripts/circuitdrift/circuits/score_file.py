@@ -17,7 +17,7 @@ from torch import Tensor
 from circuitdrift.config.circuits import Attribution
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import StorageError, read_tensors, write_tensors
+from circuitdrift.storage import StorageError, fix_of_damage, read_tensors, write_tensors
 
 TENSORS = ("scores", "scores_by_fold")
 
@@ -77,7 +77,7 @@ def read_scores(path: Path) -> ScoreFile:
     missing = [name for name in TENSORS if name not in tensors]
     missing += [name for name in ("graph", "fold_sizes", "provenance") if name not in metadata]
     if missing:
-        raise StorageError(f"{path}: not a whole file of edge scores (missing: {missing}); delete it and run again")
+        raise StorageError(f"{path}: not a whole file of edge scores (missing: {missing}); {fix_of_damage(path)}")
     return ScoreFile(
         path=path,
         graph=Graph(**json.loads(metadata["graph"])),

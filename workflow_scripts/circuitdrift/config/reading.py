@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import reprlib
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -11,13 +12,26 @@ from pydantic import ValidationError
 from circuitdrift.config.imports import ImportedCircuits
 from circuitdrift.config.models import LocalModel
 from circuitdrift.config.study import StudyConfig
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.section import Section
 from circuitdrift.tasks.from_file import FileTask
 
 TAGS = ("source", "family", "kind")
+MOST_PROBLEMS = 20
+"""A message lists no more problems than this, so that it fits a screen."""
+
+SHORT = {
+    "dict_type": "is not a mapping; write keys below it, such as 'name: {...}'",
+    "model_type": "is not a mapping; write keys below it",
+    "model_attributes_type": "is not a mapping; write keys below it",
+    "tuple_type": "is not a list; write it in brackets, such as [1]",
+    "path_type": "is not a path; write text",
+    "string_type": "is not text; put it in quotes",
+}
+"""What to say in place of pydantic's words, which name Python's types."""
 
 
-class ConfigError(ValueError):
+class ConfigError(CircuitDriftError):
     """An unusable config file; the message names each key, its problem and the fix."""
 
 
@@ -41,8 +55,15 @@ def load_study(raw: dict[str, Any], folder: Path, source: str) -> StudyConfig:
         study = StudyConfig.model_validate(raw)
     except ValidationError as error:
         lines = [line for problem in error.errors() for line in _explain(problem, raw)]
-        raise ConfigError(f"{source} cannot be used:\n" + "\n".join(f"  - {line}" for line in lines)) from None
+        raise ConfigError(listed(f"{source} cannot be used", lines)) from None
     return _with_absolute_paths(study, folder.resolve())
+
+
+def listed(heading: str, problems: list[str]) -> str:
+    """A heading and a line for each problem, cut after the first :data:`MOST_PROBLEMS`."""
+    more = len(problems) - MOST_PROBLEMS
+    shown = [f"  - {problem}" for problem in problems[:MOST_PROBLEMS]]
+    return "\n".join([f"{heading}:", *shown, *([f"  ... and {more} more problems"] if more > 0 else [])])
 
 
 def check_imported_files(study: StudyConfig) -> None:
@@ -52,13 +73,13 @@ def check_imported_files(study: StudyConfig) -> None:
         ConfigError: one line for each missing file.
     """
     lines = [
-        f"  - imports.{name}.checkpoints.{label}: no such file {path}; correct it (relative to the config file)"
+        f"imports.{name}.checkpoints.{label}: no such file {path}; correct it (relative to the config file)"
         for name, imported in study.imports.items()
         for label, path in imported.checkpoints.items()
         if not path.is_file()
     ]
     if lines:
-        raise ConfigError("circuits to import are missing:\n" + "\n".join(lines))
+        raise ConfigError(listed("circuits to import are missing", lines))
 
 
 def _with_absolute_paths(study: StudyConfig, folder: Path) -> StudyConfig:
@@ -93,24 +114,56 @@ def _explain(problem: Any, raw: dict[str, Any]) -> list[str]:
             f"{key}.{field}: '{problem['ctx']['tag']}' is not known; choose one of {problem['ctx']['expected_tags']}"
         ]
     if kind == "value_error":
-        text = str(problem["ctx"]["error"])
-        return [f"{key}: {line}" if key else line for line in text.splitlines()]
+        node = _node_at(problem["loc"], raw)
+        return [_at_key(key, line, node) for line in str(problem["ctx"]["error"]).splitlines()]
     if kind == "missing":
         return [f"{key}: missing; add it"]
+    if kind == "too_short" and problem["input"]:  # its entries were refused, which has a line of its own
+        return []
+    if "[key]" in problem["loc"] and kind == "string_type":
+        return [f"{key}: the name {problem['input']!r} is not text; put it in quotes"]
+    if kind == "invalid_key":
+        return [f"{key}: {problem['input']!r} is no key, which must be text; the keys here are {_known_keys_of(())}"]
+    shown = _shortened(problem["input"])
     if kind == "string_pattern_mismatch":
-        return [f"{key}: {problem['input']!r} does not have the form {problem['ctx']['pattern']}"]
-    return [f"{key}: {problem['msg'][0].lower() + problem['msg'][1:]}; it is {problem['input']!r}"]
+        return [f"{key}: {shown} does not have the form {problem['ctx']['pattern']}"]
+    if kind in SHORT:
+        return [f"{key}: {shown} {SHORT[kind]}"]
+    return [f"{key}: {problem['msg'][0].lower() + problem['msg'][1:]}; it is {shown}"]
+
+
+def _at_key(key: str, line: str, node: Any) -> str:
+    """A line of a section's own check: one that begins with a key of the section joins the section's path."""
+    own = line.split(": ")[0]
+    if isinstance(node, dict) and own in node:
+        return f"{key}.{line}" if key else line
+    return f"{key}: {line}" if key else line
+
+
+def _shortened(value: Any, most: int = 60) -> str:
+    """A value as it would be written in Python, cut so that a message stays short."""
+    text = reprlib.repr(value) if isinstance(value, dict | list) else repr(value)
+    return text if len(text) <= most else f"{text[:most]}..."
+
+
+def _node_at(location: tuple[int | str, ...], raw: Any) -> Any:
+    """The part of the file that a location of pydantic points to."""
+    node = raw
+    for place, step in enumerate(location):
+        if isinstance(node, dict) and step in node and not (place == 2 and _is_tag(step, node)):
+            node = node[step]
+    return node
 
 
 def _dotted_key(location: tuple[int | str, ...], raw: Any) -> str:
     """The path of an error in the file's own keys: pydantic's location without its additions."""
     parts = []
     node = raw
-    for step in location:
+    for place, step in enumerate(location):
+        if step == "[key]" or (place == 2 and _is_tag(step, node)):
+            continue
         if isinstance(node, dict) and step in node:
             node = node[step]
-        elif step == "[key]" or _is_tag(step, node):
-            continue
         parts.append(str(step))
     return ".".join(parts)
 
@@ -122,9 +175,13 @@ def _is_tag(step: int | str, node: Any) -> bool:
 
 def _known_keys(location: tuple[int | str, ...]) -> str:
     """A hint for an unknown key: the closest known key, or all known keys."""
-    known = sorted(_owner(location[:-1]).model_fields)
+    known = _known_keys_of(location[:-1])
     close = difflib.get_close_matches(str(location[-1]), known, n=1)
     return f"did you mean '{close[0]}'?" if close else f"the keys here are {known}"
+
+
+def _known_keys_of(location: tuple[int | str, ...]) -> list[str]:
+    return sorted(_owner(location).model_fields)
 
 
 def _owner(location: tuple[int | str, ...]) -> type[Section]:

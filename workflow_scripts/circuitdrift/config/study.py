@@ -17,16 +17,18 @@ from circuitdrift.config.methods import (
     GrpoMethod,
     LoraMethod,
     MethodConfig,
-    RandomLoraMethod,
     Training,
 )
-from circuitdrift.config.models import ModelConfig, ScratchModel
+from circuitdrift.config.models import ModelConfig
 from circuitdrift.section import Name, Section
 from circuitdrift.tasks.compositional import CompositionalTask
 from circuitdrift.tasks.families import TaskConfig
 from circuitdrift.tasks.sub_tasks import SubTask
 
 RESERVED_NAMES = frozenset({"base", "imported", "untrained"})
+WINDOWS_NAMES = frozenset(
+    {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
+)
 OWN_RECIPE = "own"
 """The name of the study's own recipe among those that are compared."""
 
@@ -71,6 +73,7 @@ class StudyConfig(Section):
     def _references_resolve(self) -> StudyConfig:
         problems = [
             *self._reserved_names(),
+            *self._odd_names(),
             *self._method_problems(),
             *self._task_problems(),
             *self._drift_problems(),
@@ -97,6 +100,23 @@ class StudyConfig(Section):
             for name in getattr(self, section)
             if name in RESERVED_NAMES
         ]
+
+    def _odd_names(self) -> list[str]:
+        """Names that some file system does not take, or takes for another name."""
+        named = ("models", "tasks", "methods", "recipes", "imports")
+        places = [("", "study", self.study), *((f"{key}.", key, name) for key in named for name in getattr(self, key))]
+        problems, seen = [], dict[tuple[str, str], str]()
+        for prefix, section, name in places:
+            key = f"{prefix}{name}" if prefix else section
+            if name.split(".")[0].lower() in WINDOWS_NAMES or name.endswith("."):
+                problems.append(f"{key}: Windows allows no folder '{name}'; choose another name")
+            other = seen.setdefault((section, name.lower()), name)
+            if other != name:
+                problems.append(
+                    f"{key}: differs from '{other}' in capital letters alone, and some file systems take them for one "
+                    "folder; choose another name"
+                )
+        return problems
 
     def _drift_problems(self) -> list[str]:
         if self.drift.methods == "all":
@@ -131,13 +151,6 @@ class StudyConfig(Section):
                         f"methods.{name}.phase_1: '{method.phase_1}' is not a lora or full method of this study; "
                         f"choose one of {plain or '(none: add one, such as lora_r2: {kind: lora, rank: 2})'}"
                     )
-            if isinstance(method, CircuitLoraMethod | RandomLoraMethod):
-                for model_name, model in self.models.items():
-                    if isinstance(model, ScratchModel) and method.critical_layers > model.layers:
-                        problems.append(
-                            f"methods.{name}.critical_layers: {method.critical_layers} exceeds the "
-                            f"{model.layers} layers of model '{model_name}'; lower it to at most {model.layers}"
-                        )
         return problems
 
     def _task_problems(self) -> list[str]:

@@ -8,19 +8,22 @@ norm and the unembedding. :mod:`circuitdrift.decoder.architectures` declares whe
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from circuitdrift.decoder.architectures import ARCHITECTURES, Architecture, Fused
+from circuitdrift.decoder.architectures import ARCHITECTURES, Architecture, Fused, why_unsupported
 from circuitdrift.decoder.graph import Graph
+from circuitdrift.errors import CircuitDriftError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
-class AnatomyError(ValueError):
+class AnatomyError(CircuitDriftError):
     """A model that the circuit engine does not support; the message names the architecture and the reason."""
 
 
@@ -159,18 +162,11 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
         AnatomyError: the architecture or one of its options is not supported, or the model is in training mode.
     """
     name = f"{type(model).__name__} (model_type '{model.config.model_type}')"
-    architecture = ARCHITECTURES.get(type(model).__name__)
-    if architecture is None:
-        raise AnatomyError(
-            f"{name}: no circuits of this architecture, because decoder/architectures.py does not declare its heads, "
-            f"norms and MLPs; use one of {', '.join(ARCHITECTURES)}"
-        )
-    for limit in architecture.limits:
-        if limit.excludes(model.config):
-            raise AnatomyError(f"{name}: no circuits of this model: {limit.reason}")
+    if reason := why_unsupported(type(model).__name__, model.config.to_dict()):
+        raise AnatomyError(f"{name}: {reason}")
     if model.training:
         raise AnatomyError(f"{name} is in training mode, where dropout changes each pass; call .eval()")
-    return _take_apart(model, architecture)
+    return _take_apart(model, ARCHITECTURES[type(model).__name__])
 
 
 def _take_apart(model: PreTrainedModel, architecture: Architecture) -> Anatomy:
@@ -185,7 +181,7 @@ def _take_apart(model: PreTrainedModel, architecture: Architecture) -> Anatomy:
         blocks=blocks,
         final_norm=_norm(backbone.get_submodule(architecture.final_norm)),
         unembedding=model.get_output_embeddings(),
-        graph=Graph(len(blocks), n_heads, parallel=architecture.parallel(model.config)),
+        graph=Graph(len(blocks), n_heads, parallel=architecture.parallel(model.config.to_dict())),
         d_head=blocks[0].query.rows.shape[1],
     )
 

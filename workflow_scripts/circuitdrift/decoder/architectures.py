@@ -3,6 +3,8 @@
 :mod:`circuitdrift.decoder.anatomy` reads everything else off the model: the number of blocks, the width of a head and
 the groups of keys and values from the shapes, the kind of norm and the orientation of weights from the types of the
 modules.
+
+No torch and no transformers: the config.json of a local model is checked at each parsing of the Snakefile.
 """
 
 from __future__ import annotations
@@ -10,8 +12,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
+from typing import Any
 
-from transformers import PretrainedConfig
+Settings = Mapping[str, Any]
+"""The entries of a model's config.json, of which those with their default value may be missing."""
 
 
 @dataclass(frozen=True)
@@ -32,17 +36,17 @@ class Limit:
     """An option of an architecture that the circuit engine does not support.
 
     Attributes:
-        excludes: whether a configuration has the option.
+        excludes: whether the settings of a model have the option.
         reason: its effect, why that is not supported, and the fix.
     """
 
-    excludes: Callable[[PretrainedConfig], bool]
+    excludes: Callable[[Settings], bool]
     reason: str
 
 
 @dataclass(frozen=True)
 class Architecture:
-    """Paths of a decoder's modules, and the facts that its configuration decides.
+    """Paths of a decoder's modules, and the facts that its settings decide.
 
     Attributes:
         backbone: path in the model of the module from embeddings to the final norm's output.
@@ -71,7 +75,7 @@ class Architecture:
     mlp_norm: str
     mlp: str
     mlp_output: str
-    parallel: Callable[[PretrainedConfig], bool] = lambda config: False
+    parallel: Callable[[Settings], bool] = lambda settings: False
     limits: tuple[Limit, ...] = ()
 
 
@@ -89,7 +93,7 @@ _GPT_NEOX = Architecture(
     mlp_norm="post_attention_layernorm",
     mlp="mlp",
     mlp_output="mlp.dense_4h_to_h",
-    parallel=lambda config: bool(config.use_parallel_residual),
+    parallel=lambda settings: bool(settings.get("use_parallel_residual", True)),
 )
 
 _LLAMA = Architecture(
@@ -120,7 +124,7 @@ _GPT2 = Architecture(
     mlp_output="mlp.c_proj",
     limits=(
         Limit(
-            lambda config: bool(config.add_cross_attention),
+            lambda settings: bool(settings.get("add_cross_attention", False)),
             "its blocks have cross-attention (add_cross_attention), but the graph has no nodes for heads that read an "
             "encoder; use a model without cross-attention",
         ),
@@ -143,18 +147,18 @@ _OPT = Architecture(
     mlp_output="fc2",
     limits=(
         Limit(
-            lambda config: not config.do_layer_norm_before,
+            lambda settings: not settings.get("do_layer_norm_before", True),
             "it normalises the residual stream itself after attention and MLP (do_layer_norm_before is false, as in "
             "opt-350m), so the stream is not the sum of the nodes' outputs; use a pre-norm OPT, such as opt-125m or "
             "opt-1.3b",
         ),
         Limit(
-            lambda config: config.word_embed_proj_dim != config.hidden_size,
+            lambda settings: settings.get("word_embed_proj_dim") not in (None, settings.get("hidden_size")),
             "projections to another width separate embedding and head from the residual stream (word_embed_proj_dim "
             "differs from hidden_size); use an OPT with one width, such as opt-125m or opt-1.3b",
         ),
         Limit(
-            lambda config: bool(config._remove_final_layer_norm),
+            lambda settings: bool(settings.get("_remove_final_layer_norm", False)),
             "it lacks the norm before the head (_remove_final_layer_norm), whose input node logits reads; use the "
             "checkpoint as converted by transformers 4.20.1 or later",
         ),
@@ -174,3 +178,39 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     }
 )
 """Architectures by the name of the model's class; a derived class counts as another architecture."""
+
+MODEL_TYPES: Mapping[str, str] = MappingProxyType(
+    {
+        "gpt2": "GPT2LMHeadModel",
+        "gpt-sw3": "GPT2LMHeadModel",
+        "gpt_neo": "GPTNeoForCausalLM",
+        "gpt_neox": "GPTNeoXForCausalLM",
+        "internlm3": "LlamaForCausalLM",
+        "iquestcoder": "LlamaForCausalLM",
+        "llama": "LlamaForCausalLM",
+        "mistral": "MistralForCausalLM",
+        "opt": "OPTForCausalLM",
+        "qwen2": "Qwen2ForCausalLM",
+        "qwen3": "Qwen3ForCausalLM",
+    }
+)
+"""The class that transformers loads for each ``model_type`` of config.json, where it is one of the above."""
+
+
+def why_unsupported(class_name: str | None, settings: Settings) -> str | None:
+    """Why the circuit engine does not support a model; None where it does.
+
+    Args:
+        class_name: name of the model's class; None where no declared class belongs to its ``model_type``.
+        settings: the entries of its configuration.
+    """
+    architecture = ARCHITECTURES.get(class_name or "")
+    if architecture is None:
+        return (
+            "no circuits of this architecture, because decoder/architectures.py does not declare its heads, norms and "
+            f"MLPs; use one of {', '.join(ARCHITECTURES)}"
+        )
+    for limit in architecture.limits:
+        if limit.excludes(settings):
+            return f"no circuits of this model: {limit.reason}"
+    return None

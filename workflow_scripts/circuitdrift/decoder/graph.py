@@ -15,6 +15,8 @@ import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
+from circuitdrift.decoder.size import number_of_edges
+
 INPUTS_OF_A_HEAD = ("q", "k", "v")
 
 
@@ -115,9 +117,7 @@ class Graph:
     @property
     def n_edges(self) -> int:
         """Number of edges."""
-        heads = sum(3 * self.n_heads * self.n_writers_before_heads(layer) for layer in range(self.n_layers))
-        mlps = sum(self.n_writers_before_mlp(layer) for layer in range(self.n_layers))
-        return heads + mlps + self.n_writers
+        return number_of_edges(self.n_layers, self.n_heads, self.parallel)
 
     @cached_property
     def node_of_reader(self) -> Int[Tensor, " readers"]:

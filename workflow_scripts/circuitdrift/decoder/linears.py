@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 from circuitdrift.decoder.architectures import ARCHITECTURES, Architecture, Fused
+from circuitdrift.decoder.modules import MODULES
+from circuitdrift.errors import CircuitDriftError
 
-MODULES = ("q", "k", "v", "output", "mlp_input", "mlp_output")
-"""Kinds of modules that read from or write to the residual stream, in the order in which a block computes them."""
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 
-class LinearsError(ValueError):
+class LinearsError(CircuitDriftError):
     """A model whose blocks or linears are not recognised; the message names the model and the fix."""
 
 
@@ -38,7 +40,7 @@ class BlockLinear:
 
 @dataclass(frozen=True)
 class ModuleGroup:
-    """Linears of one layer that get one rank, by their names in :data:`MODULES`.
+    """Linears of one layer that get one rank, by their names in :data:`circuitdrift.decoder.modules.MODULES`.
 
     A fused linear for queries, keys and values is a group with these three names; the two input linears of a gated
     MLP are one group.
@@ -51,7 +53,7 @@ class ModuleGroup:
 def shape_of_config(config: PretrainedConfig) -> PreTrainedModel:
     """The model of a Hugging Face configuration on the meta device."""
     with torch.device("meta"):
-        return cast(PreTrainedModel, AutoModelForCausalLM.from_config(config))
+        return cast("PreTrainedModel", AutoModelForCausalLM.from_config(config))
 
 
 def decoder_blocks(model: PreTrainedModel) -> dict[str, nn.Module]:

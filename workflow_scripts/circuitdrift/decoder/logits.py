@@ -6,11 +6,16 @@ head, the largest matrix of a small model, only at positions that predict a toke
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def cache_of_common_tokens(model: PreTrainedModel, tokens: Int[Tensor, "1 common"], n_sequences: int) -> DynamicCache:

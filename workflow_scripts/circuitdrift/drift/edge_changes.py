@@ -18,7 +18,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, UInt8
-from scipy import stats
+from scipy import special
 
 from circuitdrift.drift.reliability import FoldScores
 from circuitdrift.drift.series import DriftError
@@ -127,6 +127,8 @@ def classify_edges(before: FoldScores, after: FoldScores, selection: CircuitSele
     p_values = p_values_beyond(
         unit_mass_by_fold(after) - unit_mass_by_fold(before), before.sizes, margin=MARGIN * cutoff
     )
+    from scipy.stats import false_discovery_control  # here, because scipy.stats is slow to import
+
     draws = draw_folds(before.n_folds, resamples, SEED)
     found_before, found_after = (resample(checkpoint, draws, selection) for checkpoint in (before, after))
     merged_change = change_of(found_before.merged, found_after.merged)
@@ -134,7 +136,7 @@ def classify_edges(before: FoldScores, after: FoldScores, selection: CircuitSele
         score_before=unit_before.astype(np.float32),
         score_after=unit_after.astype(np.float32),
         effect=(unit_after - unit_before) / cutoff,
-        q_value=stats.false_discovery_control(p_values, method="bh"),
+        q_value=false_discovery_control(p_values, method="bh"),
         included_before=found_before.edges,
         included_after=found_after.edges,
         change=change_of(found_before.edges, found_after.edges),
@@ -248,7 +250,7 @@ def p_values_beyond(
     error = np.sqrt(variance / n_prompts)
     size = np.abs(mean)
     scale = np.where(error > 0, error, 1)
-    tails = stats.t.sf((size - margin) / scale, n_folds - 1) + stats.t.sf((size + margin) / scale, n_folds - 1)
+    tails = special.stdtr(n_folds - 1, (margin - size) / scale) + special.stdtr(n_folds - 1, -(size + margin) / scale)
     p_values: Float[np.ndarray, " edge"] = np.where(error > 0, np.minimum(tails, 1), size <= margin)
     return p_values
 

@@ -30,7 +30,6 @@ def features_of_circuits(graph: Graph, choice: Selection) -> Describe:
         graph: the model's graph, in whose order the edges of a row stand.
         choice: the study's selection.
     """
-
     writers, n_nodes = graph.edge_ends[0].numpy(), len(graph.nodes)
     first_of_writer = np.searchsorted(writers, np.arange(graph.n_writers))
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from circuitdrift.decoder.linears import MODULES
+from circuitdrift.decoder.modules import MODULES
 from circuitdrift.drift.layers import Scores, score_changes, unit_mass
 from circuitdrift.drift.series import EDGE_KEY, DriftError, check_kept_edges
 

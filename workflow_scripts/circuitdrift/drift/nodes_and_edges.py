@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
-from scipy import stats
+from scipy import special
 
 from circuitdrift.drift.changes import ratio
 from circuitdrift.drift.reliability import (
@@ -306,4 +306,4 @@ def quotient_of_seeds(
 
 def _students_t(n: int) -> float:
     """The two-sided 95 % quantile with one degree of freedom less than there are values."""
-    return float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
+    return float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2))

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy import stats
+from scipy import special
 
 from circuitdrift.intervals import CONFIDENCE
 
@@ -109,7 +109,7 @@ def similarity(measure: str, one: np.ndarray, other: np.ndarray) -> Float[np.nda
 
 
 def prepared(measure: str, rows: np.ndarray) -> np.ndarray:
-    """Rows of features in the form that :func:`similarity_of_prepared` takes, so that a row of many pairs is prepared once.
+    """Rows of features in the form that :func:`similarity_of_prepared` takes: once for a row of many pairs.
 
     Memberships as bits in words of 64, masses as they are, rows to be correlated centred and of unit length.
     """
@@ -164,9 +164,7 @@ def _distinct(rows: np.ndarray) -> tuple[np.ndarray, Int[np.ndarray, " row"]]:
     return rows[np.unique(where, return_index=True)[1]], where
 
 
-def _few_sets_at_a_time(
-    compared: Int[np.ndarray, "pair 2"], at_once: int
-) -> Iterator[Int[np.ndarray, "some_pairs 2"]]:
+def _few_sets_at_a_time(compared: Int[np.ndarray, "pair 2"], at_once: int) -> Iterator[Int[np.ndarray, "some_pairs 2"]]:
     """Successive pairs that have at most so many distinct sets, at least two."""
     start, held = 0, set[int]()
     for place, pair in enumerate(compared.tolist()):
@@ -295,9 +293,7 @@ def exchange_p_values(
     p_values = {}
     for key, values in found.items():
         similar = values.reshape(*by_split.shape[:3]).swapaxes(0, 1)
-        within_before, within_after, between = (
-            mean_of_defined(similar[..., which]) for which in ([0], [1], [2, 3])
-        )
+        within_before, within_after, between = (mean_of_defined(similar[..., which]) for which in ([0], [1], [2, 3]))
         excess = (within_before + within_after) / 2 - between
         p_values[key] = float((~(excess < excess[0] - _ROUNDING)).sum() / (exchanges + 1))
     return p_values
@@ -335,7 +331,7 @@ def jackknife_errors(replicates: Sequence[Numbers]) -> dict[tuple[str, str], flo
 
 def interval_of(excess: float, error: float, n_folds: int) -> tuple[float, float]:
     """The 95 % interval of an excess: Student's t with one degree of freedom less than there are folds."""
-    width = float(stats.t.ppf((1 + CONFIDENCE) / 2, n_folds - 1)) * error
+    width = float(special.stdtrit(n_folds - 1, (1 + CONFIDENCE) / 2)) * error
     return excess - width, excess + width
 
 

@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
 
+from circuitdrift.errors import CircuitDriftError
+
 EDGE_KEY = ["source", "target", "qkv"]
 
 
-class DriftError(ValueError):
+class DriftError(CircuitDriftError):
     """Circuits that cannot be compared; the message names the tables, what is wrong with them, and the fix."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from circuitdrift.drift.control_names import BASE_SEED, NO_CHECKPOINT
 from circuitdrift.drift.reliability import MEASURES
@@ -85,7 +85,7 @@ def interval_of_pairs(pairs: pd.DataFrame) -> tuple[str, float, float]:
     without = np.array([values[(pairs["seed_a"] != unit) & (pairs["seed_b"] != unit)].mean() for unit in units])
     n = len(units)
     error = float(np.sqrt((n - 1) / n * ((without - without.mean()) ** 2).sum()))
-    width = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
+    width = float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * error
     mean = float(values.mean())
     return "draws" if (pairs["checkpoint"] == NO_CHECKPOINT).all() else "seeds", mean - width, mean + width
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from circuitdrift.figures.labels import MethodLabels, task_label
 from circuitdrift.figures.layout import EMPTY, Table, layout_of
@@ -97,7 +97,7 @@ def interval_over_seeds(rows: pd.DataFrame) -> tuple[float, float]:
     squared = float((((rows["upper"] - rows["lower"]) / 2) ** 2).mean())
     if seeds > 1:
         error = float(rows["excess"].std(ddof=1)) / np.sqrt(seeds)
-        squared += (float(stats.t.ppf((1 + CONFIDENCE) / 2, seeds - 1)) * error) ** 2
+        squared += (float(special.stdtrit(seeds - 1, (1 + CONFIDENCE) / 2)) * error) ** 2
     width = float(np.sqrt(squared))
     return mean - width, mean + width
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
 
 import altair as alt
@@ -114,11 +115,14 @@ def _as_html(chart: alt.VConcatChart, study: str) -> str:
     with alt.data_transformers.enable("default", max_rows=None):
         specification = chart.to_dict()
     page = vl_convert.vegalite_to_html(specification, vl_version=version, bundle=True, renderer="svg")
-    head, _, body = page.rpartition("</head>")  # the scripts in the head hold the tag as text, too
-    body = body.replace("<body>", "<body>" + _INTRODUCTION.format(study=study), 1)
-    return (
-        head.replace("<title>Chart</title>", f"<title>Circuit drift: {study}</title>") + _PAGE_STYLE + "</head>" + body
-    )
+    before, assignment, after = page.partition("const spec = ")
+    in_script, line_end, rest = after.partition("\n")
+    in_script = in_script.replace("<", r"\u003c")  # JSON's escape, so that no text of a table ends the script
+    head, _, start = before.rpartition("</head>")  # the scripts in the head hold the tag as text, too
+    name = escape(study)
+    start = start.replace("<body>", "<body>" + _INTRODUCTION.format(study=name), 1)
+    head = head.replace("<title>Chart</title>", f"<title>Circuit drift: {name}</title>") + _PAGE_STYLE
+    return head + "</head>" + start + assignment + in_script + line_end + rest
 
 
 def _dropdown(name: str, title: str, options: list[Any], label: Any) -> alt.Parameter:

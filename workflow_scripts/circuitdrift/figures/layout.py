@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -26,6 +29,10 @@ _LATEX = {
 }
 EMPTY = "\N{EN DASH}"
 
+_FORMULA = ("=", "+", "-", "@")
+_BREAKING = {"Cc", "Cf", "Zl", "Zp"}
+"""Unicode's categories of characters that end a line, change the direction of text, or cannot be seen."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -39,17 +46,40 @@ class Table:
 
 def write_table_files(table: Table, csv: Path, md: Path, tex: Path) -> None:
     """Write the tidy numbers as CSV, the layout as Markdown and as a LaTeX table (needs the booktabs package)."""
-    write_text(csv, table.tidy.to_csv(index=False, lineterminator="\n"))
+    write_text(csv, as_csv(table))
     write_text(md, as_markdown(table))
     write_text(tex, as_latex(table))
 
 
+def as_csv(table: Table) -> str:
+    """The tidy numbers; text that a spreadsheet would take for a formula starts with an apostrophe."""
+    return table.tidy.map(_csv_cell).to_csv(index=False, lineterminator="\n")
+
+
+def _csv_cell(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    text = on_one_line(value)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def on_one_line(text: str) -> str:
+    """Text without spaces at its ends, and with one for each character that ends a line, turns text, or is unseen."""
+    return "".join(" " if unicodedata.category(character) in _BREAKING else character for character in text).strip()
+
+
 def as_markdown(table: Table) -> str:
-    """Title, table and note in GitHub's Markdown."""
+    """Title, table and note in GitHub's Markdown, without HTML and links in them."""
     head = [str(column) for column in table.layout.columns]
     rows = [head, ["---"] * len(head), *table.layout.astype(str).to_numpy().tolist()]
-    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
-    return f"**{table.title}**\n\n" + "\n".join(lines) + f"\n\n{table.note}\n"
+    lines = ["| " + " | ".join(escape_markdown(cell).replace("|", r"\|") for cell in row) + " |" for row in rows]
+    return f"**{escape_markdown(table.title)}**\n\n" + "\n".join(lines) + f"\n\n{escape_markdown(table.note)}\n"
+
+
+def escape_markdown(text: str) -> str:
+    """Text on one line, in which no tag of HTML and no link starts."""
+    escaped = on_one_line(text).replace("\\", r"\\").replace("](", r"]\(")
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", escaped)
 
 
 def as_latex(table: Table) -> str:
@@ -77,8 +107,8 @@ def as_latex(table: Table) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Text with LaTeX's special characters escaped."""
-    return "".join(_LATEX.get(character, character) for character in text)
+    """Text on one line, with LaTeX's special characters escaped."""
+    return "".join(_LATEX.get(character, character) for character in on_one_line(text))
 
 
 def layout_of(rows: list[dict[str, str]]) -> pd.DataFrame:

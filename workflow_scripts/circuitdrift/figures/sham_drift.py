@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import special
 
 from circuitdrift.figures.labels import MethodLabels, task_label
 from circuitdrift.figures.layout import EMPTY, Table, layout_of
@@ -84,8 +84,8 @@ def _student(differences: np.ndarray) -> dict[str, float]:
     error = float(differences.std(ddof=1)) / np.sqrt(n) if n > 1 else np.nan
     if not error > 0:
         return {"difference": mean, "lower": np.nan, "upper": np.nan, "p_value": np.nan}
-    width = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * error
-    p_value = 2 * float(stats.t.sf(abs(mean) / error, n - 1))
+    width = float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * error
+    p_value = 2 * float(special.stdtr(n - 1, -abs(mean) / error))
     return {"difference": mean, "lower": mean - width, "upper": mean + width, "p_value": p_value}
 
 

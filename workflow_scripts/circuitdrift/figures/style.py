@@ -50,6 +50,7 @@ def theme(style: Figures) -> Iterator[None]:
         mpl.rcParams.update(
             {
                 "svg.hashsalt": "circuitdrift",
+                "text.usetex": False,  # whatever the user's matplotlibrc says: labels are no LaTeX
                 "pdf.fonttype": 42,
                 "figure.dpi": style.dpi,
                 "savefig.dpi": style.dpi,

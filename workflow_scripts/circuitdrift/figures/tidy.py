@@ -14,6 +14,8 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from circuitdrift.errors import CircuitDriftError
+
 RUN = ["model", "task", "method"]
 BASE_MODEL = "base"
 """Stands for the method in rows of the base model, which belong to no run."""
@@ -25,7 +27,7 @@ SURELY_IN, SURELY_OUT = 0.95, 0.05
 """Shares of resamples from which on a layer is surely critical, or surely not (docs/method.md#critical-layers)."""
 
 
-class FigureDataError(ValueError):
+class FigureDataError(CircuitDriftError):
     """Tables that a figure cannot be drawn from; the message names what is missing and the fix."""
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from circuitdrift.figures.labels import MethodLabels, task_label
 from circuitdrift.figures.layout import EMPTY, Table, layout_of, seeds_phrase
 from circuitdrift.figures.tidy import RUN, FigureDataError, final_accuracy, with_seed_means
+from circuitdrift.storage import fix_of_damage
 
 _COSTS = ["tokens", "flops", "seconds"]
 _KEYS = [*RUN, "seed"]
@@ -94,12 +95,18 @@ def read_seconds(benchmarks: Sequence[Path], runs: Sequence[Mapping[str, Any]]) 
 def seconds_of_job(benchmark: Path) -> float:
     """Wall time of a job, from the file that Snakemake's ``benchmark`` leaves.
 
+    The file says it twice, in seconds and in hours, minutes and seconds, and the two are compared: Snakemake writes it
+    after the job, so it cannot hold a seal.
+
     Raises:
-        FigureDataError: the file has no seconds.
+        FigureDataError: the file has no seconds, or was damaged.
     """
     measured = pd.read_csv(benchmark, sep="\t")
     if "s" not in measured or not pd.api.types.is_numeric_dtype(measured["s"]) or measured["s"].isna().all():
-        raise FigureDataError(f"{benchmark}: no seconds in column 's'; delete it and run the rule that makes it")
+        raise FigureDataError(f"{benchmark}: no seconds in column 's'; {fix_of_damage(benchmark)}")
+    clock = pd.to_timedelta(measured.reindex(columns=["h:m:s"])["h:m:s"], errors="coerce").dt.total_seconds()
+    if not (measured["s"] - clock).between(-0.01, 1.01).all():  # whole seconds, cut off
+        raise FigureDataError(f"{benchmark}: 's' and 'h:m:s' differ, so it was damaged; {fix_of_damage(benchmark)}")
     return float(measured["s"].mean())
 
 

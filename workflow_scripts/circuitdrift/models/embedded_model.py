@@ -7,13 +7,14 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors.torch import load_file
 from torch import Tensor
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from circuitdrift.config.models import ScratchModel
 from circuitdrift.models.embedded_tokenizer import END_OF_TEXT, vocabulary
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import read_tensors, write_tensors
+from circuitdrift.storage import write_tensors
 
 PERIODS = (2, 5, 10, 20, 50, 100, 200, 500, 1000)
 INITIAL_SCALE = 0.02
@@ -100,6 +101,5 @@ def save_model(model: GPTNeoXForCausalLM, weights: Path, provenance: Provenance)
     folder = weights.parent
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    tensors, metadata = read_tensors(folder / "model.safetensors")
-    write_tensors(weights, tensors, metadata, provenance)
+    write_tensors(weights, load_file(folder / "model.safetensors"), {"format": "pt"}, provenance)
     return ["config.json", "generation_config.json", weights.name]

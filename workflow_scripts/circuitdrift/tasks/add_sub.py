@@ -22,8 +22,13 @@ class AddSubTask(Task):
     """a + b and a - b with a >= b, operands 1..max_operand; the corruption flips the operator."""
 
     wording = WORDING
+    number_key = "max_operand"
     family: Literal["add_sub"]
     max_operand: int = Field(100, ge=2)
+
+    def most_examples(self) -> int:
+        """Both operators for each pair of operands."""
+        return self.max_operand * (self.max_operand + 1)
 
     def candidates(self, random: Random, encoding: Encoding) -> Streams:
         """Operand pairs with ``max_operand >= first >= second >= 1``, for both operators equally often."""

@@ -28,8 +28,14 @@ class CompositionalTask(Task):
     """(x +/- y) */ z; the corruption changes z only."""
 
     wording = add_sub.WORDING
+    number_key = "max_operand"
     family: Literal["compositional"]
     max_operand: int = Field(100, ge=4)
+
+    def most_examples(self) -> int:
+        """Every pair of inner operands with each last number, for each pair of operators."""
+        pairs = self.max_operand * (self.max_operand + 1) // 2 - 1
+        return len(KINDS) * pairs * (self.max_operand - 1)
 
     def candidates(self, random: Random, encoding: Encoding) -> Streams:
         """The four pairs of operators equally often: first 2..max_operand, second 1..first, inner result at least 2.

@@ -14,6 +14,7 @@ from itertools import islice
 from random import Random
 from typing import TypeVar
 
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.tasks.encoding import Encoding
 
 LARGEST_ANSWER_SHARE = 0.04
@@ -27,7 +28,7 @@ _MOST_MISFITS_IN_A_ROW = 20_000
 """A stream ends after so many candidates in a row that do not fit the tokenizer."""
 
 
-class TaskError(ValueError):
+class TaskError(CircuitDriftError):
     """A task that cannot be generated; the message names the task, the problem and the fix."""
 
 

@@ -15,7 +15,7 @@ from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import Candidate, Drawn, Example, Query, shuffled
 from circuitdrift.tasks.prompt_file import PromptFileError, PromptRow, read_prompt_file, report
 from circuitdrift.tasks.splits import SPLITS, Split, Splits, fill
-from circuitdrift.tasks.task import Task
+from circuitdrift.tasks.task import FEWEST_CIRCUIT_PROMPTS, Task
 
 log = logging.getLogger(__name__)
 
@@ -112,10 +112,10 @@ def _drawn_splits(drawn: Sequence[Drawn], task: FileTask) -> Splits:
 
 
 def shares(total: int, task: FileTask) -> dict[Split, int]:
-    """Sizes of the splits of ``total`` rows: as the task asks, or in proportion if there are fewer; none is empty."""
-    wanted = task.train + task.circuit + task.test
+    """Sizes of the splits of ``total`` rows: as the task asks, or in proportion if fewer; none is too small."""
+    wanted = task.asked
     if total >= wanted:
         return {"train": task.train, "circuit": task.circuit, "test": task.test}
-    circuit = max(1, round(total * task.circuit / wanted))
+    circuit = max(FEWEST_CIRCUIT_PROMPTS, round(total * task.circuit / wanted))
     test = max(1, round(total * task.test / wanted))
     return {"train": max(1, total - circuit - test), "circuit": circuit, "test": test}

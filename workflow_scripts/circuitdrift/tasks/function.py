@@ -20,9 +20,14 @@ from circuitdrift.tasks.task import Task
 class FunctionTask(Task):
     """A linear function with three values given; the corruption replaces the intercept."""
 
+    number_key = "max_intercept"
     family: Literal["function"]
     max_slope: int = Field(20, ge=1)
     max_intercept: int = Field(500, ge=2)
+
+    def most_examples(self) -> int:
+        """Every slope with every intercept."""
+        return self.max_slope * self.max_intercept
 
     def candidates(self, random: Random, encoding: Encoding) -> Streams:
         """All slopes and intercepts, in one stream."""

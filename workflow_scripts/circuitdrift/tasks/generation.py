@@ -10,9 +10,9 @@ from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import LARGEST_ANSWER_SHARE, SMALLEST_TASK, Lookup, Query, Streams, TaskError, draw
 from circuitdrift.tasks.families import TaskConfig
 from circuitdrift.tasks.from_file import FileTask, examples_from_file
-from circuitdrift.tasks.splits import Splits, allot, fill, separate
+from circuitdrift.tasks.splits import SPLITS, Splits, allot, fill, separate
 from circuitdrift.tasks.sub_tasks import SubTask, decompose
-from circuitdrift.tasks.task import Task
+from circuitdrift.tasks.task import FEWEST_CIRCUIT_PROMPTS, Task
 
 log = logging.getLogger(__name__)
 
@@ -26,10 +26,22 @@ def generate_examples(task: TaskConfig, encoding: Encoding, parent: Compositiona
         parent: the compositional task whose items a sub-task decomposes; None for every other family.
 
     Raises:
-        TaskError: too few examples fit the tokenizer.
+        TaskError: too few examples fit the tokenizer, in all or in one split.
         PromptFileError: a task file has problems.
         ValueError: a sub-task without its parent.
     """
+    splits = _examples(task, encoding, parent)
+    for split in SPLITS:
+        needed = FEWEST_CIRCUIT_PROMPTS if split == "circuit" else 1
+        if (found := len(splits[split])) < needed:
+            raise TaskError(
+                f"{task.family}: split {split} has {found} prompts that fit this model's tokenizer, at least {needed} "
+                f"are needed; raise the task's {split}, or widen its range"
+            )
+    return splits
+
+
+def _examples(task: TaskConfig, encoding: Encoding, parent: CompositionalTask | None) -> Splits:
     if isinstance(task, FileTask):
         return examples_from_file(task, encoding)
     if isinstance(task, SubTask):
@@ -46,7 +58,7 @@ def _assemble(family: str, streams: Streams, task: Task, encoding: Encoding) -> 
     Where fewer examples exist than the task asks for, test and circuit keep their sizes as long as train has at least
     half of all examples; this is logged.
     """
-    wanted = task.train + task.circuit + task.test
+    wanted = task.asked
     needed = min(SMALLEST_TASK, wanted)
     lookup = Lookup(encoding, task.seed)
     drawn = draw(streams, wanted, lookup, task.scarce_kinds)

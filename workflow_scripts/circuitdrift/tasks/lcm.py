@@ -30,8 +30,14 @@ class LcmTask(Task):
     """Least common multiples after one worked example; the corruption replaces the queried pair."""
 
     wording = WORDING
+    number_key = "max_operand"
     family: Literal["lcm"]
     max_operand: int = Field(200, ge=4)
+
+    def most_examples(self) -> int:
+        """The pairs of a number and its multiple in both orders; of the other two kinds there may be as many."""
+        multiples = sum(self.max_operand // number - 1 for number in range(2, self.max_operand // 2 + 1))
+        return len(KINDS) * 2 * multiples
 
     def candidates(self, random: Random, encoding: Encoding) -> Streams:
         """Pairs of different numbers 2..max_operand, the three kinds equally often.

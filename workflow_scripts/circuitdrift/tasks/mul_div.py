@@ -23,8 +23,18 @@ class MulDivTask(Task):
     """a * b and a / b; the corruption replaces the first operand."""
 
     wording = WORDING
+    number_key = "max_result"
     family: Literal["mul_div"]
     max_result: int | None = Field(None, ge=4, description="largest product or dividend; null: as in the paper")
+
+    def most_examples(self) -> int:
+        """As many products as quotients, so twice the kind of which fewer exist."""
+        largest = self.max_result or FIRST_FACTORS[-1] * DIVISORS[-1]
+        products, quotients = (
+            sum(max(0, min(first[-1], largest // second) - first[0] + 1) for second in seconds)
+            for first, seconds in ((FIRST_FACTORS, SECOND_FACTORS), (QUOTIENTS, DIVISORS))
+        )
+        return 2 * min(products, quotients)
 
     def candidates(self, random: Random, encoding: Encoding) -> Streams:
         """Products of factors 2..200 and 2..180, and quotients 2..200 of divisors 2..200, equally often."""

@@ -11,15 +11,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.tasks.splits import SPLITS
+from circuitdrift.tasks.task import FEWEST_CIRCUIT_PROMPTS
 
 REQUIRED = ("clean", "corrupted", "answer")
 OPTIONAL = ("corrupted_answer", "split")
 OTHER_NAMES = {"label": "answer"}
-FEWEST_ROWS = 4
+FEWEST_ROWS = FEWEST_CIRCUIT_PROMPTS + 2
 
 
-class PromptFileError(ValueError):
+class PromptFileError(CircuitDriftError):
     """An unusable task file; one line for each problem: file, row, problem and fix."""
 
 
@@ -161,7 +163,7 @@ def _row_problems(rows: Sequence[PromptRow]) -> list[str]:
     return [
         *(f"row {row.number}: {problem}" for row in rows for problem in _problems_of_one(row)),
         *_repetitions(rows),
-        *_missing_splits(rows),
+        *_small_splits(rows),
     ]
 
 
@@ -204,7 +206,7 @@ def _repetitions(rows: Sequence[PromptRow]) -> Iterable[str]:
             )
 
 
-def _missing_splits(rows: Sequence[PromptRow]) -> Iterable[str]:
+def _small_splits(rows: Sequence[PromptRow]) -> Iterable[str]:
     if any(row.split is None for row in rows):
         return
     for split in SPLITS:
@@ -213,3 +215,6 @@ def _missing_splits(rows: Sequence[PromptRow]) -> Iterable[str]:
                 f"no row belongs to split '{split}'; give each of {', '.join(SPLITS)} some rows, or leave the column "
                 "'split' out and the rows are split for you"
             )
+    in_circuit = sum(row.split == "circuit" for row in rows)
+    if 0 < in_circuit < FEWEST_CIRCUIT_PROMPTS:
+        yield f"split 'circuit' has {in_circuit} rows, at least {FEWEST_CIRCUIT_PROMPTS} are needed; move some there"

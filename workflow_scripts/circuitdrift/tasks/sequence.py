@@ -33,8 +33,15 @@ class SequenceTask(Task):
     wording = WORDING
     scarce_kinds: ClassVar[tuple[str, ...]] = ("geometric",)
 
+    number_key = "max_term"
     family: Literal["sequence"]
     max_term: int | None = Field(None, ge=20, description="largest term; null: any term of one token")
+
+    def most_examples(self) -> int:
+        """All arithmetic sequences with their last term in range, and at most all geometric ones."""
+        largest = self.max_term or ARITHMETIC_STARTS[-1] + 4 * STEPS[-1]
+        arithmetic = sum(max(0, min(ARITHMETIC_STARTS[-1], largest - 4 * step)) for step in STEPS)
+        return arithmetic + len(GEOMETRIC_STARTS) * len(RATIOS)
 
     def candidates(self, random: Random, encoding: Encoding) -> Streams:
         """All arithmetic and all geometric sequences of the paper's ranges."""

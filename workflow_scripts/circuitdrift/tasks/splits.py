@@ -11,7 +11,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Literal
 
 from circuitdrift.tasks.examples import LARGEST_ANSWER_SHARE, Drawn, Example, Lookup
-from circuitdrift.tasks.task import Task
+from circuitdrift.tasks.task import FEWEST_CIRCUIT_PROMPTS, Task
 
 Split = Literal["train", "circuit", "test"]
 SPLITS: tuple[Split, ...] = ("train", "circuit", "test")
@@ -22,11 +22,13 @@ Splits = Mapping[Split, Sequence[Example]]
 def allot(total: int, task: Task) -> dict[Split, int]:
     """Sizes of the splits of ``total`` examples: as the task asks; if there are too few, train shrinks to half of them.
 
-    With still fewer examples, circuit and test share the other half in proportion to the sizes asked for.
+    With still fewer examples, circuit and test share the other half in proportion to the sizes asked for, but circuit
+    gets as many as it needs.
     """
     least_train = min(task.train, (total + 1) // 2)
     held_out = min(task.circuit + task.test, total - least_train)
-    circuit = max(1, round(held_out * task.circuit / (task.circuit + task.test)))
+    share = round(held_out * task.circuit / (task.circuit + task.test))
+    circuit = min(max(share, FEWEST_CIRCUIT_PROMPTS), held_out - 1)
     return {"train": min(task.train, total - held_out), "circuit": circuit, "test": held_out - circuit}
 
 

@@ -42,7 +42,7 @@ def decompose(parent: Splits, task: SubTask, encoding: Encoding) -> Splits:
     lookup = Lookup(encoding, task.seed)
     steps = {split: _distinct_steps(parent, split, task, lookup) for split in parent}
     total = len({prompt for found in steps.values() for prompt in found})
-    needed = min(SMALLEST_TASK, task.train + task.circuit + task.test)
+    needed = min(SMALLEST_TASK, task.asked)
     if total < needed:
         raise TaskError(
             f"sub_task: the items of '{task.of}' hold {total} different {task.part} steps that fit the tokenizer, at "

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.tasks.encoding import Encoding
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-class WordingError(ValueError):
+class WordingError(CircuitDriftError):
     """Prompts that cannot be reworded; the message names the first of them and the fix."""
 
 

@@ -23,12 +23,13 @@ from transformers.pytorch_utils import Conv1D
 
 from circuitdrift.allocation.ranks import RankPatterns, pattern_of_module
 from circuitdrift.decoder.linears import BlockLinear, block_linears
+from circuitdrift.errors import CircuitDriftError
 
 ADAPTER = "default"
 """peft's name for the only adapter of a model."""
 
 
-class AdapterError(ValueError):
+class AdapterError(CircuitDriftError):
     """Adapters other than requested; the message names the module, the wanted and the found adapter."""
 
 

@@ -1,27 +1,30 @@
 """Checkpoint folders: saved whole or not at all, and loaded as plain Hugging Face models.
 
 Adapters have PEFT's layout (``adapter_config.json``, ``adapter_model.safetensors``), fully fine-tuned models have
-Hugging Face's (``config.json``, ``model.safetensors``). Both load without this project.
+Hugging Face's (``config.json``, ``model.safetensors``). Both load without this project. What is read again here is
+verified first.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
-from peft import AdaLoraConfig, PeftConfig, PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
-from transformers import PreTrainedModel
 
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.models.loading import load_model
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import StorageError, read_json, read_tensors, write_json, write_tensors
-from circuitdrift.training.adalora import rank_schedule
-from circuitdrift.training.adapters import ADAPTER, attach_adapters, config_as_json
+from circuitdrift.storage import DamageError, fix_of_damage, read_json, read_tensors, write_json, write_tensors
 from circuitdrift.training.folders import write_folder
 from circuitdrift.training.processes import ALONE, Processes
-from circuitdrift.training.sharding import gathered
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+# peft, and the modules that use it, are imported where a model has adapters: most jobs that load a model have none.
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -33,7 +36,7 @@ MODEL_WEIGHTS = "model.safetensors"
 FORMAT = {"format": "pt"}
 
 
-class CheckpointError(ValueError):
+class CheckpointError(CircuitDriftError):
     """A checkpoint that cannot be loaded; the message names the file, the fault, and the fix."""
 
 
@@ -55,6 +58,10 @@ def save_checkpoint(
         provenance: written into the safetensors header.
         processes: the processes that train the model; all call this, and process 0 writes.
     """
+    from peft import PeftModel
+
+    from circuitdrift.training.sharding import gathered
+
     own = _adapter_tensors(model) if isinstance(model, PeftModel) else _full_tensors(model, dtype)
     tensors = gathered(own, processes)
 
@@ -74,6 +81,9 @@ def _write_adapters(model: PeftModel, tensors: dict[str, Tensor], folder: Path, 
     Between two allocations AdaLoRA trains cut values on, so cut tensors would compute another function than the model
     in training. All values are kept; values that were cut for good are zeros.
     """
+    from circuitdrift.training.adalora import rank_schedule
+    from circuitdrift.training.adapters import ADAPTER, config_as_json
+
     config = config_as_json(model.peft_config[ADAPTER]) | {"inference_mode": True}
     if schedule := rank_schedule(model):
         write_json(folder / RANKS, schedule.ranks())
@@ -84,6 +94,10 @@ def _write_adapters(model: PeftModel, tensors: dict[str, Tensor], folder: Path, 
 
 def _adapter_tensors(model: PeftModel) -> dict[str, Tensor]:
     """The adapters' tensors, uncut, under the names of PEFT's files."""
+    from peft import AdaLoraConfig, get_peft_model_state_dict
+
+    from circuitdrift.training.adapters import ADAPTER
+
     config = model.peft_config[ADAPTER]
     kept = config.rank_pattern if isinstance(config, AdaLoraConfig) else None
     if isinstance(config, AdaLoraConfig):
@@ -133,47 +147,56 @@ def load_checkpoint(manifest: Path, checkpoint: Path | None, device: torch.devic
         return _with_weights(model, checkpoint)
     raise CheckpointError(
         f"{checkpoint}: not a checkpoint, because it has neither {ADAPTER_CONFIG} nor {MODEL_CONFIG}; "
-        "delete the folder and run the fine-tuning again"
+        f"{fix_of_damage(checkpoint)}"
     )
 
 
 def _with_merged_adapters(model: PreTrainedModel, checkpoint: Path) -> PreTrainedModel:
+    from peft import PeftConfig, set_peft_model_state_dict
+
+    from circuitdrift.training.adapters import attach_adapters
+
     tensors = _read_weights(checkpoint / ADAPTER_WEIGHTS)
-    check_config(checkpoint / ADAPTER_CONFIG)
+    _check_config(checkpoint / ADAPTER_CONFIG)
     adapted = attach_adapters(model, PeftConfig.from_pretrained(str(checkpoint)), seed=0)
     _check_fit(tensors, _adapter_tensors(adapted), checkpoint / ADAPTER_WEIGHTS)
     set_peft_model_state_dict(adapted, tensors)
-    merged = cast(PreTrainedModel, adapted.merge_and_unload())
+    merged = cast("PreTrainedModel", adapted.merge_and_unload())
     merged.requires_grad_(True).train(False)
     return merged
 
 
 def _with_weights(model: PreTrainedModel, checkpoint: Path) -> PreTrainedModel:
     tensors = _read_weights(checkpoint / MODEL_WEIGHTS)
-    check_config(checkpoint / MODEL_CONFIG)
+    _check_config(checkpoint / MODEL_CONFIG)
     expected = {name: tensor for name, tensor in model.state_dict().items() if name not in _tied(model)}
     _check_fit(tensors, expected, checkpoint / MODEL_WEIGHTS)
     model.load_state_dict(tensors, strict=False)
     return model
 
 
-def check_config(path: Path) -> None:
-    """Check that PEFT or Hugging Face, whose own messages name no file, can read a configuration.
+def _check_config(path: Path) -> None:
+    """Verify a configuration of a checkpoint before PEFT or Hugging Face read it.
 
     Raises:
-        CheckpointError: the file is missing, truncated, or not JSON.
+        CheckpointError: the file is missing or damaged.
     """
     try:
         read_json(path)
-    except StorageError as error:
-        raise CheckpointError(f"{error} (the whole checkpoint folder: {path.parent})") from error
+    except DamageError as error:
+        raise _damage_of_checkpoint(error) from error
 
 
 def _read_weights(path: Path) -> dict[str, Tensor]:
     try:
         return read_tensors(path)[0]
-    except StorageError as error:
-        raise CheckpointError(f"{error} (the whole checkpoint folder: {path.parent})") from error
+    except DamageError as error:
+        raise _damage_of_checkpoint(error) from error
+
+
+def _damage_of_checkpoint(error: DamageError) -> CheckpointError:
+    """The same fault with its fix: Snakemake knows the folder and not the files in it, so the folder has to go."""
+    return CheckpointError(f"{error.path}: {error.fault}; {fix_of_damage(error.path.parent)}")
 
 
 def _check_fit(found: dict[str, Tensor], expected: dict[str, Tensor], path: Path) -> None:
@@ -186,7 +209,7 @@ def _check_fit(found: dict[str, Tensor], expected: dict[str, Tensor], path: Path
     if wrong:
         raise CheckpointError(
             f"{path}: {len(wrong)} tensors do not fit the base model, the first is {wrong[0]}; "
-            f"delete the folder {path.parent} and run the fine-tuning again"
+            f"{fix_of_damage(path.parent)}"
         )
 
 

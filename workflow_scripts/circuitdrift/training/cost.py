@@ -28,6 +28,9 @@ from transformers import PreTrainedModel
 from circuitdrift.training.adalora import RankSchedule
 from circuitdrift.training.examples import Batch, Examples, answer_loss
 
+FORMULAS = {**flop_registry, torch.ops.aten.addmm_: flop_registry[torch.ops.aten.addmm]}
+"""Torch's formulas by operation, and the one that it lacks: a product that is added in place."""
+
 
 @dataclass(frozen=True)
 class PassCost:
@@ -102,7 +105,7 @@ class ProductCounter(TorchDispatchMode):
     ) -> Any:
         """Run an operation and add its cost."""
         result = func(*args, **(kwargs or {}))
-        if formula := flop_registry.get(func.overloadpacket):
+        if formula := FORMULAS.get(func.overloadpacket):
             self.flops += formula(*args, **(kwargs or {}), out_val=result)
         return result
 

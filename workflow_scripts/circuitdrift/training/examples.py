@@ -2,8 +2,9 @@
 
 An example's tokens are its prompt followed by its answer without the answer's last token. So the last positions predict
 the answer, as many as the answer has tokens. Tokens with which all examples of a split begin, such as the instruction
-of the arithmetic tasks, run once for a whole batch: later tokens read their keys and values, and gradients through
-these add up over the examples.
+of the arithmetic tasks, run once for a whole batch, in one pass with the rest where the model allows it
+(:mod:`circuitdrift.decoder.one_pass`): later tokens read their keys and values, and gradients through these add up over
+the examples.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 
 from circuitdrift.decoder.logits import cache_of_common_tokens, last_logits
+from circuitdrift.decoder.one_pass import logits_in_one_pass, runs_in_one_pass
+from circuitdrift.errors import CircuitDriftError
 
 
 @dataclass(frozen=True)
@@ -55,15 +58,15 @@ class Examples:
         """Put the clean prompts and answers of an ``examples`` table on a device.
 
         Raises:
-            ValueError: the table is empty, or an example has no answer token.
+            CircuitDriftError: the table is empty, or an example has no answer token.
         """
         if table.empty:
-            raise ValueError("the split has no examples; raise tasks.<name>.train and .test to at least 1")
+            raise CircuitDriftError("the split has no examples; raise tasks.<name>.train and .test to at least 1")
         self.example_ids: Int[np.ndarray, " example"] = table["example_id"].to_numpy()
         prompts = [list(ids) for ids in table["clean_ids"]]
         answers = [list(ids) for ids in table["answer_ids"]]
         if empty := [int(self.example_ids[row]) for row, answer in enumerate(answers) if not answer]:
-            raise ValueError(f"examples {empty[:10]} have no answer token; generate the data again")
+            raise CircuitDriftError(f"examples {empty[:10]} have no answer token; generate the data again")
         lengths = [(len(prompt), len(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
         n_shared = _count_shared(prompts)
         self.batches = tuple(
@@ -138,6 +141,8 @@ def sequence_logits(
         n_shared: number of first tokens that all sequences share; fewer than the tokens before the last positions.
         n_last: number of last positions.
     """
+    if n_shared and runs_in_one_pass(model, tokens.shape[1]):
+        return logits_in_one_pass(model, tokens, n_shared, n_last).float()
     cache = cache_of_common_tokens(model, tokens[:1, :n_shared], len(tokens)) if n_shared else None
     return last_logits(model, tokens[:, n_shared:], cache, n_last).float()
 

@@ -5,7 +5,8 @@ messages to its own log, and raises the first error. The workers are new interpr
 of a process that has used CUDA or threads can deadlock. ``multiprocessing`` starts them, because ``torchrun`` and
 ``accelerate launch`` start a script by its command line, while a job's script gets its settings from Snakemake;
 accelerate's ``notebook_launcher`` takes a function, but forks. Within a worker, accelerate chooses the device and the
-communication (NCCL between GPUs, gloo between processors).
+communication (NCCL between GPUs, gloo between processors). The workers meet through a file, and the sockets over which
+they communicate listen on the loopback interface alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import sys
 import tempfile
 import threading
@@ -27,30 +29,31 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
+import psutil
 import torch
 from accelerate import PartialState
 
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.training.processes import ALONE, Processes
-
-logger = logging.getLogger(__name__)
 
 START_METHOD: Final = "spawn"
 LONGEST_WAIT = timedelta(hours=2)
 """Limit of the wait for another process, e.g. while process 0 writes a checkpoint. An exit is noticed at once."""
+LOOPBACK: Final = "127.0.0.1"
 SECONDS_OF_GRACE = 1.0
 """Wait after a failure for an earlier failure of another process."""
 
 
-class ProcessError(RuntimeError):
+class ProcessError(CircuitDriftError):
     """A run whose processes cannot start as configured, or one of which has failed; the message says why."""
 
 
 class Failure(NamedTuple):
-    """A worker's failure: the time by the machine's clock, the error, and its traceback."""
+    """A worker's failure: the time by the machine's clock, the error, and its traceback; none if raised on purpose."""
 
     seconds: float
     message: str
-    traceback: str
+    traceback: str | None
 
 
 def resolve_processes(wanted: int | Literal["auto"], device: torch.device) -> int:
@@ -109,7 +112,9 @@ def launch(count: int, device: torch.device, work: Callable[[Processes], None]) 
         work: the body of a process, picklable: a function at the top level of a module, or a partial of one.
 
     Raises:
-        ProcessError: the first error of any process; the other processes have been ended.
+        ProcessError: the first error of any process, raised there on purpose, or a process that was killed; the other
+            processes have been ended.
+        RuntimeError: likewise, an error that was not raised on purpose, with the traceback of its process as a note.
     """
     if count == 1:
         work(ALONE)
@@ -139,7 +144,8 @@ def _wait_for(workers: Sequence[Worker]) -> None:
     """Pass on the workers' messages until all have succeeded or one has failed.
 
     Raises:
-        ProcessError: the error of the worker that failed first; the others fail after it, because it does not answer.
+        ProcessError, RuntimeError: see :func:`launch`. It is the error of the worker that failed first; the others fail
+            after it, because it does not answer.
     """
     while not all(worker.has_ended for worker in workers):
         _receive(workers)
@@ -147,7 +153,7 @@ def _wait_for(workers: Sequence[Worker]) -> None:
             end = time.monotonic() + SECONDS_OF_GRACE
             while not all(worker.has_ended for worker in workers) and time.monotonic() < end:
                 _receive(workers, end - time.monotonic())
-            raise ProcessError(_first_error(workers))
+            raise _first_error(workers)
 
 
 def _receive(workers: Sequence[Worker], seconds: float | None = None) -> None:
@@ -159,15 +165,19 @@ def _receive(workers: Sequence[Worker], seconds: float | None = None) -> None:
             worker.receive()
 
 
-def _first_error(workers: Sequence[Worker]) -> str:
+def _first_error(workers: Sequence[Worker]) -> Exception:
     for index, worker in enumerate(workers):
         if worker.has_vanished:
             code = worker.process.exitcode or 0
             how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
-            return f"process {index + 1} of {len(workers)} {how}; if memory ran out, give the job more (mem_mb)"
-    first = min(worker.failure for worker in workers if worker.failure)
-    logger.error("%s", first.traceback)
-    return first.message
+            what = f"process {index + 1} of {len(workers)} {how}"
+            return ProcessError(f"{what}; if memory ran out, give the job more (mem_mb)")
+    first = min((worker.failure for worker in workers if worker.failure), key=lambda failure: failure.seconds)
+    if first.traceback is None:
+        return ProcessError(first.message)
+    unexpected = RuntimeError(first.message)
+    unexpected.add_note(first.traceback)
+    return unexpected
 
 
 def _work(
@@ -188,6 +198,7 @@ def _work(
     os.environ["OMP_NUM_THREADS"] = str(threads)
     torch.set_num_threads(threads)
     try:
+        os.environ |= dict.fromkeys(("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"), loopback_interface())
         state = PartialState(
             cpu=device_type == "cpu",
             init_method=rendezvous_file.as_uri(),
@@ -199,8 +210,21 @@ def _work(
         state.destroy_process_group()
     except Exception as error:
         message = f"process {processes.index + 1} of {processes.count}: {type(error).__name__}: {error}"
-        sender.send(Failure(time.monotonic(), message, traceback.format_exc()))
+        is_on_purpose = isinstance(error, CircuitDriftError)
+        sender.send(Failure(time.monotonic(), message, None if is_on_purpose else traceback.format_exc()))
         sys.exit(1)
+
+
+def loopback_interface() -> str:
+    """Name of the network interface over which this machine talks to itself alone, such as ``lo``.
+
+    Raises:
+        ProcessError: there is none.
+    """
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(address.family == socket.AF_INET and address.address == LOOPBACK for address in addresses):
+            return name
+    raise ProcessError(f"no network interface has the address {LOOPBACK}; enable it, or set execution.processes to 1")
 
 
 class Messages(logging.Handler):

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.intervals import wilson_interval
 from circuitdrift.storage import StorageError, read_table
 from circuitdrift.training.evaluation import Score
 
 
-class SearchError(ValueError):
+class SearchError(CircuitDriftError):
     """A search that is impossible or finds no rate; the message names the fix."""
 
 

@@ -17,6 +17,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple, cast
 
@@ -29,11 +30,13 @@ from transformers import PreTrainedModel
 
 from circuitdrift.compute import progress
 from circuitdrift.config.methods import FullMethod, GrpoMethod, MethodConfig, Training
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.training.adalora import rank_schedule
 from circuitdrift.training.adapters import causal_lm
 from circuitdrift.training.cost import PassCounter, StepCost, count_step_cost
 from circuitdrift.training.evaluation import Score
 from circuitdrift.training.examples import Batch, Examples, answer_loss
+from circuitdrift.training.fused_lora import fused_lora
 from circuitdrift.training.history import History, LogRow
 from circuitdrift.training.policy_gradient import accumulate_policy_gradients
 from circuitdrift.training.processes import ALONE, Processes
@@ -44,7 +47,7 @@ from circuitdrift.training.state import TrainingState
 logger = logging.getLogger(__name__)
 
 
-class TrainingError(ValueError):
+class TrainingError(CircuitDriftError):
     """A run that is impossible as configured, or that has broken down; the message names the fix."""
 
 
@@ -168,6 +171,20 @@ def fine_tune(
     Raises:
         DivergenceError: a loss or a gradient is not finite; the weights stay as before that step.
     """
+    own_passes = nullcontext() if processes.sharded else fused_lora(causal_lm(model), plan.precision)
+    with own_passes:
+        return _train(model, examples, plan, at_checkpoint, resume, processes)
+
+
+def _train(
+    model: PreTrainedModel | PeftModel,
+    examples: Examples,
+    plan: Plan,
+    at_checkpoint: Callable[[int], Score],
+    resume: ResumeFolder | None,
+    processes: Processes,
+) -> History:
+    """The loop of :func:`fine_tune`."""
     network = causal_lm(model)
     optimizer = _optimizer(network, plan)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -26,9 +26,9 @@ from circuitdrift.config.methods import (
     UniformRankMethod,
 )
 from circuitdrift.decoder.linears import BlockLinear, block_linears
+from circuitdrift.storage import read_json
 from circuitdrift.training.adalora import adalora_config
 from circuitdrift.training.adapters import AdapterError, attach_adapters, lora_config, train_all_weights
-from circuitdrift.training.checkpoints import check_config
 from circuitdrift.training.eva import start_from_activations
 from circuitdrift.training.examples import Examples
 from circuitdrift.training.ia3 import ia3_config
@@ -58,13 +58,14 @@ def prepare_model(
 
     Raises:
         AdapterError: the adapters cannot be made, or differ from the request.
+        DamageError: ``adapter_config`` is missing or damaged.
     """
     if isinstance(method, FullMethod):
         return train_all_weights(base)
     if adapter_config is None:
         config = adapter_config_of(method, base, alpha_per_rank, steps, base_model)
     else:
-        check_config(adapter_config)
+        read_json(adapter_config)  # verifies the file that PEFT reads next
         config = LoraConfig.from_pretrained(str(adapter_config.parent))
     adapted = attach_adapters(base, config, seed)
     if isinstance(method, EvaLoraMethod):

@@ -17,6 +17,7 @@ from torch.optim import AdamW, Optimizer
 from transformers import PreTrainedModel
 
 from circuitdrift.compute import progress
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.models.embedded_corpus import Corpus
 from circuitdrift.training.muon import Muon
 
@@ -31,7 +32,7 @@ FINAL_RATE_SHARE = 0.05
 REPORTS = 10
 
 
-class TrainingDivergedError(RuntimeError):
+class TrainingDivergedError(CircuitDriftError):
     """The loss is no longer finite; the message names the step and the fix."""
 
 

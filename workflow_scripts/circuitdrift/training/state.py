@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.training.adalora import RankSchedule
 from circuitdrift.training.sharding import spread_like
 
 PARAMETER, OPTIMIZER, RANDOM = "parameter/", "optimizer/", "random/"
 
 
-class StateError(ValueError):
+class StateError(CircuitDriftError):
     """A saved state that does not fit the run; the message names the first parameter that differs."""
 
 

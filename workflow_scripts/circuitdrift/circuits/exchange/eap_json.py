@@ -15,11 +15,12 @@ import torch
 
 from circuitdrift.circuits.selection import edge_table
 from circuitdrift.decoder.graph import Graph
+from circuitdrift.errors import CircuitDriftError
 
 GRAPH_KEYS = ("n_layers", "n_heads", "parallel_attn_mlp")
 
 
-class ExchangeError(ValueError):
+class ExchangeError(CircuitDriftError):
     """A circuit that cannot be exchanged; the message names the file, the place in it, and the fix."""
 
 

@@ -3,12 +3,16 @@
 Both versions of the format are read: nodes as ``{name: {"in_graph": bool}}`` and, as older versions of EAP-IG wrote
 them, as ``{name: bool}``. A file may hold the whole graph or some of its edges: the missing edges are outside the
 circuit with score 0, as in EAP-IG itself.
+
+Files come from elsewhere, so the bytes, the number of values and the size of the graph are bounded before the memory
+that they ask for is taken; the bounds leave room for models of about 30 billion parameters.
 """
 
 from __future__ import annotations
 
 import gzip
 import json
+import reprlib
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +29,17 @@ from circuitdrift.decoder.graph import INPUTS_OF_A_HEAD, Graph
 
 GZIP_MAGIC = b"\x1f\x8b"
 LARGEST_SCORE = float(np.finfo(np.float32).max)
+LARGEST_FILE = 2**30
+"""Most bytes of a file, after decompression."""
+MOST_VALUES = 2**26
+"""Most values (objects, numbers, ...) of a file; an edge takes three or four."""
+LARGEST_GRAPH = 2**25
+"""Most pairs of a writer and a reader of the graph that a file describes; at most half of them are edges."""
+
+_shortener = reprlib.Repr()
+_shortener.maxstring = _shortener.maxother = _shortener.maxlong = 60
+_shown = _shortener.repr
+"""A value of the file for a message: on one line, without control characters, and cut if long."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +104,7 @@ def _read(path: Path) -> _Content:
     """One file, with all checks that need no other file."""
     raw = _load_json(path)
     if not isinstance(raw, dict) or not {"cfg", "nodes", "edges"} <= set(raw):
-        found = sorted(raw) if isinstance(raw, dict) else f"a {type(raw).__name__}"
+        found = _shown(sorted(raw)) if isinstance(raw, dict) else f"a {type(raw).__name__}"
         raise ExchangeError(
             f"{path}: holds {found}, but EAP-IG's JSON is an object with the keys cfg, nodes and edges; "
             "write it with Graph.to_json"
@@ -104,7 +119,7 @@ def _read(path: Path) -> _Content:
     scores, kept = {}, {}
     for name, entry in raw["edges"].items():
         if name not in known:
-            raise ExchangeError(f"{path}: edges['{name}']: {_why_unknown(name, graph)}")
+            raise ExchangeError(f"{path}: edges[{_shown(name)}]: {_why_unknown(name, graph)}")
         scores[name] = _score(path, name, entry)
         kept[name] = _flag(path, f"edges['{name}'].in_graph", entry.get("in_graph"))
         if kept[name] and not all(node_kept.get(node) for node in _ends(name)):
@@ -124,12 +139,12 @@ def _read(path: Path) -> _Content:
 def _load_json(path: Path) -> Any:
     if not path.is_file():
         raise ExchangeError(f"{path}: no such file; correct the path in imports")
-    data = path.read_bytes()
-    if data.startswith(GZIP_MAGIC):
-        try:
-            data = gzip.decompress(data)
-        except (EOFError, OSError, zlib.error) as error:
-            raise ExchangeError(f"{path}: truncated or damaged gzip file ({error}); copy it again") from None
+    data = _read_bytes(path)
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > MOST_VALUES:
+        raise ExchangeError(
+            f"{path}: holds more than {MOST_VALUES:,} values, too many for a circuit; "
+            "write only the edges in the circuit"
+        )
     try:
         return json.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError:
@@ -143,15 +158,41 @@ def _load_json(path: Path) -> Any:
         raise ExchangeError(f"{path}: nested too deeply to be EAP-IG's JSON; write it with Graph.to_json") from None
 
 
+def _read_bytes(path: Path) -> bytes:
+    """The content of a file, decompressed if it is gzipped; never more than :data:`LARGEST_FILE` bytes of it."""
+    with path.open("rb") as plain:
+        is_gzipped = plain.read(len(GZIP_MAGIC)) == GZIP_MAGIC
+        plain.seek(0)
+        try:
+            data = (gzip.GzipFile(fileobj=plain) if is_gzipped else plain).read(LARGEST_FILE + 1)
+        except (EOFError, OSError, zlib.error) as error:
+            raise ExchangeError(f"{path}: truncated or damaged gzip file ({error}); copy it again") from None
+    if len(data) > LARGEST_FILE:
+        decompressed = " after decompression" if is_gzipped else ""
+        raise ExchangeError(
+            f"{path}: has more than {LARGEST_FILE:,} bytes{decompressed}, too many for a circuit; "
+            "write only the edges in the circuit"
+        )
+    return data
+
+
 def _graph(path: Path, cfg: Mapping[str, Any]) -> Graph:
     for key, wanted in zip(GRAPH_KEYS, (int, int, bool), strict=True):
         if key not in cfg:
-            raise ExchangeError(f"{path}: cfg has no {key}, only {sorted(cfg)}; add it (cfg.{key} of the model)")
+            raise ExchangeError(
+                f"{path}: cfg has no {key}, only {_shown(sorted(cfg))}; add it (cfg.{key} of the model)"
+            )
         if type(cfg[key]) is not wanted or (wanted is int and cfg[key] < 1):
             form = "true or false" if wanted is bool else "a whole number from 1"
-            raise ExchangeError(f"{path}: cfg.{key} is {cfg[key]!r}; it must be {form}")
+            raise ExchangeError(f"{path}: cfg.{key} is {_shown(cfg[key])}; it must be {form}")
     layers, heads, parallel = (cfg[key] for key in GRAPH_KEYS)
-    return Graph(n_layers=layers, n_heads=heads, parallel=parallel)
+    graph = Graph(n_layers=layers, n_heads=heads, parallel=parallel)
+    if graph.n_writers * graph.n_readers > LARGEST_GRAPH:
+        raise ExchangeError(
+            f"{path}: cfg has {_shown(layers)} layers of {_shown(heads)} heads, a graph of more than "
+            f"{LARGEST_GRAPH:,} pairs of nodes, which is not read; correct cfg"
+        )
+    return graph
 
 
 def _node_membership(path: Path, graph: Graph, entries: Mapping[str, Any]) -> dict[str, bool]:
@@ -161,7 +202,8 @@ def _node_membership(path: Path, graph: Graph, entries: Mapping[str, Any]) -> di
     for name, entry in entries.items():
         if name not in known:
             raise ExchangeError(
-                f"{path}: nodes['{name}']: not a node of {_described(graph)}; correct cfg, or write the file again"
+                f"{path}: nodes[{_shown(name)}]: not a node of {_described(graph)}; "
+                "correct cfg, or write the file again"
             )
         place = f"nodes['{name}']"
         kept[name] = (
@@ -174,7 +216,7 @@ def _node_membership(path: Path, graph: Graph, entries: Mapping[str, Any]) -> di
 
 def _flag(path: Path, place: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        found = "missing" if value is None else f"{value!r}"
+        found = "missing" if value is None else _shown(value)
         raise ExchangeError(f"{path}: {place} is {found}; it must be true or false")
     return value
 
@@ -182,14 +224,16 @@ def _flag(path: Path, place: str, value: Any) -> bool:
 def _score(path: Path, name: str, entry: Any) -> float:
     place = f"{path}: edges['{name}']"
     if not isinstance(entry, dict):
-        raise ExchangeError(f"{place} is {entry!r}; it must be an object with score and in_graph")
+        raise ExchangeError(f"{place} is {_shown(entry)}; it must be an object with score and in_graph")
     score = entry.get("score")
     if score is None:
         raise ExchangeError(f"{place} has no score; without scores there are no critical layers: write them too")
     if isinstance(score, bool) or not isinstance(score, int | float):
-        raise ExchangeError(f"{place}.score is {score!r}; it must be a number")
+        raise ExchangeError(f"{place}.score is {_shown(score)}; it must be a number")
     if not abs(score) <= LARGEST_SCORE:
-        raise ExchangeError(f"{place}.score is {score}, not a finite float32; score again, in float32 if it overflowed")
+        raise ExchangeError(
+            f"{place}.score is {_shown(score)}, not a finite float32; score again, in float32 if it overflowed"
+        )
     return float(score)
 
 
@@ -199,7 +243,7 @@ def _input_form(path: Path, entries: Mapping[str, Any]) -> bool | None:
     merged = next((name for name in entries if name.partition("->")[2].startswith("a") and "<" not in name), None)
     if apart is not None and merged is not None:
         raise ExchangeError(
-            f"{path}: edges['{apart}'] names the input of a head but edges['{merged}'] does not; "
+            f"{path}: edges[{_shown(apart)}] names the input of a head but edges[{_shown(merged)}] does not; "
             "write all edges in the same form"
         )
     return None if apart is merged else merged is not None
@@ -213,7 +257,7 @@ def _ends(name: str) -> tuple[str, str]:
 def _why_unknown(name: str, graph: Graph) -> str:
     for node in _ends(name):
         if node not in graph.nodes:
-            return f"'{node}' is not a node of {_described(graph)}; correct cfg, or write the file again"
+            return f"{_shown(node)} is not a node of {_described(graph)}; correct cfg, or write the file again"
     inputs = " or ".join(f"<{which}>" for which in INPUTS_OF_A_HEAD)
     return (
         f"not an edge of {_described(graph)}, where edges lead from earlier nodes to later nodes and may name the "

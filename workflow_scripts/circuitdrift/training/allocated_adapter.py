@@ -1,50 +1,52 @@
-"""Turn critical layers into a LoRA configuration that plain PEFT reads, with a rank and an alpha for every module."""
+"""The LoRA configuration of ranks that differ between layers or modules, in PEFT's file."""
+
+from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from circuitdrift import stage
 from circuitdrift.allocation.allocate import allocate
 from circuitdrift.allocation.ranks import adapter_parameters, matched_uniform_rank, rank_patterns
 from circuitdrift.config.methods import CircuitLoraMethod, RandomLoraMethod, Training
 from circuitdrift.decoder.linears import block_linears, group_by_layer
-from circuitdrift.models.loading import load_shape
-from circuitdrift.models.manifest import base_model_name
-from circuitdrift.storage import read_table, write_json
+from circuitdrift.storage import write_json
 from circuitdrift.training.adapters import config_as_json, lora_config
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
 
 
-def main(
-    *,
-    manifest: Path,
-    critical_layers: Path,
-    module_changes: Path | None,
+def write_allocated_adapter(
     adapter_config: Path,
+    model: PreTrainedModel,
+    base_model: tuple[str | None, str | None],
     method: CircuitLoraMethod | RandomLoraMethod,
+    critical_layers: pd.DataFrame,
+    module_changes: pd.DataFrame | None,
     training: Training,
 ) -> None:
-    """Write ``adapter_config.json``: the ranks that the method's allocation gives, and one scale for all of them.
+    """Write the ranks that a method's allocation gives, and one scale for all of them.
 
     Args:
-        manifest: the base model.
+        adapter_config: file to write.
+        model: the base model; the meta device is enough.
+        base_model: name and revision of the base model.
+        method: the ranks, the number of critical layers, the policy and the allocation.
         critical_layers: the table that says which layers are critical.
         module_changes: the changes credited to single modules, which allocation ``per_module`` alone needs.
-        adapter_config: file to write.
-        method: the ranks, the number of critical layers, the policy and the allocation.
         training: holds alpha as a multiple of the rank.
 
     Raises:
         AllocationError: a table does not fit the model or the method.
     """
-    model = load_shape(manifest)
     linears = block_linears(model)
-    layers = read_table(critical_layers, "critical_layers")
-    changes = None if module_changes is None else read_table(module_changes, "module_changes")
-    ranks, budget = allocate(model, method, layers, changes)
+    ranks, budget = allocate(model, method, critical_layers, module_changes)
     patterns = rank_patterns(ranks, method.rank, training.lora_alpha_per_rank)
-    write_json(adapter_config, config_as_json(lora_config(model, linears, patterns, base_model_name(manifest))))
+    write_json(adapter_config, config_as_json(lora_config(model, linears, patterns, base_model)))
     logger.info(
         "ranks by layer: %s; %d parameters of a budget of %d; the uniform rank of exactly that size is %s",
         {layer: [ranks[linear.name] for linear in own] for layer, own in group_by_layer(linears).items()},
@@ -52,7 +54,3 @@ def main(
         budget,
         matched_uniform_rank(linears, ranks) or "none",
     )
-
-
-if __name__ == "__main__":
-    stage.run(main)

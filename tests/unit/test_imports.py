@@ -1,0 +1,167 @@
+"""What the stage scripts import: most jobs are short, so that a job's start can take longer than its work.
+
+Each group of scripts is imported in one process. If a test fails, ``python -X importtime -c "import SCRIPT"`` in
+``workflow_scripts`` shows which module imports the library. Import it in the function that needs it, or move the
+function to a module that the stage does not import. If a stage needs a library now, move it to another group here.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import circuitdrift
+from circuitdrift.models.embedded_tokenizer import build_tokenizer
+from circuitdrift.models.manifest import write_manifest
+from circuitdrift.models.tokenizer import load_tokenizer
+from circuitdrift.tasks.tokenization import encode_answer, encode_prompt
+
+SCRIPTS = Path(circuitdrift.__file__).parents[1]
+
+LIGHT = {
+    "check_model",
+    "compare_circuits",
+    "generate_data",
+    "plan",
+    "plot_figure",
+    "write_config",
+    "write_table",
+}
+"""Stages of tables and tokenizers."""
+
+WITH_TENSORS = {
+    "classify_edges",
+    "export_circuits",
+    "import_circuits",
+    "measure_controls",
+    "measure_model_controls",
+    "measure_recipe_reliability",
+    "measure_reliability",
+    "select_base_circuit",
+    "select_circuits",
+}
+"""Stages of circuits as tensors, without a model."""
+
+WITH_A_MODEL = {
+    "fetch_model",
+    "measure_faithfulness",
+    "measure_functional_drift",
+    "measure_recipe_faithfulness",
+    "pretrain",
+    "score_edges",
+    "score_controls",
+    "score_untrained",
+    "select_minimal_circuits",
+}
+"""Stages that run a model; peft comes with the first checkpoint that has adapters."""
+
+WITH_ADAPTERS = {
+    "allocate_circuit_lora",
+    "allocate_imported_ranks",
+    "allocate_random_lora",
+    "finetune",
+    "search_learning_rate",
+}
+"""Stages that attach adapters or write their configuration."""
+
+# Libraries that no stage of a group imports, and the most modules of the group as a multiple of those of torch alone.
+LIMITS = [
+    (LIGHT, {"torch", "transformers", "peft", "safetensors"}, None),
+    (WITH_TENSORS, {"transformers", "peft", "scipy.stats", "scipy.optimize", "sympy", "torch._dynamo"}, 1.75),
+    (WITH_A_MODEL, {"peft", "scipy.stats"}, 3.1),
+    (WITH_ADAPTERS, {"scipy.stats"}, 3.4),
+]
+
+
+def output_of(program: str) -> list[str]:
+    """The words that a Python process prints that runs a program in the folder of the scripts."""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=SCRIPTS)
+    assert result.returncode == 0, result.stderr[-2000:]
+    return result.stdout.split()
+
+
+@cache
+def modules_after(*names: str) -> set[str]:
+    imports = "\n".join(f"import {name}" for name in names)
+    return set(output_of(f"{imports}\nimport sys\nprint(*sys.modules)"))
+
+
+def test_every_script_belongs_to_one_group():
+    grouped = sorted(script for scripts, _, _ in LIMITS for script in scripts)
+    assert grouped == sorted(path.stem for path in SCRIPTS.glob("*.py"))
+
+
+@pytest.mark.parametrize(("scripts", "unwanted", "multiple"), LIMITS, ids=["light", "tensors", "model", "adapters"])
+def test_scripts_import_no_more_than_they_need(scripts, unwanted, multiple):
+    imported = modules_after(*sorted(scripts))
+    assert scripts <= imported
+    assert not unwanted & imported
+    if multiple is None:
+        return
+    assert len(imported) <= multiple * len(modules_after("torch"))
+
+
+@pytest.mark.parametrize("script", ["generate_data"])
+def test_jobs_that_encode_prompts_hide_torch(script):
+    """Checked where the script calls its ``main``, in a process that runs it as Snakemake does."""
+    program = (
+        "import runpy, sys\n"
+        "from circuitdrift import stage\n"
+        "stage.run = lambda main: print(sys.modules.get('torch', 'visible'))\n"
+        f"runpy.run_path('{script}.py', run_name='__main__')\n"
+    )
+    assert output_of(program) == ["None"]
+
+
+def test_a_tokenizer_encodes_the_same_without_torch(tmp_path):
+    names = {Path(path).name for path in build_tokenizer(500).save_pretrained(tmp_path) if Path(path).is_file()}
+    manifest = tmp_path / "manifest.json"
+    write_manifest(manifest, source={"source": "scratch"}, folder=tmp_path, files=sorted(names), dtype="float32")
+    prompt, answer = "72 - 46 =", " 26"
+    program = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from circuitdrift.models.tokenizer import load_tokenizer, tokenizers_only\n"
+        "from circuitdrift.tasks.tokenization import encode_answer, encode_prompt\n"
+        "with tokenizers_only():\n"
+        f"    tokenizer = load_tokenizer(Path({str(manifest)!r}))\n"
+        f"    print(*encode_prompt(tokenizer, {prompt!r}), *encode_answer(tokenizer, {answer!r}))\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    tokenizer = load_tokenizer(manifest)
+    assert output_of(program) == [
+        str(i) for i in [*encode_prompt(tokenizer, prompt), *encode_answer(tokenizer, answer)]
+    ]
+
+
+def test_a_process_that_has_torch_cannot_hide_it():
+    program = (
+        "import torch\n"
+        "from circuitdrift.models.tokenizer import tokenizers_only\n"
+        "try:\n"
+        "    tokenizers_only().__enter__()\n"
+        "except RuntimeError as error:\n"
+        "    print(error)\n"
+    )
+    assert output_of(program)[0] == "['torch']:"
+
+
+def test_the_search_for_garbage_rests_while_a_job_imports():
+    by_hand = "import gc\nfrom circuitdrift import stage\nprint(gc.isenabled())"
+    assert output_of(by_hand) == ["True"]
+    in_a_job = (
+        "from types import SimpleNamespace\n"
+        "from snakemake.iocontainers import Namedlist\n"
+        "files = Namedlist()\n"
+        "snakemake = SimpleNamespace(\n"
+        "    input=files, output=files, params=Namedlist(fromdict={'code': ''}), wildcards=files, rule='', log=[]\n"
+        ")\n"
+        "import gc\nfrom circuitdrift import stage\n"
+        "print(gc.isenabled())\n"
+        "stage.run(lambda: print(gc.isenabled()))\n"
+    )
+    assert output_of(in_a_job) == ["False", "True"]

@@ -1,0 +1,256 @@
+"""What a study will take: sizes of models, times of jobs, the plan, and the time left while it runs."""
+
+from __future__ import annotations
+
+import json
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+from snakemake.logging import LogEvent
+from transformers import AutoModelForCausalLM, GPT2Config, GPTNeoXConfig, LlamaConfig, OPTConfig
+
+from circuitdrift.config.circuits import Attribution
+from circuitdrift.config.models import HubModel, LocalModel, ScratchModel
+from circuitdrift.config.study import StudyConfig
+from circuitdrift.decoder.graph import Graph
+from circuitdrift.planning.estimates import PlannedWork, Rate, passes_of, seconds_of
+from circuitdrift.planning.jobs import bytes_of
+from circuitdrift.planning.plan import describe, plan_of
+from circuitdrift.planning.progress import Expected, ProgressLines, duration
+from circuitdrift.planning.shapes import ModelShape, shape_in, shape_of
+from circuitdrift.study import Study
+
+pytestmark = pytest.mark.unit
+
+SHAPE = ModelShape(parameters=1_300_000, layers=6, heads=8, width=128)
+
+
+def study_of(**sections):
+    config = {
+        "study": "planned",
+        "models": {"tiny": {"source": "scratch"}},
+        "tasks": {"sums": {"family": "add_sub", "max_operand": 100, "train": 320, "circuit": 64, "test": 100}},
+        "methods": {"lora": {"kind": "lora", "rank": 2}},
+        "training": {"epochs": 2, "batch_size": 32, "checkpoints": 2},
+    }
+    return Study(StudyConfig.model_validate(config | sections))
+
+
+# Sizes of models
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        GPTNeoXConfig(
+            hidden_size=64, num_hidden_layers=3, num_attention_heads=4, intermediate_size=256, vocab_size=500
+        ),
+        GPT2Config(n_embd=64, n_layer=3, n_head=4, vocab_size=500, n_positions=8),
+        OPTConfig(
+            hidden_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            ffn_dim=128,
+            vocab_size=500,
+            word_embed_proj_dim=64,
+            max_position_embeddings=8,
+        ),
+        LlamaConfig(
+            hidden_size=64,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            intermediate_size=160,
+            vocab_size=500,
+        ),
+    ],
+    ids=lambda config: config.model_type,
+)
+def test_the_shape_in_a_config_has_the_models_parameters(config):
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    shape = shape_in(json.loads(config.to_json_string(use_diff=False)))
+    assert shape.parameters == pytest.approx(sum(p.numel() for p in model.parameters()), rel=0.03)
+    assert (shape.layers, shape.heads, shape.width) == (3, 4, 64)
+
+
+def test_the_number_of_edges_is_about_that_of_the_graph():
+    for layers, heads in ((6, 8), (24, 16), (30, 9)):
+        edges = ModelShape(1, layers, heads, 1).edges
+        assert edges == pytest.approx(Graph(layers, heads, parallel=True).n_edges, rel=0.25)
+
+
+def test_a_scratch_model_has_a_shape_before_it_is_made():
+    shape = shape_of(ScratchModel(source="scratch"))
+    assert (shape.layers, shape.heads, shape.width) == (6, 8, 128)
+    assert 1.2e6 < shape.parameters < 1.4e6
+
+
+@pytest.mark.parametrize("content", [None, "{", '{"model_type": "gpt2"}'])
+def test_a_model_without_a_usable_config_has_no_shape(tmp_path, content):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    assert shape_of(LocalModel(source="local", path=tmp_path)) is None
+
+
+def test_a_hub_model_that_was_never_fetched_has_no_shape():
+    assert shape_of(HubModel(source="hub", id="nobody/nothing-of-this-name")) is None
+
+
+# Times of jobs
+
+
+def test_a_rate_is_met_at_the_measured_sizes_and_kept_outside_them():
+    rate = Rate(small=1e-11, large=9e-11)
+    assert rate.of(1.3e6) == pytest.approx(1e-11)
+    assert rate.of(1.35e8) == pytest.approx(9e-11)
+    assert rate.of(1e5) == pytest.approx(1e-11)
+    assert rate.of(7e9) == pytest.approx(9e-11)
+    assert rate.of((1.3e6 * 1.35e8) ** 0.5) == pytest.approx(3e-11)
+
+
+def test_a_run_of_twice_the_epochs_takes_twice_the_training():
+    def training(epochs):
+        study = study_of(training={"epochs": epochs, "batch_size": 32, "checkpoints": 2})
+        return seconds_of(study, PlannedWork("finetune", {"model": "tiny", "task": "sums", "method": "lora"}, 0), SHAPE)
+
+    assert training(4) - training(2) == pytest.approx(2 * (training(2) - training(1)))
+    assert training(2) > training(1)
+
+
+def test_scoring_takes_time_for_each_checkpoint_and_step():
+    job = {"model": "tiny", "task": "sums"}
+    base, five = (seconds_of(study_of(), PlannedWork("score_edges", job, n), SHAPE) for n in (0, 5))
+    three = seconds_of(study_of(), PlannedWork("score_edges", job, 3), SHAPE)
+    assert five - three == pytest.approx(2 * (three - base) / 2)
+    assert passes_of(Attribution(steps=5), 100) == 17
+    assert passes_of(Attribution(attribution="exact"), 100) == 102
+    assert passes_of(Attribution(attribution="random"), 100) == 0
+
+
+def test_jobs_of_an_unknown_model_have_no_time_and_small_stages_need_none():
+    work = {"model": "tiny", "task": "sums", "method": "lora"}
+    assert seconds_of(study_of(), PlannedWork("finetune", work, 0), None) is None
+    assert seconds_of(study_of(), PlannedWork("write_table", {}, 0), None) > 0
+
+
+# The plan
+
+
+def job_of(script, number, output, wildcards=None, threads=1, mem_mb=1000, rules=("finetune", "score_edges")):
+    workflow = SimpleNamespace(rules=list(rules))
+    rule = SimpleNamespace(script=f"../workflow_scripts/{script}.py", name=script, workflow=workflow)
+    workflow.rules = [rule if name == script else name for name in rules]
+    return _Job(
+        rule=rule,
+        jobid=number,
+        input=_Named(checkpoints=[]),
+        output=output,
+        threads=threads,
+        resources={"mem_mb": mem_mb},
+        wildcards_dict=wildcards or {"model": "tiny", "task": "sums", "method": "lora", "seed": "0"},
+    )
+
+
+class _Job(SimpleNamespace):
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+class _Named(SimpleNamespace):
+    def keys(self):
+        return self.__dict__.keys()
+
+
+def test_the_plan_adds_up_jobs_hours_files_and_memory():
+    jobs = [
+        job_of("score_edges", 3, ["a/scores.safetensors"], mem_mb=4000),
+        job_of("finetune", 2, ["r/checkpoints/00", "r/accuracy.parquet"], mem_mb=2000),
+        job_of("finetune", 1, ["r/checkpoints/00", "r/accuracy.parquet"], mem_mb=3000),
+    ]
+    study = study_of()
+    plan = plan_of(study, jobs, cores=2)
+    assert plan.stages["stage"].tolist() == ["finetune", "score_edges"]
+    assert plan.stages["jobs"].tolist() == [2, 1]
+    assert plan.stages["files"].tolist() == [4, 1]
+    seconds = [
+        seconds_of(study, PlannedWork(s, jobs[0].wildcards_dict, 0), shape_of(study.config.models["tiny"]))
+        for s in ("finetune", "score_edges")
+    ]
+    assert plan.hours == pytest.approx((2 * seconds[0] + seconds[1]) / 3600)
+    assert plan.wall_seconds == pytest.approx(3600 * plan.hours / 2)
+    assert plan.memory == 7000
+    text = describe(plan, "planned")
+    assert "planned: 3 jobs" in text
+    assert "on 2 cores; 5 files" in text
+
+
+def test_the_plan_says_which_models_it_cannot_count():
+    study = study_of(models={"far": {"source": "hub", "id": "nobody/nothing-of-this-name"}})
+    wildcards = {"model": "far", "task": "sums", "method": "lora", "seed": "0"}
+    text = describe(plan_of(study, [job_of("finetune", 1, ["x/accuracy.parquet"], wildcards)], cores=2), "planned")
+    assert "hours not known" in text
+    assert "leave out the jobs of far" in text
+    assert "snakemake models" in text
+
+
+def test_the_plan_of_a_finished_study_says_so():
+    assert describe(plan_of(study_of(), [], cores=2), "planned") == "planned: nothing is left to do"
+
+
+def test_scores_and_checkpoints_take_the_disk_that_their_tensors_take():
+    study = study_of(methods={"lora": {"kind": "lora", "rank": 2}, "full": {"kind": "full"}})
+    scores = bytes_of(study, job_of("score_edges", 1, ["x/scores.safetensors"]), SHAPE)
+    assert scores == SHAPE.edges * 4 * 17
+    run = {"model": "tiny", "task": "sums", "seed": "0"}
+    full = bytes_of(study, job_of("finetune", 1, ["r/checkpoints/01"], run | {"method": "full"}), SHAPE)
+    lora = bytes_of(study, job_of("finetune", 1, ["r/checkpoints/01"], run | {"method": "lora"}), SHAPE)
+    assert full == 4 * SHAPE.parameters
+    assert lora == 4 * 2 * 16 * 128 * 6
+
+
+# Progress
+
+
+def record_of(event, **fields):
+    record = logging.LogRecord("snakemake", logging.INFO, "", 0, None, (), None)
+    record.__dict__ |= {"event": event, **fields}
+    return record
+
+
+def test_a_line_follows_each_job_with_the_time_left_at_the_pace_so_far():
+    now, lines = [0.0], []
+    expected = {1: Expected("finetune/a", 10.0), 2: Expected("finetune/b", 10.0), 3: Expected("score_edges/a", 20.0)}
+    handler = ProgressLines(expected, lines.append, lambda: now[0])
+    handler.emit(record_of(LogEvent.JOB_STARTED, jobs=[1]))
+    now[0] = 20.0
+    handler.emit(record_of(LogEvent.JOB_FINISHED, job_id=1))
+    assert lines == [
+        "finetune/a: 20 s; 1 of 3 jobs, about 60 s left"
+    ]  # 30 s of work are left, at half the expected pace
+    handler.emit(record_of(LogEvent.JOB_STARTED, jobs=[2, 3]))
+    now[0] = 40.0
+    handler.emit(record_of(LogEvent.JOB_FINISHED, job_id=2))
+    handler.emit(record_of(LogEvent.JOB_FINISHED, job_id=2))
+    assert len(lines) == 2
+    # 10 + 10 seconds of work are done, and 18 of the 20 of the job that runs: 2 of 40 are left.
+    assert handler.seconds_left() == pytest.approx(2 * 40 / 38)
+    now[0] = 45.0
+    handler.emit(record_of(LogEvent.JOB_FINISHED, job_id=3))
+    assert lines[-1] == "score_edges/a: 25 s; 3 of 3 jobs, all done"
+
+
+def test_other_messages_print_no_line():
+    lines = []
+    handler = ProgressLines({1: Expected("a", 1.0)}, lines.append, lambda: 0.0)
+    handler.emit(record_of(LogEvent.PROGRESS, done=1, total=2))
+    handler.emit(logging.LogRecord("snakemake", logging.INFO, "", 0, "plain", (), None))
+    handler.emit(record_of(LogEvent.JOB_FINISHED, job_id=7))
+    assert lines == []
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(40, "40 s"), (200, "3 min"), (7500, "2 h 5 min")])
+def test_durations_are_said_as_people_say_them(seconds, said):
+    assert duration(seconds) == said

@@ -1,0 +1,86 @@
+"""How a job ends that refuses its input: a few lines through Snakemake's own frame, and a command that mends."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import ROOT, Workflow
+
+sys.path.insert(0, str(ROOT / "tests" / "unit"))
+from exchange_files import content, write
+
+MOST_LINES = 12
+TARGET = "results/imported/drift/imported/mine/transitions.parquet"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """A study without a model, whose jobs take seconds: two imported circuits."""
+    for name, score in (("before", 1.0), ("after", 2.0)):
+        kept = {"input->a0.h0<q>": score, "a0.h0->m1": 2.0, "m1->logits": 1.0}
+        write(tmp_path / f"{name}.json", content(kept, parallel=False))
+    checkpoints = {"00": "before.json", "01": "after.json"}
+    imported = {"format": "eap-json", "checkpoints": checkpoints, "critical_layers": 1, "architecture": "gpt2"}
+    file = tmp_path / "imports.yaml"
+    file.write_text(yaml.safe_dump({"study": "imported", "imports": {"mine": imported}}))
+    return file
+
+
+def failure_of(rule: str, printed: str) -> list[str]:
+    """The lines between the announcement of a failing job and the end of Snakemake's report of it."""
+    lines = printed.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.endswith(f"rule {rule}:"))
+    announced = next(number for number in range(start + 1, len(lines)) if not lines[number].startswith("    "))
+    end = next(number for number, line in enumerate(lines) if line.startswith("Exiting because a job execution failed"))
+    return lines[announced:end]
+
+
+def test_a_refusal_in_a_job_takes_a_few_lines_and_no_traceback(workflow: Workflow, config: Path) -> None:
+    config.with_name("after.json").write_text('{"cfg": ')
+    result = workflow.call("imports", "--cores", "1", config=config)
+    assert result.returncode == 1
+    lines = failure_of("import_circuits_mine", result.stderr)
+    assert len(lines) <= MOST_LINES, result.stderr
+    assert sum("after.json: truncated, or not JSON" in line for line in lines) == 1
+    assert any("logs/imported/import_circuits/mine.log" in line for line in lines)
+    log = (workflow.directory / "logs" / "imported" / "import_circuits" / "mine.log").read_text()
+    assert "after.json: truncated, or not JSON" in log
+    assert "Traceback" not in result.stderr + log
+
+
+def test_a_damaged_result_is_refused_and_mended_by_the_command_that_the_refusal_gives(
+    workflow: Workflow, config: Path
+) -> None:
+    assert workflow.call(TARGET, "--cores", "1", config=config).returncode == 0
+    results = workflow.directory / "results" / "imported"
+    before = {path: path.read_bytes() for path in sorted(results.rglob("*")) if path.is_file()}
+    edges = results / "circuits" / "imported" / "mine" / "01" / "edges.parquet"
+    damaged = bytearray(before[edges])
+    damaged[len(damaged) // 3] ^= 1
+    edges.write_bytes(damaged)
+
+    result = workflow.call(TARGET, "--cores", "1", config=config)
+    assert result.returncode == 1
+    lines = failure_of("compare_circuits_imported", result.stderr)
+    assert len(lines) <= MOST_LINES, result.stderr
+    assert "Traceback" not in result.stderr
+    told = "\n".join(lines)
+    assert "01/edges.parquet: truncated, or changed since it was written" in told
+    removal = re.search(r"make it again: rm -rf (\S+) && snakemake", told)
+    assert removal is not None
+    (workflow.directory / removal.group(1)).unlink()
+    assert workflow.call(TARGET, "--cores", "1", config=config).returncode == 0
+    assert {path: path.read_bytes() for path in sorted(results.rglob("*")) if path.is_file()} == before
+
+
+def test_a_refused_config_takes_a_few_lines_and_no_traceback(workflow: Workflow, config: Path) -> None:
+    config.write_text(config.read_text().replace("imports:", "importss:"))
+    result = workflow.call("imports", "--cores", "1", config=config)
+    assert result.returncode == 1
+    assert "did you mean 'imports'" in result.stderr
+    assert len(result.stderr.splitlines()) <= MOST_LINES, result.stderr
+    assert "Traceback" not in result.stderr

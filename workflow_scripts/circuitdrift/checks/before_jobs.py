@@ -1,0 +1,35 @@
+"""Everything about a study that is checked before any job starts, beyond its config file alone."""
+
+from __future__ import annotations
+
+from circuitdrift.checks.devices import missing_device
+from circuitdrift.checks.fit import problems_of_fit
+from circuitdrift.checks.senseless import senseless_values
+from circuitdrift.checks.shapes import shape_at_parsing
+from circuitdrift.checks.tasks import problems_of_tasks
+from circuitdrift.config.models import LocalModel
+from circuitdrift.config.reading import ConfigError, listed
+from circuitdrift.models.folder import problem_of_folder
+from circuitdrift.study import Study
+
+
+def check_study(study: Study) -> list[str]:
+    """Check local models, what methods and circuits ask of models of known shape, and what is asked of tasks.
+
+    Returns:
+        One line for each value that is legal but senseless.
+
+    Raises:
+        ConfigError: one line for each value that cannot be had: the key, the problem and the fix.
+    """
+    config = study.config
+    problems = problems_of_tasks(study)
+    for name, model in config.models.items():
+        if isinstance(model, LocalModel) and (problem := problem_of_folder(model.path)):
+            problems.append(f"models.{name}.path: {problem}")
+        elif shape := shape_at_parsing(model):
+            problems += problems_of_fit(name, shape, config.methods, config.circuit)
+    if problems:
+        raise ConfigError(listed(f"study '{config.study}' cannot be run", problems))
+    missing = missing_device(config.execution.device)
+    return [*senseless_values(study), *([missing] if missing else [])]

@@ -1,0 +1,44 @@
+"""The tables of a circuit as files, beside its score file."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from circuitdrift.circuits.score_file import read_scores
+from circuitdrift.circuits.selection import edge_table, node_table, select_circuit
+from circuitdrift.config.circuits import Selection
+from circuitdrift.decoder.graph import Graph
+from circuitdrift.provenance import Provenance
+from circuitdrift.storage import write_table
+
+logger = logging.getLogger(__name__)
+
+
+def write_circuit(
+    edges: Path,
+    nodes: Path,
+    graph: Graph,
+    scores: Float[Tensor, "writers readers"],
+    circuit: Bool[Tensor, "writers readers"],
+    origin: Provenance,
+) -> None:
+    """Write the edges and the nodes table of one circuit, whose checkpoint ``origin`` names."""
+    write_table(edges, edge_table(graph, scores, circuit), "edges", origin)
+    write_table(nodes, node_table(graph, circuit), "nodes", origin)
+    checkpoint = origin.wildcards["checkpoint"]
+    logger.info("checkpoint %s: %d of %d edges kept", checkpoint, int(circuit.sum()), graph.n_edges)
+
+
+def select_from_file(scores: Path, edges: Path, nodes: Path, choice: Selection, provenance: Provenance) -> None:
+    """Select the circuit of one score file and write its tables.
+
+    Raises:
+        ValueError: the selection is ``minimal``, which needs the model (rule select_minimal_circuits).
+    """
+    scored = read_scores(scores)
+    circuit = select_circuit(scored.graph, scored.scores, choice)
+    write_circuit(edges, nodes, scored.graph, scored.scores, circuit, provenance.for_checkpoint(scored.checkpoint))

