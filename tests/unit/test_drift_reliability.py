@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from circuitdrift.drift import reliability
+from circuitdrift.drift.fold_circuits import average_ranks
 from circuitdrift.drift.reliability import (
     FoldScores,
+    compare_each,
     compare_halves,
     corrected_similarity,
     cross_validated_cosine,
@@ -18,6 +21,7 @@ from circuitdrift.drift.reliability import (
     jackknife_errors,
     leave_folds_out,
     prompts_needed,
+    similarities_of_pairs,
     similarity,
 )
 
@@ -83,6 +87,81 @@ def test_similarity_agrees_with_a_slow_twin_and_is_one_for_equal_rows(measure):
 
     assert similarity(measure, one, other) == pytest.approx([slow(a, b) for a, b in zip(one, other, strict=True)])
     assert similarity(measure, one, one) == pytest.approx(np.ones(4))
+
+
+def test_constant_rows_have_no_correlation():
+    generator = np.random.default_rng(12)
+    constant, varying = np.ones((1, EDGES)), generator.normal(size=(1, EDGES))
+    assert np.isnan(similarity("pearson", constant, varying)).all()
+    assert np.isnan(similarity("ruzicka", 0 * constant, 0 * varying)).all()
+
+
+@pytest.mark.parametrize("n_different", [1, 3, 40, 10_000])
+def test_ranks_are_scipys_whatever_is_tied(n_different):
+    values = np.random.default_rng(13).integers(n_different, size=(5, 60)) / 7
+    assert average_ranks(values).tolist() == stats.rankdata(values, axis=1).tolist()
+
+
+@pytest.mark.parametrize("sets_at_once", [2, 3, 1000])
+def test_each_pair_of_sets_of_folds_is_as_alike_as_by_itself(monkeypatch, sets_at_once):
+    monkeypatch.setattr(reliability, "_SCORES_AT_ONCE", sets_at_once * EDGES)
+    monkeypatch.setattr(reliability, "_SCORES_DESCRIBED_AT_ONCE", 2 * EDGES)
+    generator = np.random.default_rng(14)
+    scores = folds_of(heavy(generator), 3.0, generator)
+    sets = generator.random((5, FOLDS)) < 0.5
+    pairs = sets[generator.integers(len(sets), size=(30, 2))]  # of 25 that are possible, so that some come again
+    found = similarities_of_pairs(scores, pairs, describe)
+    for place, (one, other) in enumerate(pairs):
+        features = [describe(scores.means(folds[None])) for folds in (one, other)]
+        for (level, measure), values in found.items():
+            alone = similarity(measure, *(each[level, measure] for each in features))[0]
+            assert values[place] == pytest.approx(alone, rel=1e-12), measure
+
+
+def four_by_hand(before, after, halves):
+    """The four mean similarities, one half-split after the other."""
+    found = {key: {name: [] for name in ("within_before", "within_after", "between", "paired")} for key in KEYS}
+    for a, b in zip(*halves, strict=True):
+        rows = [describe(scores.means(half[None])) for scores in (before, after) for half in (a, b)]
+        for key in KEYS:
+            before_a, before_b, after_a, after_b = (row[key] for row in rows)
+            found[key]["within_before"].append(similarity(key[1], before_a, before_b)[0])
+            found[key]["within_after"].append(similarity(key[1], after_a, after_b)[0])
+            for name, one, other in (("between", after_b, after_a), ("paired", after_a, after_b)):
+                found[key][name] += [similarity(key[1], before_a, one)[0], similarity(key[1], before_b, other)[0]]
+    return {key: {name: np.mean(values) for name, values in numbers.items()} for key, numbers in found.items()}
+
+
+KEYS = [("edge", measure) for measure in ("jaccard", "ruzicka", "spearman", "pearson")]
+
+
+def test_halves_that_come_again_are_compared_as_by_hand():
+    generator = np.random.default_rng(15)
+    before, after = (folds_of(heavy(generator), 5.0, generator) for _ in range(2))
+    several = [halves_of(n_splits=5), *leave_folds_out(FOLDS, FOLDS // 2, n_splits=3, seed=0)]
+    for halves, found in zip(several, compare_each(before, after, several, describe), strict=True):
+        wanted = four_by_hand(before, after, halves)
+        for key in KEYS:
+            assert found[key] == pytest.approx(wanted[key], rel=1e-12), key
+
+
+@pytest.mark.parametrize("size", [2, FOLDS // 2])
+def test_p_values_are_those_of_scores_that_are_exchanged_fold_by_fold(size):
+    generator = np.random.default_rng(16)
+    signal = heavy(generator)
+    before, after = (folds_of(values, 6.0, generator) for values in (signal, signal + 0.3 * heavy(generator)))
+    halves = halves_of(size=size, n_splits=3)
+    observed = {key: excess_of(numbers) for key, numbers in four_by_hand(before, after, halves).items()}
+    as_large = dict.fromkeys(KEYS, 1)
+    exchanges = np.random.default_rng(5).random((19, FOLDS)) < 0.5
+    for exchanged in exchanges[..., None]:
+        first = FoldScores(np.where(exchanged, after.scores, before.scores), before.sizes)
+        second = FoldScores(np.where(exchanged, before.scores, after.scores), before.sizes)
+        for key, numbers in four_by_hand(first, second, halves).items():
+            as_large[key] += excess_of(numbers) > observed[key] - 1e-9
+    found = exchange_p_values(before, after, halves, describe, exchanges=19, seed=5)
+    assert found == {key: count / 20 for key, count in as_large.items()}
+    assert len(set(found.values())) > 1
 
 
 def test_two_empty_circuits_have_no_similarity():
