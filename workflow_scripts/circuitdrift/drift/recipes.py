@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float
 from circuitdrift.drift.reliability import (
     Describe,
     FoldScores,
-    Halves,
     draw_halves,
     interval_of,
     jackknife_covariance,
@@ -88,8 +87,8 @@ def similarity_and_replicates(
 ) -> tuple[dict[Key, float], dict[Key, Float[np.ndarray, " fold"]]]:
     """Mean similarity of what the halves of each split give, and the same without each fold in turn.
 
-    Pairs of two empty circuits are left out. Halves have ``size`` folds. The replicates' halves have ``size`` folds, or as many as there are. Many halves come in several replicates, so all
-    are compared together.
+    Pairs of two empty circuits are left out. Halves have ``size`` folds, those of replicates as many, or as many as
+    there are. Many halves come in several replicates, so all are compared together.
     """
     n_folds = scores.n_folds
     halves = draw_halves(np.arange(n_folds), n_folds, size, half_splits, SEED)
