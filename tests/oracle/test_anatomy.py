@@ -24,12 +24,14 @@ from transformers import (
     PretrainedConfig,
 )
 
+from circuitdrift.circuits.gradients import constants_of_projections, project_standardised
 from circuitdrift.circuits.selection import edge_count
 from circuitdrift.decoder.anatomy import AnatomyError, anatomy_of
 from circuitdrift.decoder.architectures import ARCHITECTURES
 from circuitdrift.decoder.tracing import (
     Prefix,
     check_anatomy,
+    hooked,
     one_key_per_query_head,
     run_prefix,
     trace,
@@ -49,6 +51,33 @@ def test_described_models_pass_the_check_in_every_precision(name: str) -> None:
     torch.testing.assert_close(model(torch.tensor([PROMPT])).logits[0, -1], expected, rtol=ROUNDING, atol=ROUNDING)
     for dtype in (torch.float64, torch.float32, torch.bfloat16):
         check_anatomy(anatomy_of(model.to(dtype)), torch.tensor([PROMPT]))
+
+
+@every_model
+def test_outputs_of_projections_without_their_constants_are_what_weights_make_of_the_standardised_input(
+    name: str,
+) -> None:
+    """The slow twin multiplies with the heads' slices of the weight; the outputs are read through views by head."""
+    anatomy = anatomy_of(MODELS[name]())
+    seen: dict[nn.Module, Tensor] = {}
+    read: dict[nn.Module, Tensor] = {}
+    modules = {p.module for block in anatomy.blocks for p in block.projections.values()}
+    norms = [block.attention_norm.module for block in anatomy.blocks]
+    with (
+        torch.no_grad(),
+        one_key_per_query_head(anatomy),
+        hooked(
+            before=[(module, lambda module, args: read.update({module: args[0]})) for module in norms],
+            after=[(module, lambda module, args, output: seen.update({module: output})) for module in modules],
+        ),
+    ):
+        anatomy.model(torch.tensor([PROMPT]))
+    for block in anatomy.blocks:
+        projections = block.projections.values()
+        outputs = torch.cat([projection.by_head(seen[projection.module]) for projection in projections], dim=-2)
+        weight = torch.cat([projection.weight() for projection in projections])
+        slow = project_standardised(block.attention_norm, weight, read[block.attention_norm.module])
+        assert_close(outputs - constants_of_projections(block, weight), slow)
 
 
 def test_every_architecture_is_among_the_models_tied_and_untied() -> None:

@@ -14,8 +14,9 @@ from circuitdrift.circuits.score_file import ScoreFile, write_scores
 from circuitdrift.config.circuits import Attribution, Selection
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift.fold_circuits import features_of_circuits
-from circuitdrift.drift.recipes import jackknife_error, similarity_of_halves, tabulate_recipe_reliability
-from circuitdrift.drift.reliability import FoldScores, draw_halves
+from circuitdrift.drift.recipes import jackknife_error, similarity_and_replicates, tabulate_recipe_reliability
+from circuitdrift.drift.reliability import FoldScores, Halves, draw_halves, leave_folds_out
+from circuitdrift.drift.reliability_table import SEED, SPLITS_OF_A_REPLICATE
 from circuitdrift.provenance import Provenance
 from circuitdrift.schemas import SCHEMAS
 from circuitdrift.storage import read_table
@@ -36,17 +37,26 @@ def numbers_only(rows):
     return {("edge", "spearman"): stats.rankdata(np.abs(rows), axis=1), ("edge", "pearson"): rows}
 
 
-def test_the_similarity_of_halves_is_the_mean_over_splits() -> None:
-    scores = folds_of(0.5)
-    halves = draw_halves(np.arange(8), 8, 3, 10, seed=4)
-    found = similarity_of_halves(scores, halves, numbers_only)
+def mean_by_hand(scores: FoldScores, halves: Halves) -> dict[str, float]:
+    """Mean correlations of two halves, one half-split after the other."""
     pearson, spearman = [], []
     for one, other in zip(*halves, strict=True):
         means = [np.mean([scores.scores[fold] for fold in np.flatnonzero(half)], axis=0) for half in (one, other)]
         pearson.append(stats.pearsonr(*means).statistic)
         spearman.append(stats.spearmanr(*map(np.abs, means)).statistic)
-    assert found["edge", "pearson"] == pytest.approx(np.mean(pearson))
-    assert found["edge", "spearman"] == pytest.approx(np.mean(spearman))
+    return {"pearson": float(np.mean(pearson)), "spearman": float(np.mean(spearman))}
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_the_similarity_of_halves_and_its_replicates_are_means_over_splits(size: int) -> None:
+    scores = folds_of(0.5)
+    within, replicates = similarity_and_replicates(scores, size, 10, numbers_only)
+    own = mean_by_hand(scores, draw_halves(np.arange(8), 8, size, 10, SEED))
+    left_out = leave_folds_out(8, size, SPLITS_OF_A_REPLICATE, SEED)
+    without_fold = [mean_by_hand(scores, halves) for halves in left_out]
+    for measure in ("pearson", "spearman"):
+        assert within["edge", measure] == pytest.approx(own[measure])
+        assert replicates["edge", measure] == pytest.approx([numbers[measure] for numbers in without_fold])
 
 
 def test_the_jackknife_error_of_a_mean_is_its_standard_error() -> None:

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from circuitdrift.decoder.anatomy import Anatomy, Norm
+from circuitdrift.decoder.anatomy import Anatomy, Block, Norm
 from circuitdrift.decoder.tracing import AfterHook, BeforeHook, Prefix, hooked, logits_after
 
 Loss = Callable[[Float[Tensor, "pass batch answer vocabulary"]], Float[Tensor, "pass batch"]]
@@ -35,6 +36,7 @@ class BlockGradients:
 
     attention_input: Float[Tensor, "pass batch position d_model"]
     heads: Float[Tensor, "pass batch position reader d_head"]
+    projected: Float[Tensor, "pass batch position reader d_head"]
     mlp_input: Float[Tensor, "pass batch position d_model"]
     mlp: Float[Tensor, "pass batch position d_model"]
 
@@ -57,7 +59,13 @@ class PassGradients:
         """The gradients of the k-th pass alone."""
         one = slice(k, k + 1)
         blocks = tuple(
-            BlockGradients(block.attention_input[one], block.heads[one], block.mlp_input[one], block.mlp[one])
+            BlockGradients(
+                attention_input=block.attention_input[one],
+                heads=block.heads[one],
+                projected=block.projected[one],
+                mlp_input=block.mlp_input[one],
+                mlp=block.mlp[one],
+            )
             for block in self.blocks
         )
         return PassGradients(blocks, self.final_input[one], self.final[one])
@@ -116,11 +124,16 @@ def pass_gradients(
 
     blocks = []
     for block in anatomy.blocks:
-        heads = [projection.by_head(gradients[projection.module]) for projection in block.projections.values()]
+        projections_of_block = block.projections.values()
+        heads, projected = (
+            torch.cat([projection.by_head(found[projection.module]) for projection in projections_of_block], dim=-2)
+            for found in (gradients, watched)
+        )
         blocks.append(
             BlockGradients(
                 attention_input=streams(read[block.attention_norm.module]),
-                heads=torch.cat(heads, dim=-2).unflatten(0, shape[:2]),
+                heads=heads.unflatten(0, shape[:2]),
+                projected=projected.detach().unflatten(0, shape[:2]),
                 mlp_input=streams(read[block.mlp_norm.module]),
                 mlp=streams(gradients[block.mlp_norm.module]),
             )
@@ -142,9 +155,12 @@ def reader_gradients(
     graph, dtype = anatomy.graph, anatomy.accumulation_dtype
     for layer, (block, behind) in enumerate(zip(anatomy.blocks, gradients.blocks, strict=True)):
         weight = torch.cat([projection.weight() for projection in block.projections.values()])
-        heads = through_projection_and_norm(
-            block.attention_norm, weight, behind.attention_input.to(dtype), behind.heads.to(dtype)
-        )
+        x, gradient = behind.attention_input.to(dtype), behind.heads.to(dtype)
+        if anatomy.dtype == dtype:
+            projected = behind.projected - constants_of_projections(block, weight)
+        else:  # the outputs are rounded, and a large constant would leave little of them
+            projected = project_standardised(block.attention_norm, weight, x)
+        heads = through_projection_and_norm(block.attention_norm, weight, x, gradient, projected)
         yield graph.head_readers(layer), graph.n_writers_before_heads(layer), heads
         mlp = through_norm(block.mlp_norm, behind.mlp_input.to(dtype), behind.mlp.to(dtype))
         reader = graph.mlp_reader(layer)
@@ -174,22 +190,48 @@ def through_projection_and_norm(
     weight: Float[Tensor, "reader d_head d_model"],
     x: Float[Tensor, "pass batch position d_model"],
     gradient: Float[Tensor, "pass batch position reader d_head"],
+    projected: Float[Tensor, "pass batch position reader d_head"],
 ) -> Float[Tensor, "reader batch position d_model"]:
     r"""As :func:`through_norm`, from gradients at the outputs of linear maps that read the norm's output.
 
     A reader's g is W^T g_out. Both terms of the Jacobian are summed over the passes before they are spread over
-    d_model: sum_k W^T (r_k g_k), and sum_k s_k c_k with the scalar c_k = r_k g_k . W (w s_k) / d_model.
+    d_model: sum_k W^T (r_k g_k), and sum_k s_k c_k with the scalar c_k = r_k g_k . W (w s_k) / d_model, in which
+    ``projected`` is W (w s_k).
     """
     _, batch, position, d_model = x.shape
     standard, reciprocal = norm.standardise(x)
     gained = weight.to(x.dtype) * norm.gain.to(x.dtype)
     scaled = gradient * reciprocal[..., None]
-    projected = (standard @ gained.flatten(0, 1).T).view(scaled.shape)
     along = (scaled * projected).sum(dim=-1) / d_model
     radial = torch.einsum("sbpr,sbpd->rbpd", along, standard)
     summed = scaled.sum(dim=0).movedim(-2, 0).flatten(1, 2)
     direct = torch.bmm(summed, gained).unflatten(1, (batch, position))
     return _centred(norm, direct - radial)
+
+
+@torch.no_grad()
+def project_standardised(
+    norm: Norm, weight: Float[Tensor, "reader d_head d_model"], x: Float[Tensor, "pass batch position d_model"]
+) -> Float[Tensor, "pass batch position reader d_head"]:
+    """W (w s): what linear maps make of the standardised input with its gain, without any bias."""
+    gained = weight.to(x.dtype) * norm.gain.to(x.dtype)
+    return (norm.standardise(x)[0] @ gained.flatten(0, 1).T).unflatten(-1, gained.shape[:2])
+
+
+@torch.no_grad()
+def constants_of_projections(
+    block: Block, weight: Float[Tensor, "reader d_head d_model"]
+) -> Float[Tensor, "reader d_head"]:
+    """What the biases of norm and projections add to the outputs: W b and the projections' own."""
+    constants = torch.cat(
+        [
+            torch.zeros_like(projection.rows, dtype=weight.dtype) if bias is None else bias
+            for projection in block.projections.values()
+            for bias in [projection.bias()]
+        ]
+    )
+    of_norm = cast(Tensor | None, getattr(block.attention_norm.module, "bias", None))
+    return constants if of_norm is None else constants + weight @ of_norm
 
 
 def _centred(norm: Norm, gradient: Tensor) -> Tensor:

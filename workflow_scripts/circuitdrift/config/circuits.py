@@ -22,10 +22,7 @@ class Attribution(Section):
     steps: int = Field(5, ge=1, description="of ceap and the eap-ig methods")
     quadrature: Quadrature = Field("right", description="of ceap and eap-ig-inputs")
     objective: ObjectiveName = "kl"
-    precision: Precision = Field(
-        "auto",
-        description="auto: that of the weights, but float32 for bfloat16 weights on a CPU",
-    )
+    precision: Precision = Field("auto", description="auto: that of the weights, on a CPU float32 for bfloat16")
     batch_size: BatchSize = Field("auto", description="prompt pairs per batch; auto: as many as fit into memory")
     folds: int = Field(16, ge=4, description="disjoint groups of prompts, alike in kind, whose scores are kept apart")
     seed: int = Field(0, description="of random scores")

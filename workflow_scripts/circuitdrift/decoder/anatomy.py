@@ -211,8 +211,12 @@ def _fused_projections(attention: nn.Module, fused: Fused, n_heads: int) -> list
     sizes = {"projection": 3, "head": n_heads, "d_head": d_out // (3 * n_heads)}
     rows = torch.arange(d_out, device=module.weight.device).view([sizes[axis] for axis in fused.axes])
     by_projection = rows.permute([fused.axes.index(axis) for axis in sizes])
-    step = 3 * sizes["d_head"] if fused.axes[0] == "head" else sizes["d_head"]
-    return [Projection(module, rows, int(rows[0, 0]), step, shared=False) for rows in by_projection]
+    # On the meta device rows hold no numbers, so the places of the heads come from the axes.
+    strides = {axis: int(stride) for axis, stride in zip(fused.axes, rows.stride(), strict=True)}
+    return [
+        Projection(module, of_heads, which * strides["projection"], strides["head"], shared=False)
+        for which, of_heads in enumerate(by_projection)
+    ]
 
 
 def _separate_projections(attention: nn.Module, paths: tuple[str, str, str], n_heads: int) -> list[Projection]:

@@ -16,7 +16,6 @@ from jaxtyping import Bool, Float
 from circuitdrift.drift.reliability import (
     Describe,
     FoldScores,
-    Halves,
     draw_halves,
     interval_of,
     jackknife_covariance,
@@ -83,19 +82,13 @@ def tabulate_recipe_reliability(
     return pd.DataFrame(rows)
 
 
-def similarity_of_halves(scores: FoldScores, halves: Halves, describe: Describe) -> dict[Key, float]:
-    """Mean similarity of what the two halves of each split give; pairs of two empty circuits are left out."""
-    pairs = np.stack(halves, axis=1)
-    return {key: _mean(values) for key, values in similarities_of_pairs(scores, pairs, describe).items()}
-
-
 def similarity_and_replicates(
     scores: FoldScores, size: int, half_splits: int, describe: Describe
 ) -> tuple[dict[Key, float], dict[Key, Float[np.ndarray, " fold"]]]:
-    """:func:`similarity_of_halves` of ``size`` folds, and the same without each fold in turn.
+    """Mean similarity of what the halves of each split give, and the same without each fold in turn.
 
-    The replicates' halves have ``size`` folds, or as many as there are. Many halves come in several replicates, so all
-    are compared together.
+    Pairs of two empty circuits are left out. Halves have ``size`` folds, those of replicates as many, or as many as
+    there are. Many halves come in several replicates, so all are compared together.
     """
     n_folds = scores.n_folds
     halves = draw_halves(np.arange(n_folds), n_folds, size, half_splits, SEED)
