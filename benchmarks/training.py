@@ -116,7 +116,7 @@ def model_and_table(shape: str, manifest: Path | None) -> tuple[PreTrainedModel,
 
 def add_sub_table(tokenizer: PreTrainedTokenizerBase) -> pd.DataFrame:
     """The train split of Add/Sub with operands up to 100, as a tokenizer writes it."""
-    task = AddSubTask(family="add_sub", max_operand=100, train=EXAMPLES, circuit=2, test=1, answer_tokens="any")
+    task = AddSubTask(family="add_sub", max_operand=100, train=EXAMPLES, circuit=4, test=1, answer_tokens="any")
     examples = generate_examples(task, Encoding.of(tokenizer, task.answer_tokens))["train"]
     return pd.DataFrame([vars(example) for example in examples]).assign(example_id=range(len(examples)))
 
