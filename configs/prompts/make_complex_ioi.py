@@ -21,7 +21,7 @@ sys.path.insert(0, str(HERE.parents[1] / "workflow_scripts"))
 
 from transformers import PreTrainedTokenizerBase  # noqa: E402
 
-from circuitdrift.models.loading import load_tokenizer  # noqa: E402
+from circuitdrift.models.tokenizer import load_tokenizer  # noqa: E402
 from circuitdrift.tasks.tokenization import encode_answer, encode_prompt  # noqa: E402
 
 SPLITS = {"train": 1280, "circuit": 100, "test": 300}
