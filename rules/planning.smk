@@ -14,7 +14,7 @@ rule plan:
     params:
         snakefile=ROOT / "Snakefile",
         config_file=CONFIG_FILE,
-        cores=workflow.cores or 1,
+        cores=workflow.resource_settings.cores or workflow.resource_settings.nodes or 1,
         code=code_of("plan"),
     script:
         "../workflow_scripts/plan.py"
