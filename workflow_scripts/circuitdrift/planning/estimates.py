@@ -48,11 +48,11 @@ class Rate:
 TRAINED = Rate(5.8e-11, 5.7e-11)
 READ = Rate(3.0e-11, 2.0e-11)
 SCORED = Rate(9e-12, 6e-12)
-RUN_AS_CIRCUIT = Rate(9e-11, 6e-11)
-COMPARED = Rate(1.2e-7, 1.2e-7)
+RUN_AS_CIRCUIT = Rate(6e-11, 6e-11)
+COMPARED = Rate(2.8e-7, 1.4e-7)
 
 START_WITH_MODEL = 3.0
-START = 1.0
+START = 1.5
 
 
 @dataclass(frozen=True)
@@ -121,6 +121,11 @@ def _tokens(study: Study, job: PlannedWork, shape: ModelShape) -> float:
     return shape.parameters * tokens_per_prompt(study, job.wildcards["task"])
 
 
+def _no_work(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    """Of a job that loads a model's shape and is done."""
+    return 0.0
+
+
 def _pretraining(study: Study, job: PlannedWork, shape: ModelShape) -> float:
     model = study.config.models[job.wildcards["model"]]
     rows = getattr(model, "steps", 0) * getattr(model, "batch_size", 0)
@@ -170,7 +175,7 @@ def _faithfulness(study: Study, job: PlannedWork, shape: ModelShape) -> float:
 
 def _functional_drift(study: Study, job: PlannedWork, shape: ModelShape) -> float:
     models = len(study.functional_checkpoints)
-    circuits = models * (models + study.config.drift.random_circuits + 2)
+    circuits = models * (models + 1) + study.config.drift.random_circuits
     return (
         RUN_AS_CIRCUIT.of(shape.parameters) * circuits * study.config.faithfulness.examples * _tokens(study, job, shape)
     )
@@ -199,6 +204,8 @@ WITH_MODEL: Mapping[str, Callable[[Study, PlannedWork, ModelShape], float]] = {
     "select_minimal_circuits": _faithfulness,
     "measure_recipe_faithfulness": _recipes,
     "measure_functional_drift": _functional_drift,
+    "allocate_circuit_lora": _no_work,
+    "allocate_random_lora": _no_work,
     "measure_reliability": _comparison(lambda study: len(study.checkpoints)),
     "measure_model_controls": _comparison(lambda study: len(study.untrained_seeds) + 1),
     "measure_recipe_reliability": _comparison(lambda study: len(study.recipes)),
