@@ -113,7 +113,7 @@ def test_every_file_says_where_it_comes_from(smoke):
 
 
 def test_each_job_ends_with_a_line_of_progress(smoke_and_output):
-    lines = re.findall(r"^(\S+): \d+ s; (\d+) of (\d+) jobs, (.+)$", smoke_and_output[1], re.MULTILINE)
+    lines = re.findall(r"^(\S+): \d+ (?:s|min); (\d+) of (\d+) jobs, (.+)$", smoke_and_output[1], re.MULTILINE)
     numbers = [int(done) for _, done, _, _ in lines]
     assert numbers == list(range(1, int(lines[0][2]) + 1))
     assert any(name.startswith("finetune/") for name, *_ in lines)
