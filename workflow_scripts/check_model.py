@@ -4,11 +4,9 @@ from pathlib import Path
 
 from circuitdrift import stage
 from circuitdrift.checks.fit import FitError, problems_of_fit
-from circuitdrift.checks.shapes import shape_of_settings
 from circuitdrift.config.circuits import Selection
 from circuitdrift.config.methods import MethodConfig
-from circuitdrift.models.files import model_folder_without_weights
-from circuitdrift.models.folder import settings_of_folder
+from circuitdrift.models.sizes import shape_of_model
 from circuitdrift.storage import write_json
 
 
@@ -22,19 +20,14 @@ def main(manifest: Path, checked: Path, methods: dict[str, MethodConfig], choice
         choice: how the study selects circuits.
 
     Raises:
-        ManifestError: the model's files are not there or were changed.
+        ManifestError: the model's files are not there or were changed, or name no sizes.
         FitError: a rank, a layer or the fraction does not fit the model; the message names each key.
     """
-    shape = shape_of_settings(settings_of_folder(model_folder_without_weights(manifest)))
-    if shape is None:
-        from circuitdrift.models.loading import load_config  # imports torch, for the rare file that leaves sizes out
-
-        shape = shape_of_settings(load_config(manifest).to_dict())
-    if shape is None:
-        raise FitError(f"{manifest}: the model's config.json names no layers, heads or width; save it again")
+    shape = shape_of_model(manifest)
     if problems := problems_of_fit(manifest.parent.name, shape, methods, choice):
         raise FitError("\n".join(problems))
-    write_json(checked, vars(shape))
+    sizes = ("layers", "heads", "width", "edges")
+    write_json(checked, {size: getattr(shape, size) for size in sizes})
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from pathlib import Path
 from circuitdrift import stage
 from circuitdrift.circuits.exchange.graphml import write_graphml
 from circuitdrift.circuits.exchange.writing import write_eap_json
-from circuitdrift.models.sizes import size_of_model
+from circuitdrift.models.sizes import shape_of_model
 from circuitdrift.storage import read_table
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ def main(
     Raises:
         ExchangeError: a table is not that of a whole circuit.
     """
-    width = size_of_model(manifest, "hidden_size")
+    width = shape_of_model(manifest).width
     for edge_path, node_path, json_path, graphml_path in zip(edges, nodes, importances, graphml, strict=True):
         edge_table, node_table = read_table(edge_path, "edges"), read_table(node_path, "nodes")
         write_eap_json(json_path, edge_table, node_table, width, edge_path)

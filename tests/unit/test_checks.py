@@ -28,7 +28,6 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 import check_model
 import fetch_model
 from circuitdrift.checks.fit import FitError
-from circuitdrift.checks.shapes import shape_of_settings
 from circuitdrift.config.circuits import Selection
 from circuitdrift.config.methods import CircuitLoraMethod, LoraMethod
 from circuitdrift.config.models import PackageModel
@@ -41,6 +40,7 @@ from circuitdrift.models import package
 from circuitdrift.models.folder import problem_of_folder
 from circuitdrift.models.loading import check_model as check_loading
 from circuitdrift.models.manifest import ManifestError, write_manifest
+from circuitdrift.models.shapes import shape_of_settings
 from circuitdrift.storage import read_json
 from circuitdrift.tasks import generation
 from circuitdrift.tasks.add_sub import AddSubTask

@@ -15,16 +15,16 @@ from circuitdrift.config.circuits import Attribution
 from circuitdrift.config.models import HubModel, LocalModel, ScratchModel
 from circuitdrift.config.study import StudyConfig
 from circuitdrift.decoder.graph import Graph
+from circuitdrift.models.shapes import ModelShape, shape_at_hand, shape_in
 from circuitdrift.planning.estimates import PlannedWork, Rate, passes_of, seconds_of
 from circuitdrift.planning.jobs import bytes_of
 from circuitdrift.planning.plan import describe, plan_of
 from circuitdrift.planning.progress import Expected, ProgressLines, duration
-from circuitdrift.planning.shapes import ModelShape, shape_in, shape_of
 from circuitdrift.study import Study
 
 pytestmark = pytest.mark.unit
 
-SHAPE = ModelShape(parameters=1_300_000, layers=6, heads=8, width=128)
+SHAPE = ModelShape(parameters=1_300_000, layers=6, heads=8, width=128, parallel=True)
 
 
 def study_of(**sections):
@@ -78,12 +78,12 @@ def test_the_shape_in_a_config_has_the_models_parameters(config):
 
 def test_the_number_of_edges_is_about_that_of_the_graph():
     for layers, heads in ((6, 8), (24, 16), (30, 9)):
-        edges = ModelShape(1, layers, heads, 1).edges
+        edges = ModelShape(1, layers, heads, 1, parallel=True).edges
         assert edges == pytest.approx(Graph(layers, heads, parallel=True).n_edges, rel=0.25)
 
 
 def test_a_scratch_model_has_a_shape_before_it_is_made():
-    shape = shape_of(ScratchModel(source="scratch"))
+    shape = shape_at_hand(ScratchModel(source="scratch"))
     assert (shape.layers, shape.heads, shape.width) == (6, 8, 128)
     assert 1.2e6 < shape.parameters < 1.4e6
 
@@ -92,11 +92,11 @@ def test_a_scratch_model_has_a_shape_before_it_is_made():
 def test_a_model_without_a_usable_config_has_no_shape(tmp_path, content):
     if content is not None:
         (tmp_path / "config.json").write_text(content)
-    assert shape_of(LocalModel(source="local", path=tmp_path)) is None
+    assert shape_at_hand(LocalModel(source="local", path=tmp_path)) is None
 
 
 def test_a_hub_model_that_was_never_fetched_has_no_shape():
-    assert shape_of(HubModel(source="hub", id="nobody/nothing-of-this-name")) is None
+    assert shape_at_hand(HubModel(source="hub", id="nobody/nothing-of-this-name")) is None
 
 
 # Times of jobs
@@ -176,7 +176,7 @@ def test_the_plan_adds_up_jobs_hours_files_and_memory():
     assert plan.stages["jobs"].tolist() == [2, 1]
     assert plan.stages["files"].tolist() == [4, 1]
     seconds = [
-        seconds_of(study, PlannedWork(s, jobs[0].wildcards_dict, 0), shape_of(study.config.models["tiny"]))
+        seconds_of(study, PlannedWork(s, jobs[0].wildcards_dict, 0), shape_at_hand(study.config.models["tiny"]))
         for s in ("finetune", "score_edges")
     ]
     assert plan.hours == pytest.approx((2 * seconds[0] + seconds[1]) / 3600)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from circuitdrift.checks.devices import missing_device
 from circuitdrift.checks.fit import problems_of_fit
 from circuitdrift.checks.senseless import senseless_values
-from circuitdrift.checks.shapes import shape_at_parsing
 from circuitdrift.checks.tasks import problems_of_tasks
 from circuitdrift.config.models import LocalModel
 from circuitdrift.config.reading import ConfigError, listed
 from circuitdrift.models.folder import problem_of_folder
+from circuitdrift.models.shapes import shape_at_hand
 from circuitdrift.study import Study
 
 
@@ -23,13 +23,14 @@ def check_study(study: Study) -> list[str]:
         ConfigError: one line for each value that cannot be had: the key, the problem and the fix.
     """
     config = study.config
+    shapes = {name: shape_at_hand(model) for name, model in config.models.items()}
     problems = problems_of_tasks(study)
     for name, model in config.models.items():
         if isinstance(model, LocalModel) and (problem := problem_of_folder(model.path)):
             problems.append(f"models.{name}.path: {problem}")
-        elif shape := shape_at_parsing(model):
+        elif shape := shapes[name]:
             problems += problems_of_fit(name, shape, config.methods, config.circuit)
     if problems:
         raise ConfigError(listed(f"study '{config.study}' cannot be run", problems))
     missing = missing_device(config.execution.device)
-    return [*senseless_values(study), *([missing] if missing else [])]
+    return [*senseless_values(study, shapes), *([missing] if missing else [])]

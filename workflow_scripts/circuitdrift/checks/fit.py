@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from circuitdrift.checks.shapes import Shape
 from circuitdrift.config.circuits import Selection
 from circuitdrift.config.methods import CircuitLoraMethod, MethodConfig, RandomLoraMethod
 from circuitdrift.decoder.size import edges_in_share
 from circuitdrift.errors import CircuitDriftError
+from circuitdrift.models.shapes import ModelShape
 
 
 class FitError(CircuitDriftError):
@@ -19,7 +19,9 @@ class FitError(CircuitDriftError):
 RANK_KEYS = ("rank", "critical_rank", "initial_rank", "target_rank")
 
 
-def problems_of_fit(name: str, shape: Shape, methods: Mapping[str, MethodConfig], selection: Selection) -> list[str]:
+def problems_of_fit(
+    name: str, shape: ModelShape, methods: Mapping[str, MethodConfig], selection: Selection
+) -> list[str]:
     """One line for each key of the config that the model cannot do: the key, the problem and the fix.
 
     Args:
@@ -44,7 +46,7 @@ def problems_of_fit(name: str, shape: Shape, methods: Mapping[str, MethodConfig]
     return problems
 
 
-def _problems_of_ranks(key: str, method: MethodConfig, model: str, shape: Shape) -> list[str]:
+def _problems_of_ranks(key: str, method: MethodConfig, model: str, shape: ModelShape) -> list[str]:
     ranks = {rank_key: rank for rank_key in RANK_KEYS if (rank := getattr(method, rank_key, None)) is not None}
     return [
         f"{key}.{rank_key}: {rank} exceeds the width {shape.width} of model '{model}', above which a rank adds "
@@ -54,7 +56,7 @@ def _problems_of_ranks(key: str, method: MethodConfig, model: str, shape: Shape)
     ]
 
 
-def _problems_of_layers(key: str, method: MethodConfig, model: str, shape: Shape) -> list[str]:
+def _problems_of_layers(key: str, method: MethodConfig, model: str, shape: ModelShape) -> list[str]:
     if not isinstance(method, CircuitLoraMethod | RandomLoraMethod):
         return []
     problems = []

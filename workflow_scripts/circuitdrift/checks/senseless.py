@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from circuitdrift.checks.shapes import shape_at_parsing
 from circuitdrift.checks.tasks import warnings_of_tasks
 from circuitdrift.config.models import ScratchModel
 from circuitdrift.decoder.size import edges_in_share
+from circuitdrift.models.shapes import ModelShape
 from circuitdrift.section import Section
 from circuitdrift.study import Study
 
@@ -16,13 +16,18 @@ LARGEST_LEARNING_RATE = 0.1
 LARGEST_WEIGHT_DECAY = 1.0
 
 
-def senseless_values(study: Study) -> list[str]:
-    """One line for each senseless value: the key, the value, and what follows from it."""
+def senseless_values(study: Study, shapes: Mapping[str, ModelShape | None]) -> list[str]:
+    """One line for each senseless value: the key, the value, and what follows from it.
+
+    Args:
+        study: the study.
+        shapes: the shape of each model by its name; None where it is not known yet.
+    """
     return [
         *_nothing_to_do(study),
         *_learning_rates(study),
         *_sizes(study),
-        *_circuits(study),
+        *_circuits(study, shapes),
         *_repetitions("methods", study.config.methods),
         *_repetitions("recipes", study.config.recipes),
         *_recipes_like_the_own(study),
@@ -72,10 +77,9 @@ def _sizes(study: Study) -> Iterator[str]:
         yield f"drift.functional_checkpoints: {wanted} exceeds the {saved} checkpoints of a run: all are used"
 
 
-def _circuits(study: Study) -> Iterator[str]:
+def _circuits(study: Study, shapes: Mapping[str, ModelShape | None]) -> Iterator[str]:
     config = study.config
-    for name, model in config.models.items():
-        shape = shape_at_parsing(model)
+    for name, shape in shapes.items():
         fractions = config.faithfulness.size_fractions if _written(config.faithfulness, "size_fractions") else ()
         empty = [fraction for fraction in fractions if shape and edges_in_share(shape.edges, fraction) == 0]
         if shape and empty:

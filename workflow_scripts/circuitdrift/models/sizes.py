@@ -1,31 +1,26 @@
-"""Sizes of a model from its ``config.json``, without torch."""
+"""The shape of a model by its manifest, without torch."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Literal
 
 from circuitdrift.models.files import model_folder_without_weights
-
-NAMES = {
-    "num_hidden_layers": ("num_hidden_layers", "n_layer", "num_layers"),
-    "hidden_size": ("hidden_size", "n_embd"),
-}
-"""The names of each size in the files of different architectures."""
+from circuitdrift.models.folder import settings_of_folder
+from circuitdrift.models.manifest import ManifestError
+from circuitdrift.models.shapes import ModelShape, shape_if_told
 
 
-def size_of_model(manifest: Path, size: Literal["num_hidden_layers", "hidden_size"]) -> int:
-    """A size of the model: its number of layers, or the width of its residual stream.
+def shape_of_model(manifest: Path) -> ModelShape:
+    """The shape of a model; sizes that its config.json leaves out are the architecture's own.
 
     Raises:
-        ManifestError: see ``files.model_folder``.
+        ManifestError: a file of the model is missing or was changed, or no size is told.
     """
-    path = model_folder_without_weights(manifest) / "config.json"
-    written = json.loads(path.read_text(encoding="utf-8"))
-    found = [written[name] for name in NAMES[size] if name in written]
-    if len(found) == 1:
-        return int(found[0])
-    from circuitdrift.models.loading import load_config  # imports torch, for the rare file that leaves the size out
+    shape = shape_if_told(settings_of_folder(model_folder_without_weights(manifest)))
+    if shape is None:
+        from circuitdrift.models.loading import load_config  # imports torch, for the rare file that leaves sizes out
 
-    return int(getattr(load_config(manifest), size))
+        shape = shape_if_told(load_config(manifest).to_dict())
+    if shape is None:
+        raise ManifestError(f"{manifest}: the model's config.json names no layers, heads or width; save it again")
+    return shape

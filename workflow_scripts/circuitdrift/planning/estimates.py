@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from circuitdrift.config.circuits import Attribution
-from circuitdrift.planning.shapes import ModelShape
+from circuitdrift.models.shapes import ModelShape
 from circuitdrift.study import Study
 from circuitdrift.tasks.from_file import FileTask
 
@@ -49,7 +49,7 @@ TRAINED = Rate(5.8e-11, 5.7e-11)
 READ = Rate(3.0e-11, 2.0e-11)
 SCORED = Rate(9e-12, 6e-12)
 RUN_AS_CIRCUIT = Rate(6e-11, 6e-11)
-COMPARED = Rate(2.8e-7, 1.4e-7)
+COMPARED = Rate(3.25e-7, 1.44e-7)
 
 START_WITH_MODEL = 3.0
 START = 1.5

@@ -14,8 +14,8 @@ from circuitdrift.config.methods import (
     RandomLoraMethod,
     UniformRankMethod,
 )
+from circuitdrift.models.shapes import ModelShape, shape_at_hand
 from circuitdrift.planning.estimates import PlannedWork, seconds_of
-from circuitdrift.planning.shapes import ModelShape, shape_of
 from circuitdrift.study import Study
 
 BYTES_OF_A_FLOAT = 4
@@ -36,7 +36,7 @@ def stage_of(job: Any) -> str:
 
 def shapes_of(study: Study) -> dict[str, ModelShape | None]:
     """The shape of each model of a study; None of one that is not on this machine yet."""
-    return {name: shape_of(model) for name, model in study.config.models.items()}
+    return {name: shape_at_hand(model) for name, model in study.config.models.items()}
 
 
 def seconds_by_job(study: Study, jobs: Sequence[Any]) -> dict[Any, float | None]:

@@ -1,59 +1,61 @@
-"""The size of a model, from its config alone: no weights are read, and no torch is imported."""
+"""The shape of a model, from its config alone: no weights are read, and nothing heavy is imported."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from circuitdrift.config.models import HubModel, LocalModel, ModelConfig, PackageModel, ScratchModel
+from circuitdrift.decoder.architectures import ARCHITECTURES, MODEL_TYPES, Settings
+from circuitdrift.decoder.size import number_of_edges
 from circuitdrift.models.caches import package_folder
-from circuitdrift.models.sizes import NAMES
+from circuitdrift.models.folder import settings_of_folder
 
 GATED = ("llama", "mistral", "qwen2", "qwen3")
 """Model types whose MLP has three matrices."""
 
 # The names that architectures give to one size in config.json.
+WIDTH = ("hidden_size", "n_embd")
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
 HEADS = ("num_attention_heads", "n_head", "num_heads")
 MLP_WIDTH = ("intermediate_size", "ffn_dim", "n_inner")
 
 
 @dataclass(frozen=True)
 class ModelShape:
-    """What an estimate needs to know of a model.
+    """The sizes of a model that checks and estimates need.
 
     Attributes:
         parameters: number of weights, biases and norms left out.
         layers: number of blocks.
         heads: query heads in a block.
         width: of the residual stream.
+        parallel: whether attention and MLP of a block both read the block's input.
     """
 
     parameters: int
     layers: int
     heads: int
     width: int
+    parallel: bool
 
     @property
     def edges(self) -> int:
-        """About the number of edges of its graph: half of all pairs of a writer and a reader."""
-        return (1 + self.layers * (self.heads + 1)) * (1 + self.layers * (3 * self.heads + 1)) // 2
+        """Number of edges of its graph."""
+        return number_of_edges(self.layers, self.heads, self.parallel)
 
 
-def shape_of(model: ModelConfig) -> ModelShape | None:
-    """The shape of a configured model; None while no config.json that describes it is on this machine."""
+def shape_at_hand(model: ModelConfig) -> ModelShape | None:
+    """The shape of a scratch model, or of one whose config.json is on this machine; None where it is not known yet."""
     if isinstance(model, ScratchModel):
         vocabulary = model.largest_number
         matrices = 4 * model.width**2 + 2 * model.width * model.mlp_width
         parameters = model.layers * matrices + 2 * vocabulary * model.width
-        return ModelShape(parameters, model.layers, model.heads, model.width)
-    path = config_file(model)
-    try:
-        return shape_in(json.loads(path.read_text(encoding="utf-8"))) if path else None
-    except (KeyError, ValueError):
-        return None
+        return ModelShape(parameters, model.layers, model.heads, model.width, parallel=True)
+    found = config_file(model)
+    return shape_of_settings(settings_of_folder(found.parent)) if found else None
 
 
 def config_file(model: HubModel | LocalModel | PackageModel) -> Path | None:
@@ -71,22 +73,35 @@ def config_file(model: HubModel | LocalModel | PackageModel) -> Path | None:
     return path if path.is_file() else None
 
 
+def shape_of_settings(settings: Settings) -> ModelShape | None:
+    """The shape of a supported model with these entries of config.json; None where a size is missing or no number."""
+    return shape_if_told(settings) if settings.get("model_type", "") in MODEL_TYPES else None
+
+
+def shape_if_told(config: Mapping[str, Any]) -> ModelShape | None:
+    """As :func:`shape_in`; None where a size is missing or no number."""
+    try:
+        return shape_in(config)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+
+
 def shape_in(config: Mapping[str, Any]) -> ModelShape:
-    """The shape that a Hugging Face config.json describes.
+    """The shape that a Hugging Face config.json describes, as if sequential where the architecture is not supported.
 
     Raises:
         KeyError: the config has none of the names of a number.
     """
-    width, layers, heads = (
-        _first(config, names) for names in (NAMES["hidden_size"], NAMES["num_hidden_layers"], HEADS)
-    )
+    width, layers, heads = (_first(config, names) for names in (WIDTH, LAYERS, HEADS))
     groups = config.get("num_key_value_heads") or heads
     head_width = config.get("head_dim") or width // heads
     attention = 2 * width * head_width * (heads + groups)
     mlp_width = next((config[name] for name in MLP_WIDTH if config.get(name)), 4 * width)
     mlp = (3 if config.get("model_type") in GATED else 2) * width * mlp_width
     embeddings = (1 if config.get("tie_word_embeddings", True) else 2) * config["vocab_size"] * width
-    return ModelShape(layers * (attention + mlp) + embeddings, layers, heads, width)
+    class_name = MODEL_TYPES.get(config.get("model_type", ""))
+    parallel = class_name is not None and ARCHITECTURES[class_name].parallel(config)
+    return ModelShape(layers * (attention + mlp) + embeddings, layers, heads, width, parallel)
 
 
 def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> int:
