@@ -92,8 +92,8 @@ def _problems_of_steps(study: Study) -> list[str]:
     problems = []
     for task_name, task in study.config.tasks.items():
         for method_name in study.methods_on(task_name) if study.config.models else ():
-            epochs = study.config.methods[method_name].epochs or training.epochs
-            steps = max(1, round(epochs * task.train / training.batch_size))
+            method = study.config.methods[method_name]
+            epochs, steps = training.epochs_of(method), training.steps_of(method, task.train)
             if steps < training.checkpoints:
                 problems.append(
                     f"training.checkpoints: {training.checkpoints} do not fit into the {steps} steps of method "

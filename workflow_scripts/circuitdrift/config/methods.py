@@ -258,3 +258,11 @@ class Training(Section):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="precision of forward and backward passes; weights keep the dtype they are loaded in"
     )
+
+    def epochs_of(self, method: Method) -> float:
+        """The epochs of a method: its own, or this section's."""
+        return method.epochs or self.epochs
+
+    def steps_of(self, method: Method, n_examples: int) -> int:
+        """The optimiser steps of a method on this many examples."""
+        return max(1, round(self.epochs_of(method) * n_examples / self.batch_size))

@@ -13,6 +13,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 
 from circuitdrift.config.circuits import Attribution
 from circuitdrift.models.shapes import ModelShape
@@ -80,9 +82,14 @@ def tokens_per_prompt(study: Study, task: str) -> float:
     config = study.config.tasks[task]
     if not isinstance(config, FileTask) or config.path.suffix != ".csv":
         return TOKENS_PER_PROMPT
-    rows = config.path.read_text(encoding="utf-8").splitlines()[1:101]
-    words = sum(len(row.split(",")[0].split()) for row in rows) / max(1, len(rows))
-    return max(2.0, words * TOKENS_PER_WORD)
+    return max(2.0, _words_per_prompt(config.path) * TOKENS_PER_WORD)
+
+
+@cache
+def _words_per_prompt(path: Path) -> float:
+    """The mean over the first hundred rows of a file; read once, however many jobs ask."""
+    rows = path.read_text(encoding="utf-8").splitlines()[1:101]
+    return sum(len(row.split(",")[0].split()) for row in rows) / max(1, len(rows))
 
 
 def passes_of(recipe: Attribution, edges: int) -> float:
@@ -146,7 +153,7 @@ def _search(study: Study, job: PlannedWork, shape: ModelShape) -> float:
 
 
 def _epochs(study: Study, job: PlannedWork) -> float:
-    return study.config.methods[job.wildcards["method"]].epochs or study.config.training.epochs
+    return study.config.training.epochs_of(study.config.methods[job.wildcards["method"]])
 
 
 def _scoring(study: Study, job: PlannedWork, shape: ModelShape) -> float:

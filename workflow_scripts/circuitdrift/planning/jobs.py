@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +39,16 @@ def shapes_of(study: Study) -> dict[str, ModelShape | None]:
     return {name: shape_at_hand(model) for name, model in study.config.models.items()}
 
 
-def seconds_by_job(study: Study, jobs: Sequence[Any]) -> dict[Any, float | None]:
+def seconds_by_job(
+    study: Study, jobs: Sequence[Any], shapes: Mapping[str, ModelShape | None]
+) -> dict[Any, float | None]:
     """Seconds of one core that each job is expected to take; None where its model is not on this machine yet."""
-    shapes = shapes_of(study)
-    return {job: seconds_of(study, work_of(job), shapes.get(job.wildcards_dict.get("model", ""))) for job in jobs}
+    return {job: seconds_of(study, work_of(job), shape_for(job, shapes)) for job in jobs}
+
+
+def shape_for(job: Any, shapes: Mapping[str, ModelShape | None]) -> ModelShape | None:
+    """The shape of a job's model, out of those of the study; None of a job without a model."""
+    return shapes.get(job.wildcards_dict.get("model", ""))
 
 
 def work_of(job: Any) -> PlannedWork:

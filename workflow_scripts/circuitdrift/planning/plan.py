@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from circuitdrift.planning.jobs import bytes_of, seconds_by_job, shapes_of, stage_of
+from circuitdrift.planning.jobs import bytes_of, seconds_by_job, shape_for, shapes_of, stage_of
 from circuitdrift.planning.progress import duration
 from circuitdrift.study import Study
 
@@ -51,7 +51,8 @@ def plan_of(study: Study, jobs: Sequence[Any], cores: int) -> Plan:
         jobs: Snakemake's jobs that are left to do.
         cores: number of cores that the jobs share.
     """
-    shapes, seconds = shapes_of(study), seconds_by_job(study, jobs)
+    shapes = shapes_of(study)
+    seconds = seconds_by_job(study, jobs, shapes)
     jobs = sorted(jobs, key=_place)
     rows = [
         {
@@ -59,7 +60,7 @@ def plan_of(study: Study, jobs: Sequence[Any], cores: int) -> Plan:
             "seconds": seconds[job],
             "memory": job.resources.get("mem_mb", 0),
             "files": len(job.output),
-            "bytes": bytes_of(study, job, shapes.get(job.wildcards_dict.get("model", ""))),
+            "bytes": bytes_of(study, job, shape_for(job, shapes)),
         }
         for job in jobs
         if job.rule.script

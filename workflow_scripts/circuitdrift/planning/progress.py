@@ -10,7 +10,7 @@ from typing import Any
 
 from snakemake.logging import LogEvent, logger
 
-from circuitdrift.planning.jobs import seconds_by_job
+from circuitdrift.planning.jobs import seconds_by_job, shapes_of
 from circuitdrift.study import Study
 
 UNKNOWN_SECONDS = 60.0
@@ -40,7 +40,7 @@ def report_progress(workflow: Any, study: Study) -> None:
     jobs = list(workflow.dag.needrun_jobs())
     expected = {
         job.jobid: Expected(_name(job, study), UNKNOWN_SECONDS if seconds is None else seconds)
-        for job, seconds in seconds_by_job(study, jobs).items()
+        for job, seconds in seconds_by_job(study, jobs, shapes_of(study)).items()
     }
     logger.addHandler(ProgressLines(expected, logger.info, time.monotonic))
 

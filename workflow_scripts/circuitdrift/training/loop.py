@@ -92,8 +92,7 @@ def plan_run(method: MethodConfig, training: Training, n_examples: int, precisio
     Raises:
         TrainingError: the run has fewer steps than checkpoints.
     """
-    epochs = method.epochs or training.epochs
-    steps = max(1, round(epochs * n_examples / training.batch_size))
+    epochs, steps = training.epochs_of(method), training.steps_of(method, n_examples)
     if steps < training.checkpoints:
         raise TrainingError(
             f"training.checkpoints: {training.checkpoints} checkpoints do not fit into the {steps} steps that "
