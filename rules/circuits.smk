@@ -2,14 +2,11 @@
 #
 # needs     the manifest, the checkpoints of a run, the circuit split, and for faithfulness the test split
 # makes     circuits/.../ scores.safetensors, edges.parquet, nodes.parquet, faithfulness.parquet,
-#           faithfulness_areas.parquet, in one folder for each circuit. Of controls, scores alone:
-#           base/kinds/scores_by_kind.safetensors, each kind of prompt alone; base/reworded/, the circuit split in its
-#           second wording; untrained/seed-{seed}/, untrained models
+#           faithfulness_areas.parquet, in one folder for each circuit
 # steps     score_edges; measure_faithfulness. Each is one rule for the base model (_base), and one rule for each group
 #           of checkpoints that share a job (_01_to_10; execution.checkpoints_per_job). select_base_circuit; and for each
 #           run select_circuits, which also makes what compare_circuits does (drift.smk). select_minimal_circuits instead
-#           of both, by groups of checkpoints, where circuit.selection is minimal. score_controls (_reworded, for tasks
-#           that have a second wording) and score_untrained score the controls.
+#           of both, by groups of checkpoints, where circuit.selection is minimal
 for job in study.circuit_jobs:
 
     rule:
@@ -141,69 +138,6 @@ if study.config.circuit.selection != "minimal":
             code=code_of("select_circuits"),
         script:
             "../workflow_scripts/select_circuits.py"
-
-
-rule score_controls:
-    input:
-        manifest=layout.manifest,
-        examples=layout.circuit,
-        examples_reworded=[],
-    output:
-        scores_by_kind=layout.scores_by_kind,
-        scores_reworded=[],
-    log:
-        "<logs>/score_controls/{model}/{task}.log",
-    wildcard_constraints:
-        task=one_of(sorted(set(study.config.tasks) - set(study.reworded_tasks))),
-    conda:
-        "../environment.yml"
-    threads: threads_for
-    resources:
-        mem_mb=memory_for(2000, 16000),
-        runtime=240,
-    params:
-        recipe=settings(study.config.circuit.recipe()),
-        device=study.config.execution.device,
-        code=code_of("score_controls"),
-    script:
-        "../workflow_scripts/score_controls.py"
-
-
-use rule score_controls as score_controls_reworded with:
-    input:
-        manifest=layout.manifest,
-        examples=layout.circuit,
-        examples_reworded=layout.circuit_reworded,
-    output:
-        scores_by_kind=layout.scores_by_kind,
-        scores_reworded=layout.reworded_scores,
-    wildcard_constraints:
-        task=one_of(study.reworded_tasks),
-
-
-if study.untrained_seeds:
-
-    rule score_untrained:
-        input:
-            manifest=layout.manifest,
-            examples=layout.circuit,
-        output:
-            scores=study.untrained_scores,
-        log:
-            "<logs>/score_untrained/{model}/{task}.log",
-        conda:
-            "../environment.yml"
-        threads: threads_for
-        resources:
-            mem_mb=memory_for(2000, 16000),
-            runtime=240,
-        params:
-            seeds=study.untrained_seeds,
-            recipe=settings(study.config.circuit.recipe()),
-            device=study.config.execution.device,
-            code=code_of("score_untrained"),
-        script:
-            "../workflow_scripts/score_untrained.py"
 
 
 rule circuits:
