@@ -20,6 +20,7 @@ class CircuitFiles:
         self.faithfulness = f"{folder}/faithfulness.parquet"
         self.faithfulness_areas = f"{folder}/faithfulness_areas.parquet"
         self.importances = f"{folder}/exchange/{{task}}_{{model}}/importances.json"
+        self.merged = f"{folder}/exchange/merged.json"
         self.graphml = f"{folder}/exchange/circuit.graphml"
 
 

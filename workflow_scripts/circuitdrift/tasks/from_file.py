@@ -116,6 +116,6 @@ def shares(total: int, task: FileTask) -> dict[Split, int]:
     wanted = task.asked
     if total >= wanted:
         return {"train": task.train, "circuit": task.circuit, "test": task.test}
-    circuit = max(FEWEST_CIRCUIT_PROMPTS, round(total * task.circuit / wanted))
-    test = max(1, round(total * task.test / wanted))
-    return {"train": max(1, total - circuit - test), "circuit": circuit, "test": test}
+    circuit = min(max(FEWEST_CIRCUIT_PROMPTS, round(total * task.circuit / wanted)), total - 2)
+    test = min(max(1, round(total * task.test / wanted)), total - circuit - 1)
+    return {"train": total - circuit - test, "circuit": circuit, "test": test}
