@@ -105,7 +105,7 @@ def _given_splits(rows: Sequence[PromptRow], drawn: Sequence[Drawn], task: FileT
 
 def _drawn_splits(drawn: Sequence[Drawn], task: FileTask) -> Splits:
     sizes = shares(len(drawn), task)
-    filled = fill(shuffled(drawn, Random(task.seed)), sizes, balanced=False)
+    filled = fill(shuffled(drawn, Random(task.seed)), sizes)
     used = {split: len(members) for split, members in filled.items()}
     log.info("%s: split %d rows by seed %d: %s", task.path.name, len(drawn), task.seed, used)
     return {split: [member.example for member in members] for split, members in filled.items()}
