@@ -16,6 +16,7 @@ from transformers import GPTNeoXConfig
 
 from circuitdrift.config.methods import (
     AdaLoraMethod,
+    AllocatedLoraMethod,
     CircuitLoraMethod,
     DoraMethod,
     EvaLoraMethod,
@@ -67,7 +68,7 @@ def a_state_after_every_step(monkeypatch):
 
 
 def test_every_kind_of_method_has_a_builder_or_needs_none():
-    without = {FullMethod, CircuitLoraMethod, RandomLoraMethod}
+    without = {FullMethod, CircuitLoraMethod, RandomLoraMethod, AllocatedLoraMethod}
     assert set(get_args(get_args(MethodConfig)[0])) == {*BUILDERS, *without}
     assert not without & set(BUILDERS)
 
