@@ -14,9 +14,13 @@ from transformers import GPTNeoXConfig, LlamaConfig
 from circuitdrift.allocation.exact import bounded_shares, nearest_ranks
 from circuitdrift.allocation.other_rules import mean_rank, ranks_of_equal_size
 from circuitdrift.allocation.ranks import AllocationError, adapter_parameters, ranks_by_layer
+from circuitdrift.checks.fit import problems_of_fit
+from circuitdrift.config.circuits import Selection
 from circuitdrift.config.methods import AllocatedLoraMethod
 from circuitdrift.config.reading import ConfigError, load_study
 from circuitdrift.decoder.linears import block_linears, shape_of_config
+from circuitdrift.figures.labels import MethodLabels
+from circuitdrift.models.shapes import ModelShape
 from circuitdrift.study import Study
 
 NEOX = shape_of_config(
@@ -163,6 +167,30 @@ def test_sizes_that_an_allocation_cannot_have_are_refused():
         ranks_of_equal_size(NEOX, method("eva"), {})
     with pytest.raises(AllocationError, match=r"critical_layers: 7 is more than the 6 layers"):
         ranks_of_equal_size(NEOX, method("uniform", critical_layers=7), {})
+
+
+def test_a_uniform_rank_that_is_not_whole_is_refused_before_any_job():
+    shape = ModelShape(parameters=10**6, layers=6, heads=4, width=32, parallel=True)
+    methods = {
+        "whole": method("uniform"),
+        "broken": method("uniform", rank=2),
+        "many": method("mlp", critical_layers=7),
+    }
+    problems = problems_of_fit("m", shape, methods, Selection(fraction=0.5))
+    assert [problem.split(":")[0] for problem in problems] == [
+        "methods.broken.critical_rank",
+        "methods.many.critical_layers",
+    ]
+    assert "whose mean is 4.333" in problems[0]
+
+
+def test_labels_name_what_ranks_follow():
+    labels = MethodLabels({"a": method("fisher"), "b": method("gradient_norm", by="modules"), "c": method("eva")})
+    assert [labels.of(name) for name in "abc"] == [
+        "LoRA, Fisher (3, 9)",
+        "LoRA, gradient norm (3, 9), by module",
+        "LoRA, EVA's ranks (3, 9)",
+    ]
 
 
 def test_the_mean_rank_is_the_uniform_rank_of_the_same_size():
