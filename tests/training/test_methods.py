@@ -338,7 +338,7 @@ def test_eva_depends_on_the_data_alone_and_leaves_a_plain_lora_configuration():
 
 def test_eva_that_cannot_be_determined_is_refused(monkeypatch):
     split = Examples(examples(2), CPU)
-    with pytest.raises(AdapterError, match=r"eva_lora: no batch of prompts has 16 tokens; lower rank"):
+    with pytest.raises(AdapterError, match=r"eva: no batch of prompts has 16 tokens; lower rank"):
         prepare_model(random_model("gpt_neox"), BASE, EvaLoraMethod(kind="eva_lora", rank=16), 2.0, None, split, 10, 0)
     model = random_model("gpt_neox")
     adapted = attach_adapters(model, adapter_config_of(METHODS["eva_lora"], model, 2.0, 10, BASE), seed=0)

@@ -100,7 +100,10 @@ def _batches_of(examples: Examples, components: int) -> list[dict[str, Tensor]]:
     batches = [{"input_ids": batch.tokens} for batch in examples.batched(TOKENS_PER_BATCH)]
     usable = [batch for batch in batches if batch["input_ids"].numel() >= components]
     if not usable:
-        raise AdapterError(f"eva: no batch of prompts has {components} tokens; lower rank, or raise the task's train")
+        raise AdapterError(
+            f"eva: no batch of prompts has {components} tokens; lower rank (of allocated ranks also critical_rank), or "
+            "raise the task's train"
+        )
     return usable
 
 
@@ -114,7 +117,7 @@ def _runner(model: PreTrainedModel, components: int) -> Callable[[object, dict[s
         if calls > MOST_BATCHES:
             raise AdapterError(
                 f"eva: the directions have not settled after {MOST_BATCHES} batches, so the inputs of some linear vary "
-                f"in fewer than {components} directions; lower rank"
+                f"in fewer than {components} directions; lower rank (of allocated ranks also critical_rank)"
             )
         model.base_model(**inputs, use_cache=False)
 
