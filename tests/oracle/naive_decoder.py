@@ -706,18 +706,6 @@ def naive_starcoder2(model: PreTrainedModel) -> NaiveDecoder:
     return decoder
 
 
-def naive_nemotron(model: PreTrainedModel) -> NaiveDecoder:
-    """LayerNorms multiply by 1 + weight; half of a head rotates; squared ReLU."""
-    config, w = model.config, Weights(model)
-    parts = Parts(
-        norm=lambda name: layer_norm(1 + w.state[f"{name}.weight"], w.state[f"{name}.bias"], config.norm_eps),
-        read=separate(w, config, config.num_key_value_heads),
-        mlp=two_maps(w, "up_proj", lambda x: functional.relu(x) ** 2, "down_proj"),
-    )
-    n_dims = config.hidden_size // config.num_attention_heads // 2
-    return naive_of_parts(w, config, parts, rotary=rotate(n_dims, 10000.0))
-
-
 def naive_gpt_bigcode(model: PreTrainedModel) -> NaiveDecoder:
     """As GPT-2, but all heads may share one key and value."""
     config, w = model.config, Weights(model)
@@ -745,7 +733,6 @@ def naive_of(model: PreTrainedModel) -> NaiveDecoder:
         "gptj": naive_gptj,
         "granite": naive_granite,
         "mpt": naive_mpt,
-        "nemotron": naive_nemotron,
         "olmo": naive_olmo,
         "phi": naive_phi,
         "phi3": naive_phi3,

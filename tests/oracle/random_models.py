@@ -21,7 +21,6 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     MptConfig,
-    NemotronConfig,
     OlmoConfig,
     OPTConfig,
     Phi3Config,
@@ -129,10 +128,6 @@ def partly_rotated(share: float) -> dict[str, Any]:
     return {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": share}}
 
 
-def small_falcon(**options: Any) -> PreTrainedModel:
-    return small(FalconConfig, 4, **options)
-
-
 def small_mpt(**attention: float) -> PreTrainedModel:
     """Its configuration has names of its own for the sizes, and a section for the attention."""
     sizes = {"vocab_size": VOCABULARY, "d_model": 16, "n_heads": 2, "n_layers": 2, "max_seq_len": 32}
@@ -144,21 +139,20 @@ FURTHER_MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "bloom": lambda: small(BloomConfig, 2),
     "cohere": lambda: small_gated(CohereConfig, 4, 2, logit_scale=0.6),
     "cohere normed": lambda: small_gated(CohereConfig, 2, 2, use_qk_norm=True, attention_bias=True),
-    "falcon one norm, one key": lambda: small_falcon(),
-    "falcon one norm": lambda: small_falcon(multi_query=False, bias=True),
-    "falcon two norms, grouped": lambda: small_falcon(new_decoder_architecture=True, num_kv_heads=2),
-    "falcon new, one norm": lambda: small_falcon(
-        new_decoder_architecture=True, num_kv_heads=2, num_ln_in_parallel_attn=1
+    "falcon one norm, one key": lambda: small(FalconConfig, 4),
+    "falcon one norm": lambda: small(FalconConfig, 2, multi_query=False, bias=True),
+    "falcon two norms, grouped": lambda: small(FalconConfig, 4, new_decoder_architecture=True, num_kv_heads=2),
+    "falcon new, one norm": lambda: small(
+        FalconConfig, 2, new_decoder_architecture=True, num_kv_heads=1, num_ln_in_parallel_attn=1
     ),
-    "falcon sequential": lambda: small_falcon(parallel_attn=False, tie_word_embeddings=False),
+    "falcon sequential": lambda: small(FalconConfig, 2, parallel_attn=False, tie_word_embeddings=False),
     "gemma": lambda: small_gated(GemmaConfig, 4, 2, head_dim=6),
     "gpt_bigcode one key": lambda: small(GPTBigCodeConfig, 4, n_inner=20),
     "gpt_bigcode": lambda: small(GPTBigCodeConfig, 2, n_inner=20, multi_query=False),
     "gptj": lambda: small(GPTJConfig, 2, n_inner=20, rotary_dim=4),
-    "granite": lambda: small_gated(GraniteConfig, 4, 2, attention_bias=True, mlp_bias=True, **MULTIPLIERS),
+    "granite": lambda: small_gated(GraniteConfig, 2, 1, attention_bias=True, mlp_bias=True, **MULTIPLIERS),
     "mpt": lambda: small_mpt(softmax_scale=0.6),
     "mpt clipped": lambda: small_mpt(clip_qkv=0.8),
-    "nemotron": lambda: small_gated(NemotronConfig, 2, 1),
     "olmo": lambda: small_gated(OlmoConfig, 4, 2),
     "olmo clipped": lambda: small_gated(OlmoConfig, 2, 2, clip_qkv=0.8, tie_word_embeddings=True),
     "phi": lambda: small_gated(PhiConfig, 4, 2),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import test_attribution_methods
 import torch
 from naive_decoder import NaiveDecoder, naive_of, whole
 from random_models import FURTHER_MODELS, MODELS, ROUNDING, one_token_pairs, random_pairs
@@ -19,7 +20,7 @@ from circuitdrift.circuits.ablation import Ablation, ablated_activations, batche
 from circuitdrift.circuits.attribution import score_edges
 from circuitdrift.circuits.prompts import pair_batches
 from circuitdrift.config.circuits import Attribution
-from circuitdrift.decoder.anatomy import anatomy_of
+from circuitdrift.decoder.anatomy import AnatomyError, anatomy_of
 from circuitdrift.decoder.architectures import ARCHITECTURES
 from circuitdrift.decoder.tracing import (
     Prefix,
@@ -80,6 +81,8 @@ def test_scores_are_those_of_private_copies(name: str) -> None:
 @pytest.mark.parametrize("ablation", ["patching", "mean"])
 def test_circuits_run_as_in_the_slow_decoder(name: str, ablation: Ablation) -> None:
     model, (clean, corrupted) = FURTHER_MODELS[name](), random_pairs(3)
+    if ablation == "patching" and model._supports_attention_backend:
+        model.set_attn_implementation("sdpa")
     anatomy, decoder = anatomy_of(model), naive_of(model)
     graph = anatomy.graph
     circuit = graph.edge_mask & (torch.rand(graph.edge_mask.shape, generator=torch.Generator().manual_seed(3)) < 0.5)
@@ -100,6 +103,26 @@ def test_circuits_run_as_in_the_slow_decoder(name: str, ablation: Ablation) -> N
             assert_close(runs.circuits[0, row, -1], expected)
             empty, _ = decoder.run(decoder.embedding[clean[i]], lambda u, v, z, other=other: other(u, z))
             assert_close(runs.ablated[row, -1], empty)
+
+
+@pytest.mark.parametrize("name", ["bloom", "falcon one norm", "granite", "olmo clipped"])
+@pytest.mark.parametrize("method", ["eap-ig-activations", "ceap"])
+def test_other_methods_meet_their_slow_twins(name: str, method: str) -> None:
+    """On the variants with a part of their own: a norm of embeddings, a shared norm, changes in place, a factor."""
+    model, pairs = FURTHER_MODELS[name](), test_attribution_methods.answered_pairs(2, 1)
+    anatomy, decoder = anatomy_of(model), naive_of(model)
+    recipe = Attribution(attribution=method, steps=2)
+    slow = test_attribution_methods.naive_conductance if method == "ceap" else test_attribution_methods.naive_scores
+    found = score_edges(anatomy, pairs, recipe, 2).scores.double()
+    assert_scores_equal(found, slow(decoder, anatomy.graph, pairs, recipe))
+
+
+def test_prompts_whose_length_changes_the_rotation_are_refused() -> None:
+    anatomy = anatomy_of(FURTHER_MODELS["phi3 longrope"]())
+    assert anatomy.longest == 8
+    pairs = one_token_pairs([[1] * 9], [[2] * 9])
+    with pytest.raises(AnatomyError, match=r"a prompt has 9 tokens, .* use prompts of at most 8 tokens"):
+        score_edges(anatomy, pairs, Attribution(), 1)
 
 
 def replacements(

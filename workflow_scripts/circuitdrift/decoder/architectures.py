@@ -350,8 +350,6 @@ _MPT = replace(
     limits=(),
 )
 
-_NEMOTRON = replace(_LLAMA, gain_offset=1.0)
-
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         "GPT2LMHeadModel": _GPT2,
@@ -370,7 +368,6 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "GPTJForCausalLM": _GPTJ,
         "GraniteForCausalLM": _GRANITE,
         "MptForCausalLM": _MPT,
-        "NemotronForCausalLM": _NEMOTRON,
         "OlmoForCausalLM": _OLMO,
         "Phi3ForCausalLM": _PHI3,
         "PhiForCausalLM": _PHI,
@@ -402,7 +399,6 @@ MODEL_TYPES: Mapping[str, str] = MappingProxyType(
         "gptj": "GPTJForCausalLM",
         "granite": "GraniteForCausalLM",
         "mpt": "MptForCausalLM",
-        "nemotron": "NemotronForCausalLM",
         "olmo": "OlmoForCausalLM",
         "phi": "PhiForCausalLM",
         "phi3": "Phi3ForCausalLM",
