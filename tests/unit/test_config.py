@@ -55,7 +55,7 @@ def test_the_studys_own_recipe_is_compared_first_where_any_are():
     assert Study(load(sections)).recipes == {}
     study = Study(load({**sections, "recipes": {"r": {"steps": 2}}}))
     assert list(study.recipes) == ["own", "r"]
-    found = study.of_models_and_tasks(study.recipes["r"].scores)
+    found = study.of_pairs(study.recipes["r"].scores, study.recipe_pairs)
     assert found == ["results/embedded/circuits/m/t/base/recipes/r/scores.safetensors"]
 
 

@@ -15,7 +15,5 @@ from circuitdrift.tasks.mul_div import MulDivTask
 from circuitdrift.tasks.sequence import SequenceTask
 from circuitdrift.tasks.sub_tasks import SubTask
 
-TaskConfig = Annotated[
-    AddSubTask | MulDivTask | SequenceTask | LcmTask | FunctionTask | CompositionalTask | SubTask | FileTask,
-    Field(discriminator="family"),
-]
+GeneratedTask = AddSubTask | MulDivTask | SequenceTask | LcmTask | FunctionTask | CompositionalTask | SubTask
+TaskConfig = Annotated[GeneratedTask | FileTask, Field(discriminator="family")]
