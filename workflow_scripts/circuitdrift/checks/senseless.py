@@ -39,7 +39,8 @@ def _nothing_to_do(study: Study) -> Iterator[str]:
     config = study.config
     if not (study.models_and_tasks or config.imports):
         empty = [key for key in ("models", "tasks") if not getattr(config, key)]
-        yield f"study: '{config.study}' has no circuit and no import, so it does nothing: {' and '.join(empty)} is empty"
+        why = f"{' and '.join(empty)} is empty"
+        yield f"study: '{config.study}' has no circuit and no import, so it does nothing: {why}"
 
 
 def _learning_rates(study: Study) -> Iterator[str]:

@@ -93,8 +93,8 @@ def _problems_of_answers(study: Study) -> list[str]:
     config = study.config
     without = {name: task for name, task in study.file_tasks.items() if lacks_answers(task)}
     problems = [
-        f"tasks.{name}.methods: {', '.join(methods)} need answers to train on, and {_where_none(task)}; or write methods: [] "
-        "for the circuit of the model as it is"
+        f"tasks.{name}.methods: training by {', '.join(methods)} needs answers, and {_where_none(task)}; or write "
+        "methods: [] for the circuit of the model as it is"
         for name, task in without.items()
         if (methods := study.methods_on(name)) and config.models
     ]

@@ -26,8 +26,8 @@ TokenIds = Sequence[Sequence[int]]
 class PromptPairs:
     """Examples as token ids: clean and corrupted prompts, and the answer to each.
 
-    ``corrupted_answers`` may hold empty answers, which stand for unknown ones. ``answers`` are either all empty, as those
-    of a task without answers, or have at least one token each.
+    ``corrupted_answers`` may hold empty answers, which stand for unknown ones. ``answers`` are either all empty, as
+    those of a task without answers, or have at least one token each.
     """
 
     clean: TokenIds

@@ -226,7 +226,7 @@ def _shown_run(study: Study) -> tuple[Run, ...]:
 
 
 def _shown_untouched(study: Study) -> tuple[dict[str, str], ...]:
-    """The first model as it is, of those that the ``figures`` section names, with a task; the very first without one."""
+    """The first model as it is with a task, if possible of those that the ``figures`` section names."""
     wanted = study.config.figures
     named = [p for p in study.untouched if wanted.model in {None, p["model"]} and wanted.task in {None, p["task"]}]
     return tuple([*named, *study.untouched][:1])

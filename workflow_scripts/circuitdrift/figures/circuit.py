@@ -32,9 +32,9 @@ def tidy(base_edges: pd.DataFrame, base_nodes: pd.DataFrame) -> pd.DataFrame:
         base_nodes: nodes table of the circuit.
 
     Returns:
-        Nodes (``part`` is node) with node, kind, layer, head, in_circuit, x and y, absent ones included; edges (``part``
-        is edge) of the circuit with source, target and score, those into q, k and v of a head as one. Both with model
-        and task.
+        Nodes (``part`` is node) with node, kind, layer, head, in_circuit, x and y, absent ones included; edges
+        (``part`` is edge) of the circuit with source, target and score, those into q, k and v of a head as one. Both
+        with model and task.
     """
     x, y = node_places(base_nodes)
     nodes = base_nodes.assign(x=x, y=y, part="node")

@@ -236,6 +236,7 @@ def _handle(table: pd.DataFrame, status: str) -> Line2D:
 
 
 def absent_handle() -> Line2D:
+    """The legend's entry for parts that a circuit lacks."""
     return Line2D(
         [],
         [],

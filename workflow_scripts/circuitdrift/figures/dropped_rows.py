@@ -37,8 +37,8 @@ def table(dropped: pd.DataFrame, dropping: Sequence[Mapping[str, str]]) -> Table
         for (model, task), found in tidy.groupby(["model", "task"], sort=False)
     ]
     note = (
-        "Rows of task files with invalid_rows: drop that do not fit. A row counts once, by the first reason in the order "
-        "of the table's CSV file; of equal rows the first is kept. Which row fits depends on the model's tokenizer."
+        "Rows of task files with invalid_rows: drop that do not fit. A row counts once, by the first reason in the "
+        "order of the table's CSV file; of equal rows the first is kept. What fits depends on the model's tokenizer."
     )
     return Table("Rows left out of task files", note, tidy, layout_of(rows))
 

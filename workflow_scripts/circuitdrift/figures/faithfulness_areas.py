@@ -36,8 +36,8 @@ def table(faithfulness_areas: pd.DataFrame, labels: MethodLabels) -> Table:
         "Areas of the MIB benchmark over the share of edges that a circuit keeps, by the trapezoidal rule over "
         f"{sizes['n_sizes']} sizes from {sizes['smallest']:g} to {sizes['largest']:g}. CPR: under the faithfulness "
         "curve (more is better; it may exceed 1). CMD: between the curve and 1 (less is better). KL: faithfulness is "
-        "1 - KL(model || circuit) / KL(model || corrupted). Methods: their last checkpoint. A task without answers has no "
-        "logit difference. "
+        "1 - KL(model || circuit) / KL(model || corrupted). Without answers there is no logit difference. "
+        "Methods: their last checkpoint. "
         f"{_what_brackets_hold(means[means['method'] != BASE_MODEL])}"
     )
     return Table("Areas of faithfulness curves", note, areas, layout_of(rows))

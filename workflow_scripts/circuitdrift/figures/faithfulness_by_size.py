@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
@@ -50,8 +49,8 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
         for row, (measure, title) in enumerate(rows):
             ax = grid.axes[group, row]
             if not (shown["measure"] == measure).any():
-                _say_why_empty(ax)
-                continue
+                ax.text(0.5, 0.5, "no answers", transform=ax.transAxes, ha="center", va="center", color=MUTED)
+                ax.set_xlim(sizes.min(), sizes.max())
             ax.axhline(100, color=MUTED, linewidth=0.8, zorder=1)
             for method, look in styles.items():
                 of_method = shown[(shown["method"] == method) & (shown["measure"] == measure)]
@@ -73,8 +72,3 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
     grid.figure.align_ylabels()
     method_legend(grid.figure, styles, seed_handle(table))
     return grid.figure
-
-
-def _say_why_empty(ax: Axes) -> None:
-    ax.set_axis_off()
-    ax.text(0.5, 0.5, "no answers", transform=ax.transAxes, ha="center", va="center", color=MUTED)

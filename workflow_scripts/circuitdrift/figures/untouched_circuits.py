@@ -34,11 +34,12 @@ def table(untouched_reliability: pd.DataFrame, untouched_faithfulness: pd.DataFr
         name = f"{level}_{measure}"
         tidy = tidy.merge(_renamed(found.rename(columns={"within": name}), name, of_largest.get(name, [])), on=_KEYS)
     note = (
-        "The circuit of each model as it is. Faithfulness: 1 - KL(model || circuit) / KL(model || corrupted) on the test "
-        "split, whose prompts chose no edges; brackets: 95 % bootstrap interval over these prompts. Jaccard: mean index "
-        "of two circuits from disjoint halves of the prompts, by edges and by nodes; Correlation: Pearson's of the "
-        "signed scores of all edges; brackets: 95 % jackknife over folds, which covers other prompts from the same "
-        "source. Prompts for .8: how many the correlation needs to reach .8."
+        "The circuit of each model as it is. Faithfulness: 1 - KL(model || circuit) / KL(model || corrupted) on the "
+        "test split, whose prompts chose no edges; brackets: 95 % bootstrap interval over these prompts. Jaccard: mean "
+        "index of two circuits from disjoint halves of the prompts, by edges and by nodes. Correlation: Pearson's of "
+        "the signed scores of all edges. Brackets of both: 95 % jackknife over folds, which covers other prompts from "
+        "the same source; it is symmetric, so it can exceed 1. Prompts for .8: how many the correlation needs to "
+        "reach .8."
     )
     return Table(
         "Circuits of models as they are", note, tidy, layout_of([_row(row) for row in tidy.to_dict("records")])

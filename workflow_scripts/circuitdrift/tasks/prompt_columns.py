@@ -1,7 +1,7 @@
 """The columns of a task file: CSV, Parquet or JSON lines, with the names that published files give them.
 
-An answer stands in a file as text, or as the id of a token. Where a file has both, the text is the answer, and the id is
-compared with it. ``label`` is the answer only where no other column is: some files name a class by it.
+An answer stands in a file as text, or as the id of a token. Where a file has both, the text is the answer, and the id
+is compared with it. ``label`` is the answer only where no other column is: some files name a class by it.
 """
 
 from __future__ import annotations

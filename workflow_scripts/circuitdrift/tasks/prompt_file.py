@@ -251,9 +251,8 @@ def _numbers_in_place_of_ids(file: PromptFile) -> Iterable[str]:
     rows = [row for row in file.rows if row.answer_id is not None]
     if rows and all(str(row.answer_id) in row.clean for row in rows):
         yield (
-            f"row {rows[0].number + 1}: {file.names['answer_id']} is {rows[0].answer_id}, a number of its prompt, as in "
-            "every row, so hardly a token id; set the task's answers to none, or give the answers as text in a column "
-            "'answer'"
+            f"row {rows[0].number + 1}: {file.names['answer_id']} is {rows[0].answer_id}, a number of its prompt as in "
+            "every row, so hardly a token id; set the task's answers to none, or write text in a column 'answer'"
         )
 
 
