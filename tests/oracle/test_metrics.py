@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from random_models import MODELS, random_pairs
+from random_models import MODELS, random_pairs, small_llama
 from scipy import stats
 
 from circuitdrift.circuits.attribution import score_edges
@@ -108,8 +108,7 @@ def test_curve(name: str) -> None:
 
 
 def test_without_answers_the_same_outputs_are_compared_and_nothing_else() -> None:
-    model, data = MODELS["llama"](), pairs(9)
-    anatomy = anatomy_of(model)
+    anatomy, data = anatomy_of(small_llama()), pairs(9)
     without = PromptPairs(data.clean, data.corrupted, [[]] * 9, [[]] * 9)
     assert [data.have_answers, without.have_answers] == [True, False]
     scores, same = (score_edges(anatomy, each, Attribution(steps=2), 4).scores for each in (data, without))
@@ -127,7 +126,7 @@ def test_without_answers_the_same_outputs_are_compared_and_nothing_else() -> Non
 
 @pytest.mark.parametrize("objective", ["logit_difference", "answer_loss"])
 def test_objectives_about_answers_say_that_they_need_them(objective: str) -> None:
-    anatomy, data = anatomy_of(MODELS["llama"]()), pairs(3)
+    anatomy, data = anatomy_of(small_llama()), pairs(3)
     without = PromptPairs(data.clean, data.corrupted, [[]] * 3, [[]] * 3)
     with pytest.raises(ValueError, match=f"no answers, which circuit.objective {objective} needs; use objective kl"):
         score_edges(anatomy, without, Attribution(objective=objective), 2)

@@ -50,7 +50,7 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
             ax = grid.axes[group, row]
             if not (shown["measure"] == measure).any():
                 ax.text(0.5, 0.5, "no answers", transform=ax.transAxes, ha="center", va="center", color=MUTED)
-                ax.set_xlim(sizes.min(), sizes.max())
+                ax.sharex(grid.axes[group, 0])
             ax.axhline(100, color=MUTED, linewidth=0.8, zorder=1)
             for method, look in styles.items():
                 of_method = shown[(shown["method"] == method) & (shown["measure"] == measure)]
