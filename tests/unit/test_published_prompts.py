@@ -172,7 +172,7 @@ def test_ids_of_another_tokenizer_are_explained(tmp_path: Path, token: int) -> N
         ({"answer": " box", "label": " box"}, "both columns 'answer' and 'label'"),
         ({"answer_idx": 7, "correct_idx": 7}, "both columns 'answer_idx' and 'correct_idx'"),
         ({"incorrect_idx": 7}, "corrupted prompts alone"),
-        ({"awnser": " box"}, "did you mean 'answer'"),
+        ({"answr": " box"}, "did you mean 'answer'"),
         ({"splits": "train"}, "did you mean 'split'"),
     ],
 )

@@ -99,6 +99,16 @@ def test_text_is_taken_verbatim_from_csv_and_parquet_alike(tmp_path: Path) -> No
     assert {e.answer for m in from_csv.values() for e in m} == set(table["answer"])
 
 
+def test_answers_without_a_space_are_taken_verbatim_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    several = Encoding(encode_prompt, encode_answer, unknown_id=0, answer_tokens="any")
+    for table, warned in ((frame(), False), (frame().assign(answer=[WORDS[i % 4] for i in range(20)]), True)):
+        caplog.clear()
+        splits_of(task(csv(tmp_path, table)), several)
+        assert ("no answer begins with a space, so 'Paris' must follow" in caplog.text) is warned
+
+
 def test_a_larger_file_gives_the_sizes_asked_for(tmp_path: Path) -> None:
     splits = splits_of(task(csv(tmp_path, frame(50)), train=10, circuit=5, test=7), ENCODING)
     assert {split: len(members) for split, members in splits.items()} == {"train": 10, "circuit": 5, "test": 7}

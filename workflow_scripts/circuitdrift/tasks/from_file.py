@@ -104,6 +104,7 @@ def examples_from_file(task: FileTask, encoding: Encoding) -> FileExamples:
         log.info("%s: left out %d of %d rows%s", task.path.name, len(dropped), len(file.rows), _counted(dropped))
     if file.has_answers and "answer" not in file.names:
         log.info("%s: answers from token ids, such as %s", task.path.name, _shown_ids(rows, encoding))
+    _warn_of_missing_spaces(file.path.name, rows, encoding)
     answers = {row.clean: _answer(row, encoding) for row in rows}
     drawn = [_drawn(row, answers, encoding) for row in rows]
     if file.has_splits:
@@ -210,6 +211,17 @@ def _either(text: str | None, token: int | None, encoding: Encoding) -> Answer:
     if text is not None:
         return text, encoding.answer(text)
     return ("", ()) if token is None else (encoding.decoded(token) or "", (token,))
+
+
+def _warn_of_missing_spaces(name: str, rows: Sequence[PromptRow], encoding: Encoding) -> None:
+    """Files often hold numbers without the space that a model would write before them."""
+    texts = [row.answer for row in rows if row.answer is not None]
+    joined = rows[0].clean[-1:].isspace() or any(text[:1].isspace() for text in texts)
+    if texts and not joined and encoding.answer(f" {texts[0]}") != encoding.answer(texts[0]):
+        log.warning(
+            "%s: no answer begins with a space, so %r must follow %r directly; write the space if the model should",
+            name, texts[0], rows[0].clean[-20:],
+        )  # fmt: skip
 
 
 def _shown_ids(rows: Sequence[PromptRow], encoding: Encoding) -> str:
