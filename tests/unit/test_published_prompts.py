@@ -246,6 +246,20 @@ def test_a_task_that_is_left_with_too_few_rows_says_so(tmp_path: Path, splits: l
     assert f"of {8 if splits is None else 24} rows that are left out (prompts differ in tokens" in str(refused.value)
 
 
+def test_rows_of_one_prompt_cannot_fill_several_splits(tmp_path: Path) -> None:
+    corrupted = [f"after box {i} to" for i in range(N)]
+    path = write(tmp_path, prompts().assign(clean="from box 1 to", corrupted=corrupted, answer=" box"))
+    assert problems_of_file(task(path)) == []
+    with pytest.raises(PromptFileError, match="split train gets 0 rows, at least 1 are needed; rows with one clean"):
+        read(path)
+
+
+def test_one_row_stays_for_training_where_the_task_asks_for_no_more(tmp_path: Path) -> None:
+    path = write(tmp_path, prompts().assign(answer=" box"))
+    sizes = [len(members) for members in read(path, train=1, circuit=200, test=500).splits.values()]
+    assert sizes == [1, 7, 16]
+
+
 def test_an_unknown_split_is_refused_even_where_rows_are_left_out(tmp_path: Path) -> None:
     path = write(tmp_path, prompts().assign(split="validation"))
     assert "unknown split 'validation'" in problems_of_file(task(path, invalid_rows="drop"))[0]

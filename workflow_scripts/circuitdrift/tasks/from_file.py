@@ -107,9 +107,14 @@ def examples_from_file(task: FileTask, encoding: Encoding) -> FileExamples:
     _warn_of_missing_spaces(file.path.name, rows, encoding)
     answers = {row.clean: _answer(row, encoding) for row in rows}
     drawn = [_drawn(row, answers, encoding) for row in rows]
-    if file.has_splits:
-        return FileExamples(_given_splits(rows, drawn, task), dropped)
-    return FileExamples(_drawn_splits(drawn, task, file.has_answers), dropped)
+    splits = _given_splits(rows, drawn, task) if file.has_splits else _drawn_splits(drawn, task, file.has_answers)
+    for split, needed in file.fewest.items():
+        if (found := len(splits[split])) < needed:
+            raise PromptFileError(
+                f"{file.path}: split {split} gets {found} rows, at least {needed} are needed; rows with one clean "
+                "prompt stay in one split, so add rows with other prompts"
+            )
+    return FileExamples(splits, dropped)
 
 
 def _usable(file: PromptFile, faults: Sequence[Fault], task: FileTask) -> tuple[Sequence[PromptRow], tuple[Fault, ...]]:
@@ -273,7 +278,7 @@ def shares(total: int, task: FileTask) -> dict[Split, int]:
     if total >= wanted:
         return {"train": task.train, "circuit": task.circuit, "test": task.test}
     circuit = max(FEWEST_CIRCUIT_PROMPTS, round(total * task.circuit / wanted))
-    test = max(1, round(total * task.test / wanted))
+    test = max(1, min(round(total * task.test / wanted), total - circuit - 1))
     return {"train": max(1, total - circuit - test), "circuit": circuit, "test": test}
 
 

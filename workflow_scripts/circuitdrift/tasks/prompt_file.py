@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from circuitdrift.tasks.prompt_columns import PROMPTS, PromptColumns, PromptFileError, read_columns
-from circuitdrift.tasks.splits import SPLITS
+from circuitdrift.tasks.splits import SPLITS, Split
 from circuitdrift.tasks.task import FEWEST_CIRCUIT_PROMPTS
 
 Reason = Literal[
@@ -83,6 +83,12 @@ class PromptFile:
         return bool({"answer", "answer_id"} & set(self.names))
 
     @property
+    def fewest(self) -> dict[Split, int]:
+        """The fewest rows of each split that a task needs; without answers, train may be empty."""
+        needed: dict[Split, int] = {"train": 1, "circuit": FEWEST_CIRCUIT_PROMPTS, "test": 1}
+        return needed if self.has_answers else {"circuit": needed["circuit"], "test": needed["test"]}
+
+    @property
     def has_splits(self) -> bool:
         """Whether the file says which row belongs to which split."""
         return "split" in self.names
@@ -139,9 +145,7 @@ def repetitions(rows: Sequence[PromptRow]) -> list[Fault]:
 
 def problems_of_number(rows: Sequence[PromptRow], file: PromptFile) -> list[str]:
     """What is wrong with the number of rows that can be used, in all or in one split of the file's own."""
-    needed = {"train": 1, "circuit": FEWEST_CIRCUIT_PROMPTS, "test": 1}
-    if not file.has_answers:
-        del needed["train"]
+    needed = file.fewest
     fewest = sum(needed.values())
     if len(rows) < fewest:
         return [f"has {len(rows)} rows; {_in_words(tuple(needed))} need at least {fewest}; add some"]
