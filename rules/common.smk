@@ -21,7 +21,8 @@ from circuitdrift.errors import CircuitDriftError
 from circuitdrift.layout import CircuitFiles
 from circuitdrift.provenance import BASE_CHECKPOINT, digest_of_code
 from circuitdrift.study import read_study
-from circuitdrift.tasks import prompt_file
+from circuitdrift.tasks.from_file import problems_of_file
+from circuitdrift.tasks.prompt_file import report as report_of_problems
 
 try:
     study = read_study(CONFIG_FILE)
@@ -34,15 +35,15 @@ layout = study.layout
 config.update(study.config.model_dump(mode="json"))  # for the report's captions
 
 
-def check_prompts(file):
-    """Refuse a prompt file with problems."""
-    if problems := prompt_file.check_prompt_file(file):
-        raise WorkflowError(f"{file} cannot be used:\n{prompt_file.report(problems)}")
+def check_prompts(task):
+    """Refuse a task whose prompt file has problems."""
+    if problems := problems_of_file(task):
+        raise WorkflowError(f"{task.path} cannot be used:\n{report_of_problems(problems)}")
 
 
-for prompts in study.prompt_files.values():
-    check_prompts(prompts)
-    del prompts
+for file_task in study.file_tasks.values():
+    check_prompts(file_task)
+    del file_task
 
 
 pathvars:

@@ -1,10 +1,12 @@
 # Data: clean and corrupted prompts of each task, in the model's own tokens.
 #
 # needs     the manifest; the prompt file of a task that has one
-# makes     data/{model}/{task}/ train.parquet, circuit.parquet, test.parquet: three disjoint splits; and
-#           circuit_reworded.parquet, the circuit split in the second wording of a task that has one
+# makes     data/{model}/{task}/ train.parquet, circuit.parquet, test.parquet: three disjoint splits;
+#           circuit_reworded.parquet, the circuit split in the second wording of a task that has one; and dropped.parquet,
+#           the rows of a task file that are left out, of a task with invalid_rows: drop
 # steps     generate_data, before other jobs that are ready: text that a tokenizer does not take is found before trainings
-#           start; generate_data_reworded, the same for the tasks that have a second wording
+#           start; generate_data_reworded, the same for the tasks that have a second wording; generate_data_dropping, for
+#           those that leave out rows
 
 
 rule generate_data:
@@ -16,10 +18,11 @@ rule generate_data:
         circuit=layout.circuit,
         test=layout.test,
         circuit_reworded=[],
+        dropped=[],
     log:
         "<logs>/generate_data/{model}/{task}.log",
     wildcard_constraints:
-        task=one_of(sorted(set(study.config.tasks) - set(study.reworded_tasks))),
+        task=one_of(sorted(set(study.config.tasks) - set(study.reworded_tasks) - set(study.dropping_tasks))),
     priority: 50
     conda:
         "../environment.yml"
@@ -41,10 +44,24 @@ use rule generate_data as generate_data_reworded with:
         circuit=layout.circuit,
         test=layout.test,
         circuit_reworded=layout.circuit_reworded,
+        dropped=[],
     wildcard_constraints:
         task=one_of(study.reworded_tasks),
+
+
+use rule generate_data as generate_data_dropping with:
+    output:
+        train=layout.train,
+        circuit=layout.circuit,
+        test=layout.test,
+        circuit_reworded=[],
+        dropped=layout.dropped,
+    wildcard_constraints:
+        task=one_of(study.dropping_tasks),
 
 
 rule data:
     input:
         study.of_runs(layout.test, study.runs),
+        study.of_pairs(layout.test, study.untouched),
+        study.of_pairs(layout.dropped, study.dropping),

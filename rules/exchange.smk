@@ -117,3 +117,5 @@ rule exports:
     input:
         study.of_drift_runs(circuit.importances for circuit in study.circuits),
         study.of_drift_runs(circuit.graphml for circuit in study.circuits),
+        study.of_pairs(layout.base_circuit.importances, study.untouched),
+        study.of_pairs(layout.base_circuit.graphml, study.untouched),

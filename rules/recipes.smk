@@ -1,4 +1,5 @@
-# Recipes: the base model's circuit by other ways to score edges, beside the study's own. Nothing without section `recipes`.
+# Recipes: the base model's circuit by other ways to score edges, beside the study's own. Without section `recipes` the
+# own one alone, of models that are not trained.
 #
 # needs     the manifest, the circuit split, the test split, the base model's scores
 # makes     circuits/{model}/{task}/base/recipes/{recipe}/scores.safetensors; recipes/{model}/{task}/
@@ -80,5 +81,5 @@ rule measure_recipe_faithfulness:
 
 rule recipes:
     input:
-        study.of_models_and_tasks(layout.recipes.reliability) if study.recipes else [],
-        study.of_models_and_tasks(layout.recipes.faithfulness) if study.recipes else [],
+        study.of_pairs(layout.recipes.reliability, study.recipe_pairs),
+        study.of_pairs(layout.recipes.faithfulness, study.recipe_pairs),

@@ -16,8 +16,9 @@ from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import Example
 from circuitdrift.tasks.families import TaskConfig
 from circuitdrift.tasks.folds import order_by_fold
-from circuitdrift.tasks.from_file import FileTask
+from circuitdrift.tasks.from_file import FileTask, examples_from_file
 from circuitdrift.tasks.generation import generate_examples
+from circuitdrift.tasks.prompt_file import Fault
 from circuitdrift.tasks.splits import SPLITS, Split
 from circuitdrift.tasks.wording import WordingError, reword_examples
 
@@ -31,6 +32,7 @@ def main(
     circuit: Path,
     test: Path,
     circuit_reworded: Path | None,
+    dropped: Path | None,
     task: TaskConfig,
     parent: CompositionalTask | None,
     folds: int,
@@ -46,6 +48,7 @@ def main(
         test: output, the examples to measure accuracy on.
         circuit_reworded: output, the circuit split with other instructions, of a task that has a second wording;
             otherwise None.
+        dropped: output, the rows of a task file that are left out, of a task that leaves out rows; otherwise None.
         task: the task's section of the config.
         parent: the compositional task that a sub-task belongs to; None for other tasks.
         folds: number of folds that each split is ordered for: example i belongs to fold i mod ``folds``.
@@ -54,10 +57,14 @@ def main(
     Raises:
         WordingError: the family has no second wording, or the tokenizer does not take it.
     """
-    if isinstance(task, FileTask) and prompts is not None:
-        task = task.model_copy(update={"path": prompts})
     encoding, origin = Encoding.of(load_tokenizer(manifest), task.answer_tokens), provenance.with_seed(task.seed)
-    splits = generate_examples(task, encoding, parent)
+    if isinstance(task, FileTask):
+        found = examples_from_file(task.model_copy(update={"path": prompts or task.path}), encoding)
+        splits, left_out = found.splits, found.dropped
+    else:
+        splits, left_out = generate_examples(task, encoding, parent), ()
+    if dropped is not None:
+        write_table(dropped, _table_of_dropped(left_out), "dropped", origin)
     tables = {}
     first_id = 0
     for split, path in zip(SPLITS, (train, circuit, test), strict=True):
@@ -79,6 +86,11 @@ def _table(examples: Sequence[Example], first_id: int) -> pd.DataFrame:
     frame = pd.DataFrame([vars(example) for example in examples], columns=list(Example.__annotations__))
     frame.insert(0, "example_id", range(first_id, first_id + len(frame)))
     return frame
+
+
+def _table_of_dropped(left_out: Sequence[Fault]) -> pd.DataFrame:
+    """One row for each row that was left out, counted from 0 without the header."""
+    return pd.DataFrame([(fault.row, fault.reason) for fault in left_out], columns=["row", "reason"])
 
 
 def _shown(examples: Sequence[Example], split: Split) -> str:

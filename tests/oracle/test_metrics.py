@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from random_models import MODELS, random_pairs
+from random_models import MODELS, random_pairs, small_llama
 from scipy import stats
 
 from circuitdrift.circuits.attribution import score_edges
 from circuitdrift.circuits.metrics import (
     METRICS,
+    METRICS_OF_OUTPUTS,
     SizedCircuit,
     bootstrap_interval,
     difference_of_faithfulness,
@@ -20,7 +21,7 @@ from circuitdrift.circuits.metrics import (
     sized_circuits,
     summarise,
 )
-from circuitdrift.circuits.prompts import PromptPairs
+from circuitdrift.circuits.prompts import PromptPairs, pair_batches
 from circuitdrift.circuits.selection import edge_table, select_circuit
 from circuitdrift.config.circuits import Attribution, Faithfulness, Selection
 from circuitdrift.decoder.anatomy import anatomy_of
@@ -104,6 +105,35 @@ def test_curve(name: str) -> None:
         float(x[a[0]] - x[b[0]]) for x, a, b in zip(clean, data.answers, data.corrupted_answers, strict=True)
     ]
     assert whole.loc["logit_difference", "full"] == pytest.approx(np.mean(differences), rel=1e-4)
+
+
+def test_without_answers_the_same_outputs_are_compared_and_nothing_else() -> None:
+    anatomy, data = anatomy_of(small_llama()), pairs(9)
+    without = PromptPairs(data.clean, data.corrupted, [[]] * 9, [[]] * 9)
+    assert [data.have_answers, without.have_answers] == [True, False]
+    scores, same = (score_edges(anatomy, each, Attribution(steps=2), 4).scores for each in (data, without))
+    assert torch.equal(scores, same)
+    circuit = select_circuit(anatomy.graph, scores, Selection(fraction=0.2))[None]
+    measure = Faithfulness(batch_size=4)
+    (expected,), (found,) = (measure_circuits(anatomy, each, circuit, measure) for each in (data, without))
+    assert list(found) == list(METRICS_OF_OUTPUTS)
+    assert all(np.array_equal(found[metric], expected[metric]) for metric in METRICS_OF_OUTPUTS)
+    sized = [SizedCircuit(0.2, circuit[0], is_own=True), SizedCircuit(0.3, circuit[0], is_own=False)]
+    assert faithfulness_curve(sized, [found] * 2, 100)["metric"].tolist() == [*METRICS_OF_OUTPUTS] * 2
+    areas = faithfulness_areas(sized, [found] * 2, Faithfulness(size_fractions=(0.2, 0.3)))
+    assert set(areas["metric"]) == {*METRICS_OF_OUTPUTS}
+
+
+@pytest.mark.parametrize("objective", ["logit_difference", "answer_loss"])
+def test_objectives_about_answers_say_that_they_need_them(objective: str) -> None:
+    anatomy, data = anatomy_of(small_llama()), pairs(3)
+    without = PromptPairs(data.clean, data.corrupted, [[]] * 3, [[]] * 3)
+    with pytest.raises(ValueError, match=f"no answers, which circuit.objective {objective} needs; use objective kl"):
+        score_edges(anatomy, without, Attribution(objective=objective), 2)
+    with pytest.raises(ValueError, match="which accuracies, logit differences and losses are about"):
+        _ = pair_batches(without, 2, anatomy.device)[0].answers
+    with pytest.raises(ValueError, match="example 1: the answer has no tokens, other answers have"):
+        PromptPairs(data.clean, data.corrupted, [[1], [], [2]], [[]] * 3)
 
 
 def test_the_difference_of_two_circuits_resamples_the_same_examples_for_both() -> None:

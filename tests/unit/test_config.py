@@ -52,10 +52,11 @@ def test_a_recipe_changes_what_it_names_and_nothing_else():
 
 def test_the_studys_own_recipe_is_compared_first_where_any_are():
     sections = {"models": {"m": {"source": "scratch"}}, "tasks": {"t": {"family": "lcm"}}}
-    assert Study(load(sections)).recipes == {}
+    trained = {"methods": {"lora_r2": {"kind": "lora", "rank": 2}}}
+    assert Study(load({**sections, **trained})).recipes == {}
     study = Study(load({**sections, "recipes": {"r": {"steps": 2}}}))
     assert list(study.recipes) == ["own", "r"]
-    found = study.of_models_and_tasks(study.recipes["r"].scores)
+    found = study.of_pairs(study.recipes["r"].scores, study.recipe_pairs)
     assert found == ["results/embedded/circuits/m/t/base/recipes/r/scores.safetensors"]
 
 
@@ -199,6 +200,38 @@ def test_a_task_may_name_its_methods_and_gets_their_phase_1_too():
         ("all", "r2"), ("all", "r4"), ("all", "c"), ("one", "r2"), ("one", "c"),
     ]  # fmt: skip
     assert study.data_settings("all") == study.data_settings("one")
+
+
+def test_a_task_that_no_method_is_trained_on_has_the_circuit_of_the_model_as_it_is():
+    raw = {
+        "models": {"m": {"source": "scratch"}, "h": {"source": "hub", "id": "a/b"}},
+        "tasks": {"trained": {"family": "lcm"}, "looked_at": {"family": "lcm", "methods": []}},
+        "methods": {"lora_r2": {"kind": "lora", "rank": 2}},
+    }
+    study = Study(load(raw))
+    pairs = [{"model": model, "task": "looked_at"} for model in "mh"]
+    assert list(study.untouched) == list(study.recipe_pairs) == pairs
+    assert list(study.fetched_untouched) == pairs[1:]
+    assert study.extracted == study.models_and_tasks
+    assert list(study.recipes) == ["own"]
+    assert study.compared_recipes == ()
+    without = Study(load({**raw, "methods": {}}))
+    assert without.runs == ()
+    assert without.untouched == without.extracted == without.models_and_tasks
+    compared = Study(load({**raw, "recipes": {"r": {"steps": 2}}, "drift": {"methods": []}}))
+    assert compared.recipe_pairs == compared.models_and_tasks
+    assert list(compared.extracted) == pairs
+
+
+def test_a_task_leaves_out_rows_only_where_it_says_so():
+    tasks = {name: {"family": "file", "path": "a.csv", **keys} for name, keys in DROPPING.items()}
+    study = Study(load({"models": {"m": {"source": "scratch"}}, "tasks": tasks}))
+    assert study.dropping_tasks == ("some",)
+    assert study.dropping == ({"model": "m", "task": "some"},)
+    assert study.of_pairs(study.layout.dropped, study.dropping) == ["results/embedded/data/m/some/dropped.parquet"]
+
+
+DROPPING = {"none": {}, "some": {"invalid_rows": "drop"}, "refused": {"invalid_rows": "refuse"}}
 
 
 def test_a_sham_method_has_the_twin_that_differs_in_its_answers_alone():

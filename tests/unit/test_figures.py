@@ -125,6 +125,21 @@ def test_faithfulness_by_size_leaves_out_sizes_and_measures_that_some_curve_lack
         faithfulness_by_size.tidy(curves.assign(faithfulness=np.nan))
 
 
+def test_a_task_without_answers_keeps_its_place_beside_tasks_with_answers(tmp_path: Path) -> None:
+    """Both tasks are of a model as it is, so that no run has a method."""
+    study = MadeUpStudy(tmp_path / "in", tasks=("lcm", "own"), methods=(), n_checkpoints=1)
+    curves = read_tables(study.faithfulness(), "faithfulness")
+    without = (curves["task"] == "own") & ~curves["metric"].str.startswith("kl")
+    table = faithfulness_by_size.tidy(curves[~without])
+    assert {task: set(of_task["measure"]) for task, of_task in table.groupby("task")} == {
+        "lcm": {"kl_model_circuit", "logit_difference"},
+        "own": {"kl_model_circuit"},
+    }
+    figure = faithfulness_by_size.draw(table, STYLE, LABELS)
+    empty = [ax for ax in figure.axes if any(text.get_text() == "no answers" for text in ax.texts)]
+    assert len(empty) == 1
+
+
 def test_tables_without_the_studys_own_circuit_are_refused(small: MadeUpStudy) -> None:
     curves = read_tables(small.faithfulness(), "faithfulness").assign(own_circuit=False)
     with pytest.raises(FigureDataError, match="no row of the study's own circuit"):
@@ -313,6 +328,20 @@ def test_edge_changes_are_drawn_where_nothing_is_in_a_circuit(small: MadeUpStudy
     nothing = dict.fromkeys(["kept", "gained", "lost", "undecided", "in_both", "added", "removed"], 0)
     figure = edge_changes.draw(edge_changes.tidy(counts.assign(**nothing)), STYLE, LABELS)
     assert figure.axes[0].get_xlim()[1] > 0
+
+
+def test_the_circuit_of_a_model_as_it_is_is_drawn_with_its_merged_edges(small: MadeUpStudy, tmp_path: Path) -> None:
+    edges, nodes = (
+        small.write(name, read_table(path, name), name, model="toy", task="own")
+        for name, path in zip(("edges", "nodes"), small.circuit("00"), strict=True)
+    )
+    table = drawn(tmp_path, "circuit", {"base_edges": [edges], "base_nodes": [nodes]})
+    kept = read_table(edges, "edges").query("in_circuit").groupby(["source", "target"])["score"].sum()
+    found = table[table["part"] == "edge"].set_index(["source", "target"])["score"].sort_index()
+    pd.testing.assert_series_equal(found.astype("float32"), kept.astype("float32").sort_index())
+    drawn_nodes = table[table["part"] == "node"].set_index("node")["in_circuit"].astype(bool)
+    assert drawn_nodes.to_dict() == read_table(nodes, "nodes").set_index("node")["in_circuit"].to_dict()
+    assert (tmp_path / "figure.png").stat().st_size > 1000
 
 
 def test_circuit_map_agrees_with_sets_of_edges_and_their_classes(small: MadeUpStudy, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from circuitdrift.figures import (
     critical_layers,
     drift_reliability,
     edge_changes,
+    faithfulness_areas,
     functional_drift,
     method_accuracy,
     method_comparisons,
@@ -217,6 +218,49 @@ def test_recipes_stand_beside_the_studys_own(study: MadeUpStudy, tmp_path: Path)
     assert lines[0].endswith("| 0.900 | 1.00 |")
     assert "| ceap | 50: 0.750, 100: 0.800 | +0.100 [+0.050, +0.150] |" in lines[1]
     assert lines[1].endswith("| 0.900 | 2.00 |")
+
+
+def test_circuits_of_models_as_they_are_have_their_reliability_and_faithfulness(
+    study: MadeUpStudy, tmp_path: Path
+) -> None:
+    reliability, faithfulness, _, _ = study.recipes()
+    reads = {"untouched_reliability": reliability, "untouched_faithfulness": faithfulness}
+    numbers = written(tmp_path, "untouched_circuits", reads)
+    assert numbers["task"].tolist() == ["add_sub_100", "lcm"]
+    assert numbers["edge_jaccard"].tolist() == pytest.approx([0.7] * 2)
+    assert numbers["examples"].tolist() == [100] * 2
+    (row,) = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("| Add/Sub")]
+    cells = ["50", "0.700 [0.600, 0.800]", "100", *["0.700 [0.600, 0.800]"] * 3, "150"]
+    assert row == f"| Add/Sub (100) | {' | '.join(cells)} |"
+
+
+def test_rows_left_out_are_counted_by_reason_and_tasks_without_any_are_listed(
+    study: MadeUpStudy, tmp_path: Path
+) -> None:
+    found = {"own": ["prompt repeated", "value missing", "prompt repeated"], "whole": []}
+    paths = [
+        study.write("dropped", pd.DataFrame({"row": range(len(r)), "reason": r}), "dropped", model="m", task=task)
+        for task, r in found.items()
+    ]
+    dropping = [{"model": "m", "task": task} for task in found]
+    numbers = written(tmp_path, "dropped_rows", {"dropped": paths}, dropping=dropping)
+    assert numbers.query("rows > 0")[["task", "reason", "rows"]].to_numpy().tolist() == [
+        ["own", "value missing", 1],
+        ["own", "prompt repeated", 2],
+    ]
+    text = (tmp_path / "table.md").read_text()
+    assert "| Own | 3 | value missing: 1, prompt repeated: 2 |" in text
+    assert f"| Whole | 0 | {EMPTY} |" in text
+
+
+def test_areas_of_a_model_as_it_is_and_of_a_task_without_answers(tmp_path: Path) -> None:
+    study = MadeUpStudy(tmp_path / "in", tasks=("lcm",), methods=(), n_checkpoints=1)
+    areas = read_tables(study.faithfulness_areas(), "faithfulness_areas")
+    found = faithfulness_areas.table(areas[areas["metric"].str.startswith("kl")], LABELS)
+    (row,) = found.layout.to_dict("records")
+    assert row["Method"] == "Model as it is"
+    assert [row["CPR, logit difference"], row["CMD, logit difference"]] == [EMPTY, EMPTY]
+    assert found.note.endswith("Brackets: 95 % bootstrap intervals over prompts.")
 
 
 def test_drift_reliability_judges_the_excess_of_edges(study: MadeUpStudy, tmp_path: Path) -> None:

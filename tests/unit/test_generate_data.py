@@ -41,7 +41,7 @@ def write(
 ):
     paths = [folder / f"{split}.parquet" for split in ("train", "circuit", "test")]
     origin = Provenance.detached(task="t")
-    generate_data.main(Path("manifest.json"), prompts, *paths, reworded, task, parent, folds, origin)
+    generate_data.main(Path("manifest.json"), prompts, *paths, reworded, None, task, parent, folds, origin)
     return [read_table(path, "examples") for path in paths]
 
 

@@ -11,7 +11,7 @@ from transformers import GPTNeoXConfig, PreTrainedTokenizerFast
 from circuitdrift.models.embedded_tokenizer import build_tokenizer
 from circuitdrift.models.manifest import write_manifest
 from circuitdrift.models.tokenizer import load_tokenizer
-from circuitdrift.tasks.tokenization import encode_answer, encode_prompt
+from circuitdrift.tasks.tokenization import decode_answer, encode_answer, encode_prompt
 
 TEXTS = ["72 - 46 =", "Is 121 > 112? Answer: Yes", "Kelly wanted pan, Daniel handed brush to Robert"]
 
@@ -68,6 +68,23 @@ def test_a_token_that_ends_the_text_is_dropped_since_the_answer_follows() -> Non
 
 def test_an_empty_prompt_still_has_its_bos() -> None:
     assert encode_prompt(word_level(), "") == [0]
+
+
+@pytest.mark.parametrize("make", [word_level, byte_level, sentence_piece, lambda: build_tokenizer(200)])
+def test_the_text_of_an_id_is_what_it_adds_to_a_prompt(make: object) -> None:
+    tokenizer = make()  # type: ignore[operator]
+    ids = [token for token in encode_prompt(tokenizer, TEXTS[0]) if token not in tokenizer.all_special_ids]
+    texts = [decode_answer(tokenizer, token) for token in ids]
+    assert None not in texts
+    assert "".join(map(str, texts)).strip() == TEXTS[0]
+    outside = [len(tokenizer), *tokenizer.all_special_ids]
+    assert [decode_answer(tokenizer, token) for token in outside] == [None] * len(outside)
+
+
+def test_a_part_of_a_character_is_no_text() -> None:
+    tokenizer = byte_level()
+    part = encode_answer(tokenizer, "\N{SNOWMAN}")[0]
+    assert decode_answer(tokenizer, part) is None
 
 
 @pytest.mark.parametrize("make", [word_level, byte_level, sentence_piece, lambda: build_tokenizer(200)])

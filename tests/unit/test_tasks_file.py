@@ -10,8 +10,9 @@ import pandas as pd
 import pytest
 
 from circuitdrift.tasks.encoding import Encoding
-from circuitdrift.tasks.from_file import FileTask, examples_from_file
-from circuitdrift.tasks.prompt_file import PromptFileError, check_prompt_file
+from circuitdrift.tasks.from_file import FileTask, examples_from_file, problems_of_file
+from circuitdrift.tasks.prompt_columns import PromptFileError
+from circuitdrift.tasks.splits import Splits
 
 WORDS = ["Paris", "Rome", "Oslo", "Bern"]
 
@@ -41,8 +42,16 @@ def frame(n: int = 20) -> pd.DataFrame:
     )
 
 
-def task(path: Path, **sizes: int) -> FileTask:
-    return FileTask(family="file", path=path, **sizes)
+def task(path: Path, **settings: object) -> FileTask:
+    return FileTask(family="file", path=path, **settings)
+
+
+def check_prompt_file(path: Path, **settings: object) -> list[str]:
+    return problems_of_file(task(path, **settings))
+
+
+def splits_of(of_file: FileTask, encoding: Encoding) -> Splits:
+    return examples_from_file(of_file, encoding).splits
 
 
 def csv(tmp_path: Path, table: pd.DataFrame) -> Path:
@@ -55,27 +64,27 @@ def test_answers_of_several_tokens_are_taken_where_the_task_allows_them(tmp_path
     table.loc[3, "answer"] = " New York"
     path = csv(tmp_path, table)
     several = Encoding(encode_prompt, encode_answer, unknown_id=0, answer_tokens="any")
-    splits = examples_from_file(task(path), several)
+    splits = splits_of(task(path), several)
     lengths = {e.answer: len(e.answer_ids) for members in splits.values() for e in members}
     assert lengths[" New York"] == 9
     assert lengths[" Paris"] == 1
     table.loc[4, "answer"] = " Nowhere"
     with pytest.raises(PromptFileError, match="' Nowhere' is outside the model's vocabulary"):
-        examples_from_file(task(csv(tmp_path, table)), several)
+        splits_of(task(csv(tmp_path, table)), several)
 
 
 def test_a_smaller_file_is_shared_out_in_proportion_and_always_in_the_same_way(tmp_path: Path) -> None:
     path = csv(tmp_path, frame(100))
-    splits = examples_from_file(task(path, train=700, circuit=100, test=200), ENCODING)
+    splits = splits_of(task(path, train=700, circuit=100, test=200), ENCODING)
     assert {split: len(members) for split, members in splits.items()} == {"train": 70, "circuit": 10, "test": 20}
     assert len({e.clean for members in splits.values() for e in members}) == 100
-    assert examples_from_file(task(path, train=700, circuit=100, test=200), ENCODING) == splits
-    assert examples_from_file(task(path, train=700, circuit=100, test=200, seed=1), ENCODING) != splits
+    assert splits_of(task(path, train=700, circuit=100, test=200), ENCODING) == splits
+    assert splits_of(task(path, train=700, circuit=100, test=200, seed=1), ENCODING) != splits
 
 
 def test_the_circuit_split_of_a_small_file_gets_the_rows_that_its_folds_need(tmp_path: Path) -> None:
     for rows, sizes in ((6, [1, 4, 1]), (12, [7, 4, 1]), (47, [40, 4, 3])):
-        splits = examples_from_file(task(csv(tmp_path, frame(rows)), train=4000, circuit=50, test=300), ENCODING)
+        splits = splits_of(task(csv(tmp_path, frame(rows)), train=4000, circuit=50, test=300), ENCODING)
         assert [len(splits[split]) for split in ("train", "circuit", "test")] == sizes
 
 
@@ -89,20 +98,30 @@ def test_text_is_taken_verbatim_from_csv_and_parquet_alike(tmp_path: Path) -> No
     table.loc[0, "clean"] = 'He said "no, thanks" in 2020, then'
     table.loc[0, "corrupted"] = 'He said "oh, thanks" in 2020, then'
     table.to_parquet(tmp_path / "prompts.parquet")
-    from_csv = examples_from_file(task(csv(tmp_path, table)), ENCODING)
-    assert examples_from_file(task(tmp_path / "prompts.parquet"), ENCODING) == from_csv
+    from_csv = splits_of(task(csv(tmp_path, table)), ENCODING)
+    assert splits_of(task(tmp_path / "prompts.parquet"), ENCODING) == from_csv
     assert {e.clean for m in from_csv.values() for e in m} == set(table["clean"])
     assert {e.answer for m in from_csv.values() for e in m} == set(table["answer"])
 
 
+def test_answers_without_a_space_are_taken_verbatim_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    several = Encoding(encode_prompt, encode_answer, unknown_id=0, answer_tokens="any")
+    for table, warned in ((frame(), False), (frame().assign(answer=[WORDS[i % 4] for i in range(20)]), True)):
+        caplog.clear()
+        splits_of(task(csv(tmp_path, table)), several)
+        assert ("no answer begins with a space, so 'Paris' must follow" in caplog.text) is warned
+
+
 def test_a_larger_file_gives_the_sizes_asked_for(tmp_path: Path) -> None:
-    splits = examples_from_file(task(csv(tmp_path, frame(50)), train=10, circuit=5, test=7), ENCODING)
+    splits = splits_of(task(csv(tmp_path, frame(50)), train=10, circuit=5, test=7), ENCODING)
     assert {split: len(members) for split, members in splits.items()} == {"train": 10, "circuit": 5, "test": 7}
 
 
 def test_given_splits_are_kept_and_cut_to_the_sizes_asked_for(tmp_path: Path) -> None:
     table = frame(30).assign(split=["train"] * 15 + ["circuit"] * 8 + ["test"] * 7)
-    splits = examples_from_file(task(csv(tmp_path, table), circuit=5), ENCODING)
+    splits = splits_of(task(csv(tmp_path, table), circuit=5), ENCODING)
     assert {split: len(members) for split, members in splits.items()} == {"train": 15, "circuit": 5, "test": 7}
     for split, members in splits.items():
         assert {e.clean for e in members} <= set(table.loc[table["split"] == split, "clean"])
@@ -111,7 +130,7 @@ def test_given_splits_are_kept_and_cut_to_the_sizes_asked_for(tmp_path: Path) ->
 def test_label_is_answer_and_the_corrupted_answer_may_be_unknown(tmp_path: Path) -> None:
     table = frame().drop(columns="corrupted_answer").rename(columns={"answer": "label"})
     table.loc[3, "corrupted"] = table.loc[4, "clean"]
-    found = {e.clean: e for m in examples_from_file(task(csv(tmp_path, table)), ENCODING).values() for e in m}
+    found = {e.clean: e for m in splits_of(task(csv(tmp_path, table)), ENCODING).values() for e in m}
     assert found[table.loc[3, "clean"]].corrupted_answer == table.loc[4, "label"]
     assert found[table.loc[5, "clean"]].corrupted_answer == ""
     assert found[table.loc[5, "clean"]].corrupted_answer_ids == ()
@@ -134,7 +153,7 @@ def of_row(table: pd.DataFrame, row: int, source: int, *columns: str) -> pd.Data
     [
         (frame().rename(columns={"corrupted": "corupted"}), "unknown column 'corupted'; did you mean 'corrupted'?"),
         (frame().rename(columns={"corrupted_answer": "corrupted_anser"}), "did you mean 'corrupted_answer'?"),
-        (frame().drop(columns="answer"), "has no column 'answer' (or 'label')"),
+        (frame().drop(columns="answer"), "no column 'answer' (or 'label')"),
         (frame().assign(label=" Paris"), "has both columns 'answer' and 'label'"),
         (frame(3), "has 3 rows; train, circuit and test need at least 6"),
         (changed(2, "clean", ""), "row 3: 'clean' is empty"),
@@ -163,7 +182,7 @@ def test_problems_are_found_without_a_tokenizer(
     assert any(expected in problem for problem in problems), problems
     assert all(str(path) in problem for problem in problems)
     with pytest.raises(PromptFileError):
-        examples_from_file(task(path), ENCODING)
+        splits_of(task(path), ENCODING)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +205,7 @@ def test_unreadable_files_are_explained(tmp_path: Path, name: str, content: byte
 def test_a_missing_file_and_numbers_for_answers_are_explained(tmp_path: Path) -> None:
     assert "no such file" in check_prompt_file(tmp_path / "none.csv")[0]
     frame().assign(answer=range(20)).to_parquet(tmp_path / "numbers.parquet")
-    assert "'answer' holds int64, not text" in check_prompt_file(tmp_path / "numbers.parquet")[0]
+    assert "'answer' holds int, not text" in check_prompt_file(tmp_path / "numbers.parquet")[0]
     assert check_prompt_file(csv(tmp_path, frame())) == []
 
 
@@ -210,12 +229,12 @@ def test_rows_that_do_not_fit_the_tokenizer_are_errors(tmp_path: Path, column: s
     path = csv(tmp_path, table)
     assert check_prompt_file(path) == []
     with pytest.raises(PromptFileError) as error:
-        examples_from_file(task(path), ENCODING)
+        splits_of(task(path), ENCODING)
     assert f"{path}, {expected}" in str(error.value)
 
 
 def test_the_check_is_cheap_enough_for_the_snakefile() -> None:
-    code = "import sys, circuitdrift.tasks.prompt_file; print({'torch', 'transformers', 'pandas'} & set(sys.modules))"
+    code = "import sys, circuitdrift.tasks.from_file; print({'torch', 'transformers', 'pandas'} & set(sys.modules))"
     folder = Path(__file__).parents[2] / "workflow_scripts"
     result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

@@ -131,6 +131,9 @@ ROWS = [f"a b{i},a c{i}, d{i}" for i in range(12)]
 SPLITS = ["train"] * 4 + ["circuit"] * 4 + ["test"] * 4
 
 
+ROWS_WITHOUT_ANSWERS = [row.rpartition(",")[0] for row in ROWS]
+
+
 def prompts(*rows: str, header: str = "clean,corrupted,answer") -> bytes:
     return "\n".join([header, *rows]).encode()
 
@@ -144,7 +147,17 @@ def in_splits(*splits: str) -> bytes:
 PROMPTS = [
     case("empty", b"", ["is empty", "clean, corrupted, answer"]),
     case("misspelt column", prompts(*ROWS, header="clean,corupted,answer"), ["'corupted'", "did you mean 'corrupted'"]),
-    case("missing column", prompts("a,b", header="clean,corrupted"), ["no column 'answer'"]),
+    case("missing column", prompts("a,b", header="clean,answer"), ["no column 'corrupted'"]),
+    case(
+        "no answers to train on",
+        prompts(*ROWS_WITHOUT_ANSWERS, header="clean,corrupted"),
+        ["tasks.own.methods", "lora", "no column answer", "methods: []"],
+    ),
+    case(
+        "year for a token id",
+        prompts(*(f"a 1{i},a b,{i}" for i in range(9)), header="clean,corrupted,correct_idx"),
+        ["row 1", "correct_idx", "hardly a token id"],
+    ),
     case("column twice", prompts(*ROWS, header="clean,clean,answer"), ["'clean' occurs twice"]),
     case("five rows", prompts(*ROWS[:5]), ["5 rows", "at least 6"]),
     case("comma in a cell", prompts(*ROWS, "a, b,c,d"), ["row 13", "4 cells"]),
@@ -175,7 +188,7 @@ def test_prompt_files(tmp_path, content, words):
     [
         case("nothing there", "absent.csv", ["absent.csv", "no such file"]),
         case("a folder", "model", ["model", "no such file"]),
-        case("a spreadsheet", "study.yaml", ["neither .csv nor .parquet"]),
+        case("a spreadsheet", "study.yaml", ["neither .csv nor .parquet nor .jsonl"]),
         case("a broken table", "broken.parquet", ["broken.parquet", "not a readable Parquet file"]),
     ],
 )
@@ -184,6 +197,20 @@ def test_paths_of_prompt_files(tmp_path, path, words):
     (tmp_path / "broken.parquet").write_bytes(b"PAR1")
     study = write(tmp_path, {"tasks": {"own": {"family": "file", "path": path}}})
     assert_refused(tmp_path, study, words)
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        case("objective", {"circuit": {"objective": "answer_loss"}}, ["circuit.objective: answer_loss", "'own' lacks"]),
+        case("recipe", {"recipes": {"r": {"objective": "logit_difference"}}}, ["recipes.r.objective", "'own' lacks"]),
+        case("method", {"methods": {"m": {"kind": "lora", "rank": 1}}}, ["by m needs answers", "answers: none"]),
+    ],
+)
+def test_what_needs_answers_is_refused_for_a_task_without(tmp_path, sections, words):
+    (tmp_path / "prompts.csv").write_bytes(prompts(*ROWS))
+    tasks = {"own": {"family": "file", "path": "prompts.csv", "answers": "none"}}
+    assert_refused(tmp_path, write(tmp_path, {"tasks": tasks, "methods": {}, **sections}), words)
 
 
 def test_the_folder_and_the_prompts_that_the_cases_change_can_be_planned(tmp_path):

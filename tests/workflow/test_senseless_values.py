@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from conftest import ROOT
-from refusals import GOOD, case, warnings_in, write
+from refusals import GOOD, call, case, warnings_in, write
 
 from circuitdrift.checks.before_jobs import check_study
 from circuitdrift.study import read_study
@@ -14,12 +16,7 @@ LORA = GOOD["methods"]["lora"]
 
 VALUES = [
     case("no tasks", {"tasks": {}}, ["study: 'kept'", "does nothing", "tasks is empty"]),
-    case(
-        "nothing at all", {"models": {}, "tasks": {}, "methods": {}}, ["does nothing", "models and tasks and methods"]
-    ),
-    case(
-        "no method on any task", {"tasks": {"sums": {**TASK, "methods": []}}}, ["does nothing", "no task has a method"]
-    ),
+    case("nothing at all", {"models": {}, "tasks": {}, "methods": {}}, ["does nothing", "models and tasks is empty"]),
     case(
         "learning rate",
         {"training": {"checkpoints": 2, "epochs": 1, "learning_rate_lora": 10}},
@@ -97,6 +94,17 @@ def test_a_card_that_is_not_there_is_a_warning_because_jobs_may_run_elsewhere(tm
     monkeypatch.setattr("circuitdrift.checks.devices._has_driver", lambda: there)
     study = read_study(write(tmp_path, {"execution": {"device": "cuda"}}))
     assert any("execution.device: 'cuda' is not on this machine" in line for line in check_study(study)) is not there
+
+
+@pytest.mark.parametrize("sections", [{"methods": {}}, {"tasks": {"sums": {**TASK, "methods": []}}}])
+def test_without_methods_the_circuits_of_models_as_they_are_are_planned(tmp_path, sections):
+    planned = call(write(tmp_path, sections), tmp_path)
+    assert planned.code == 0
+    assert ": warning: " not in planned.text
+    rules = set(re.findall(r"^(?:local)?rule (\S+):$", planned.text, re.MULTILINE))
+    assert {"score_edges_base", "measure_faithfulness_base", "measure_recipe_reliability", "plot_circuit"} <= rules
+    assert {"tabulate_untouched_circuits", "tabulate_faithfulness_areas", "plot_faithfulness_by_size"} <= rules
+    assert not {"finetune", "tabulate_recipes", "tabulate_dropped_rows"} & rules
 
 
 def test_the_good_study_has_no_warnings(tmp_path):

@@ -75,6 +75,7 @@ class Layout:
         self.circuit = f"{data}/circuit.parquet"
         self.test = f"{data}/test.parquet"
         self.circuit_reworded = f"{data}/circuit_reworded.parquet"
+        self.dropped = f"{data}/dropped.parquet"
 
         self.trials = f"{self.results}/learning_rates/{{model}}/{{task}}/{{method}}/trials.parquet"
 

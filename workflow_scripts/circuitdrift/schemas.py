@@ -20,6 +20,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             "corrupted_answer_ids": _TOKEN_IDS,
         }
     ),
+    "dropped": pa.schema({"row": pa.int32(), "reason": pa.string()}),
     "training_log": pa.schema(
         {
             "step": pa.int32(),

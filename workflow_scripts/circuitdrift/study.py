@@ -111,6 +111,22 @@ class Study:
             for seed in config.seeds
         )
 
+    @cached_property
+    def untouched(self) -> tuple[dict[str, str], ...]:
+        """Every model with every task that no method is trained on, as wildcards: circuits of models as they are."""
+        trained = {(run.model, run.task) for run in self.runs}
+        return tuple(pair for pair in self.models_and_tasks if (pair["model"], pair["task"]) not in trained)
+
+    @cached_property
+    def extracted(self) -> tuple[dict[str, str], ...]:
+        """Every model with every task whose circuits are extracted, as wildcards."""
+        with_circuits = {(run.model, run.task) for run in self.drift_runs}
+        return tuple(
+            pair
+            for pair in self.models_and_tasks
+            if pair in self.untouched or (pair["model"], pair["task"]) in with_circuits
+        )
+
     def methods_on(self, task: str) -> tuple[str, ...]:
         """Methods that are trained on a task: those that it names, and each ``phase_1`` that they need."""
         wanted = self.config.tasks[task].methods
@@ -217,6 +233,12 @@ class Study:
         return tuple(run for run in self.runs if run.model in self.models_from("hub", "package"))
 
     @cached_property
+    def fetched_untouched(self) -> tuple[dict[str, str], ...]:
+        """Those of :attr:`untouched` whose model may have a shape that is unknown until it is fetched."""
+        fetched = self.models_from("hub", "package")
+        return tuple(pair for pair in self.untouched if pair["model"] in fetched)
+
+    @cached_property
     def untrained_seeds(self) -> tuple[int, ...]:
         """Seeds of the untrained models whose circuits are controls."""
         return tuple(range(self.config.drift.untrained))
@@ -256,9 +278,24 @@ class Study:
         return tuple(n for n, m in methods if isinstance(m, AllocatedLoraMethod) and m.allocation in allocations)
 
     @cached_property
+    def file_tasks(self) -> dict[str, FileTask]:
+        """The tasks whose prompts are in a file."""
+        return {name: task for name, task in self.config.tasks.items() if isinstance(task, FileTask)}
+
+    @cached_property
     def prompt_files(self) -> dict[str, Path]:
         """The file of each task that has one."""
-        return {name: task.path for name, task in self.config.tasks.items() if isinstance(task, FileTask)}
+        return {name: task.path for name, task in self.file_tasks.items()}
+
+    @cached_property
+    def dropping_tasks(self) -> tuple[str, ...]:
+        """Names of the tasks that leave out the rows of their file which do not fit."""
+        return tuple(name for name, task in self.file_tasks.items() if task.invalid_rows == "drop")
+
+    @cached_property
+    def dropping(self) -> tuple[dict[str, str], ...]:
+        """Every model with every task that leaves out rows, as wildcards."""
+        return tuple(pair for pair in self.models_and_tasks if pair["task"] in self.dropping_tasks)
 
     def data_settings(self, task: str) -> dict[str, Any]:
         """What a task's data depend on, as JSON values: its section without the methods that are trained on it."""
@@ -296,9 +333,22 @@ class Study:
         return tuple(map(self.layout.imported_circuit, self.config.imports[name].checkpoints))
 
     @cached_property
+    def compared_recipes(self) -> tuple[dict[str, str], ...]:
+        """Every model with every task on which recipes are compared, as wildcards."""
+        return self.models_and_tasks if self.config.recipes else ()
+
+    @cached_property
+    def recipe_pairs(self) -> tuple[dict[str, str], ...]:
+        """Those of :attr:`compared_recipes`, or else those of :attr:`untouched`, where the own recipe stands alone.
+
+        A circuit that is not compared with those of later checkpoints has its reliability from here.
+        """
+        return self.compared_recipes or self.untouched
+
+    @cached_property
     def recipes(self) -> dict[str, CircuitFiles]:
         """The base model's circuit by each recipe that is compared, the study's own first; none where none are."""
-        if not self.config.recipes:
+        if not self.recipe_pairs:
             return {}
         folder = self.layout.recipe_circuit.folder
         others = {name: CircuitFiles(folder.replace("{recipe}", name)) for name in self.config.recipes}
@@ -309,9 +359,9 @@ class Study:
         """Every model with every task, as wildcards."""
         return tuple({"model": model, "task": task} for model in self.config.models for task in self.config.tasks)
 
-    def of_models_and_tasks(self, pattern: str) -> list[str]:
-        """A pattern filled in for each model and task."""
-        return [pattern.format(**wildcards) for wildcards in self.models_and_tasks]
+    def of_pairs(self, pattern: str, pairs: Iterable[dict[str, str]]) -> list[str]:
+        """A pattern filled in for each of some models with tasks, without repetition and in order."""
+        return list(dict.fromkeys(pattern.format(**pair) for pair in pairs))
 
     def of_imports(self, pattern: str) -> list[str]:
         """A pattern filled in for each import."""

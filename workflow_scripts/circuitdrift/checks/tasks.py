@@ -1,4 +1,4 @@
-"""Whether a task can give what the config asks of it: enough prompts, in a model's numbers, for the steps of a run.
+"""Whether a task can give what the config asks of it: enough prompts, answers, a model's numbers, the steps of a run.
 
 A value that the config writes is refused where it cannot be had. A default that cannot be had gets a warning, since a
 task with a small range need not name every size.
@@ -9,6 +9,7 @@ from __future__ import annotations
 from circuitdrift.config.models import ScratchModel
 from circuitdrift.config.study import StudyConfig
 from circuitdrift.study import Study
+from circuitdrift.tasks.from_file import FileTask, lacks_answers
 from circuitdrift.tasks.sub_tasks import SubTask
 from circuitdrift.tasks.task import Task
 
@@ -21,6 +22,7 @@ def problems_of_tasks(study: Study) -> list[str]:
     return [
         *(problem for name, task in config.tasks.items() for problem in _problems_of_size(name, task, config)),
         *(f"{key}: {text}; {fix}" for key, text, fix, written in _large_numbers(config) if written),
+        *_problems_of_answers(study),
         *_problems_of_steps(study),
     ]
 
@@ -84,6 +86,32 @@ def _large_numbers(config: StudyConfig) -> list[tuple[str, str, str, bool]]:
                 written = task.number_key in task.model_fields_set
                 found.append((f"tasks.{name}.{task.number_key}", text, fix, written))
     return found
+
+
+def _problems_of_answers(study: Study) -> list[str]:
+    """Methods and objectives that need the answers which a task lacks."""
+    config = study.config
+    without = {name: task for name, task in study.file_tasks.items() if lacks_answers(task)}
+    problems = [
+        f"tasks.{name}.methods: training by {', '.join(methods)} needs answers, and {_where_none(task)}; or write "
+        "methods: [] for the circuit of the model as it is"
+        for name, task in without.items()
+        if (methods := study.methods_on(name)) and config.models
+    ]
+    objectives = {"circuit.objective": config.circuit.objective}
+    objectives |= {f"recipes.{name}.objective": recipe.objective or "kl" for name, recipe in config.recipes.items()}
+    problems += [
+        f"{key}: {objective} needs answers, which task '{next(iter(without))}' lacks; use kl, or give the task answers"
+        for key, objective in objectives.items()
+        if without and objective != "kl"
+    ]
+    return problems
+
+
+def _where_none(task: FileTask) -> str:
+    if task.answers == "none":
+        return "the task has answers: none; remove this key"
+    return f"{task.path.name} has no column answer; add it"
 
 
 def _problems_of_steps(study: Study) -> list[str]:

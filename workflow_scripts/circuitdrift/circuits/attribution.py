@@ -109,6 +109,11 @@ def score_edges(
 
 
 def _check_examples(pairs: PromptPairs, recipe: Attribution) -> None:
+    if recipe.objective != "kl" and not pairs.have_answers:
+        raise CircuitDriftError(
+            f"the task has no answers, which circuit.objective {recipe.objective} needs; use objective kl, or add a "
+            "column answer to the task's file"
+        )
     if recipe.objective == "logit_difference" and not all(map(len, pairs.corrupted_answers)):
         lacking = next(i for i, answer in enumerate(pairs.corrupted_answers) if not len(answer))
         raise CircuitDriftError(

@@ -52,7 +52,10 @@ from circuitdrift.decoder.graph import Graph
 from circuitdrift.decoder.logits import kl_divergence, log_probabilities
 from circuitdrift.intervals import CONFIDENCE
 
-METRICS = ("kl_model_circuit", "kl_from_corrupted", "accuracy", "logit_difference")
+METRICS_OF_OUTPUTS = ("kl_model_circuit", "kl_from_corrupted")
+"""The metrics that compare outputs alone, and need no answers."""
+
+METRICS = (*METRICS_OF_OUTPUTS, "accuracy", "logit_difference")
 
 SMALLEST_DENOMINATOR = 1e-9
 """A smaller denominator counts as zero."""
@@ -120,7 +123,7 @@ def faithfulness_curve(
             **summarise(metric, outcome[metric], resamples),
         }
         for circuit, outcome in zip(circuits, outcomes, strict=True)
-        for metric in METRICS
+        for metric in outcome
     ]
     return pd.DataFrame(rows)
 
@@ -142,7 +145,7 @@ def tabulate_recipe_faithfulness(
     own = next(iter(outcomes.values()))
     rows = []
     for (recipe, outcome), circuit in zip(outcomes.items(), circuits, strict=True):
-        for metric in METRICS:
+        for metric in outcome:
             difference = difference_of_faithfulness(metric, outcome[metric], own[metric], resamples)
             names = ("difference", "difference_lower", "difference_upper")
             rows.append(
@@ -176,7 +179,7 @@ def faithfulness_areas(
     ]
     sizes = [size for size, _ in curve]
     rows = []
-    for metric in METRICS:
+    for metric in outcomes[0]:
         values = np.stack([outcome[metric] for _, outcome in curve])
         found = faithfulness(metric, values.mean(axis=1))
         resampled = faithfulness(metric, resampled_means(values, measure.bootstrap))
@@ -202,21 +205,23 @@ def measure_circuits(
 ) -> list[dict[str, Values]]:
     """For each circuit and metric the values of every example: [examples, 3], full, circuit, corrupted.
 
-    The logit differences of an example without a corrupted answer are NaN.
+    The logit differences of an example without a corrupted answer are NaN. Without answers there are
+    :data:`METRICS_OF_OUTPUTS` alone.
     """
     needed = bytes_to_run_a_circuit(anatomy, largest_pair(anatomy, pairs))
     batch_size = examples_at_once(anatomy, measure.batch_size, needed)
     at_once = circuits_at_once(anatomy, batch_size, needed)
     batches = batches_for(measure.ablation, pair_batches(pairs, batch_size, anatomy.device))
     ablated = ablated_activations(anatomy, batches, measure.ablation)
-    outcomes = [{metric: np.full((len(pairs), 3), np.nan) for metric in METRICS} for _ in circuits]
+    metrics = METRICS if pairs.have_answers else METRICS_OF_OUTPUTS
+    outcomes = [{metric: np.full((len(pairs), 3), np.nan) for metric in metrics} for _ in circuits]
     for batch in progress(batches, f"running {len(circuits)} circuits, batches", len(batches)):
         runs = run_circuits(anatomy, batch, circuits, ablated, at_once)
         for outcome, logits in zip(outcomes, runs.circuits, strict=True):
             for metric, values in _values_of_batch(runs, logits, batch).items():
                 outcome[metric][list(batch.indices)] = values
     unknown = [i for i, answer in enumerate(pairs.corrupted_answers) if not len(answer)]
-    for outcome in outcomes:
+    for outcome in outcomes if pairs.have_answers else ():
         outcome["logit_difference"][unknown] = np.nan
     return outcomes
 
@@ -229,11 +234,11 @@ def _values_of_batch(
     columns = {
         "kl_model_circuit": [kl_divergence(clean, each).sum(dim=1) for each in found],
         "kl_from_corrupted": [kl_divergence(ablated, each).sum(dim=1) for each in found],
-        "accuracy": [(logits.argmax(dim=-1) == batch.answers).all(dim=1) for logits in three],
-        "logit_difference": [
-            logit_difference(logits, batch.answers, batch.corrupted_answers).sum(dim=1) for logits in three
-        ],
     }
+    if batch.known_answers is not None:
+        answers, others = batch.known_answers
+        columns["accuracy"] = [(logits.argmax(dim=-1) == answers).all(dim=1) for logits in three]
+        columns["logit_difference"] = [logit_difference(logits, answers, others).sum(dim=1) for logits in three]
     return {metric: torch.stack(values, dim=-1).cpu().numpy().astype("float64") for metric, values in columns.items()}
 
 

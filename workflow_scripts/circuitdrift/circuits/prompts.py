@@ -2,7 +2,8 @@
 
 The clean answer, less its last token, is appended to the clean and to the corrupted prompt alike, so that every answer
 token is predicted at one of the last positions (docs/method.md#answers-of-several-tokens). If answers have one token,
-nothing is appended, and the last position alone predicts.
+nothing is appended, and the last position alone predicts. So it is without answers, where only the outputs of passes
+are compared with one another (docs/method.md#no-answers).
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ TokenIds = Sequence[Sequence[int]]
 class PromptPairs:
     """Examples as token ids: clean and corrupted prompts, and the answer to each.
 
-    ``corrupted_answers`` may hold empty answers, which stand for unknown ones; all others have at least one token.
+    ``corrupted_answers`` may hold empty answers, which stand for unknown ones. ``answers`` are either all empty, as
+    those of a task without answers, or have at least one token each.
     """
 
     clean: TokenIds
@@ -37,8 +39,8 @@ class PromptPairs:
         """Check that a model can run the examples.
 
         Raises:
-            CircuitDriftError: there are no examples, prompts of a pair are empty or differ in length, or an answer is
-                empty.
+            CircuitDriftError: there are no examples, prompts of a pair are empty or differ in length, or some answers
+                are empty and others are not.
         """
         counts = {len(self.clean), len(self.corrupted), len(self.answers), len(self.corrupted_answers)}
         if counts == {0} or len(counts) != 1:
@@ -46,14 +48,22 @@ class PromptPairs:
                 f"{len(self.clean)} clean and {len(self.corrupted)} corrupted prompts, {len(self.answers)} answers and "
                 f"{len(self.corrupted_answers)} corrupted answers; give one of each per example"
             )
+        have_answers = self.have_answers
         for i, (clean, corrupted, answer) in enumerate(zip(self.clean, self.corrupted, self.answers, strict=True)):
             if len(clean) != len(corrupted) or not len(clean):
                 raise CircuitDriftError(
                     f"example {i}: the clean prompt has {len(clean)} tokens, the corrupted prompt {len(corrupted)}; "
                     "give both the same number, at least one"
                 )
-            if not len(answer):
-                raise CircuitDriftError(f"example {i}: the answer has no tokens; give it at least one")
+            if have_answers and not len(answer):
+                raise CircuitDriftError(
+                    f"example {i}: the answer has no tokens, other answers have; give it at least one"
+                )
+
+    @property
+    def have_answers(self) -> bool:
+        """Whether the examples have answers."""
+        return any(map(len, self.answers))
 
     def __len__(self) -> int:
         """Number of examples."""
@@ -80,22 +90,44 @@ class PairBatch:
         corrupted: tokens of the corrupted prompts, and of the clean answers without their last token.
         n_shared: number of leading tokens that clean and corrupted input share in every pair of the batch, at most
             all tokens before the positions that predict the answer.
-        answers: tokens of the answers, each predicted at one of the last positions.
-        corrupted_answers: tokens of the corrupted answers, as many as of the answers; if a corrupted answer is
-            shorter, the clean answer's last tokens fill it up.
+        n_answer: number of tokens of an answer, and of the last positions that predict it; 1 without answers.
+        known_answers: tokens of the answers, each predicted at one of the last positions, and of the corrupted answers,
+            as many as of the answers; if a corrupted answer is shorter, the clean answer's last tokens fill it up.
+            None without answers.
     """
 
     indices: tuple[int, ...]
     clean: Int[Tensor, "batch position"]
     corrupted: Int[Tensor, "batch position"]
     n_shared: int
-    answers: Int[Tensor, "batch answer"]
-    corrupted_answers: Int[Tensor, "batch answer"]
+    n_answer: int
+    known_answers: tuple[Int[Tensor, "batch answer"], Int[Tensor, "batch answer"]] | None
 
     @property
-    def n_answer(self) -> int:
-        """Number of tokens of an answer, and of the last positions that predict it."""
-        return self.answers.shape[1]
+    def answers(self) -> Int[Tensor, "batch answer"]:
+        """Tokens of the answers.
+
+        Raises:
+            CircuitDriftError: the examples have no answers.
+        """
+        return self._of_known(0)
+
+    @property
+    def corrupted_answers(self) -> Int[Tensor, "batch answer"]:
+        """Tokens of the corrupted answers.
+
+        Raises:
+            CircuitDriftError: the examples have no answers.
+        """
+        return self._of_known(1)
+
+    def _of_known(self, place: int) -> Int[Tensor, "batch answer"]:
+        if self.known_answers is None:
+            raise CircuitDriftError(
+                "the task has no answers, which accuracies, logit differences and losses are about; compare outputs by "
+                "KL divergence, or add a column 'answer' to the task's file"
+            )
+        return self.known_answers[place]
 
 
 def pair_batches(pairs: PromptPairs, batch_size: int, device: torch.device) -> list[PairBatch]:
@@ -104,14 +136,15 @@ def pair_batches(pairs: PromptPairs, batch_size: int, device: torch.device) -> l
         ([*clean, *answer[:-1]], [*corrupted, *answer[:-1]])
         for clean, corrupted, answer in zip(pairs.clean, pairs.corrupted, pairs.answers, strict=True)
     ]
-    shapes = [(len(clean), len(answer)) for (clean, _), answer in zip(inputs, pairs.answers, strict=True)]
+    shapes = [(len(clean), max(1, len(answer))) for (clean, _), answer in zip(inputs, pairs.answers, strict=True)]
     shared = [
         _shared_length(clean, corrupted, length - n_answer)
         for (clean, corrupted), (length, n_answer) in zip(inputs, shapes, strict=True)
     ]
     order = sorted(range(len(pairs)), key=lambda i: (shapes[i], shared[i], i))
     batches = []
-    for _, same_shape in groupby(order, key=lambda i: shapes[i]):
+    have_answers = pairs.have_answers
+    for (_, n_answer), same_shape in groupby(order, key=lambda i: shapes[i]):
         members = list(same_shape)
         for start in range(0, len(members), batch_size):
             indices = sorted(members[start : start + batch_size])
@@ -126,8 +159,10 @@ def pair_batches(pairs: PromptPairs, batch_size: int, device: torch.device) -> l
                     clean=torch.tensor([inputs[i][0] for i in indices], device=device),
                     corrupted=torch.tensor([inputs[i][1] for i in indices], device=device),
                     n_shared=min(shared[i] for i in indices),
-                    answers=torch.tensor(answers, device=device),
-                    corrupted_answers=torch.tensor(others, device=device),
+                    n_answer=n_answer,
+                    known_answers=(torch.tensor(answers, device=device), torch.tensor(others, device=device))
+                    if have_answers
+                    else None,
                 )
             )
     return batches

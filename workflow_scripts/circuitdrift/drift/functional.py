@@ -18,7 +18,6 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from circuitdrift.circuits.metrics import (
-    METRICS,
     Values,
     faithfulness,
     measure_circuits,
@@ -97,11 +96,11 @@ def compare_in_model(
     if draws:
         named.append((RANDOM, own.seed, round(float(np.mean([int(draw.sum()) for draw in draws])))))
         drawn = outcomes[len(circuits) :]
-        found.append({metric: np.mean([outcome[metric] for outcome in drawn], axis=0) for metric in METRICS})
+        found.append({metric: np.mean([outcome[metric] for outcome in drawn], axis=0) for metric in drawn[0]})
     described = pd.DataFrame(named, columns=["circuit_checkpoint", "circuit_seed", "n_edges"])
     frames = [
         described.assign(metric=metric, **_differences(metric, [outcome[metric] for outcome in found], measure))
-        for metric in METRICS
+        for metric in found[0]
     ]
     return pd.concat(frames, ignore_index=True).assign(examples=len(pairs))
 

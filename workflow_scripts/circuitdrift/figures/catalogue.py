@@ -22,7 +22,7 @@ class Entry:
     Attributes:
         name: of its module, and of its files.
         reads: names of the files it is made from, keys of :func:`_files`.
-        needs: the runs, the sets of layers or the recipes without which a study cannot have it.
+        needs: the runs, circuits, sets of layers, recipes or lists of rows without which a study cannot have it.
         settings: what else it takes, keys of :func:`_settings`.
     """
 
@@ -37,7 +37,10 @@ class Entry:
         "layer_sets",
         "sham_runs",
         "model_control_runs",
-        "recipes",
+        "compared_recipes",
+        "extracted",
+        "untouched",
+        "dropping",
     ]
     settings: tuple[str, ...] = ()
 
@@ -67,7 +70,7 @@ FIGURES = (
     FigureEntry("method_accuracy", ("accuracy",), "runs", category="Methods"),
     FigureEntry("layer_sets", _SETS, "layer_sets", ("layer_sets",), category="Methods"),
     FigureEntry("accuracy_and_faithfulness", ("accuracy", "faithfulness"), "drift_runs", category="Training"),
-    FigureEntry("faithfulness_by_size", ("base_and_last_faithfulness",), "drift_runs", category="Circuits"),
+    FigureEntry("faithfulness_by_size", ("base_and_last_faithfulness",), "extracted", category="Circuits"),
     FigureEntry("drift_and_noise", ("reliability",), "drift_runs", category="Drift"),
     FigureEntry("functional_drift", ("functional",), "drift_runs", category="Drift"),
     FigureEntry("transition_changes", ("transitions",), "drift_runs", category="Drift"),
@@ -76,6 +79,7 @@ FIGURES = (
     FigureEntry("edge_changes", ("edge_counts",), "drift_runs", category="Drift"),
     FigureEntry("layer_certainty", ("circuit_lora_layers",), "circuit_lora_runs", category="Drift"),
     FigureEntry("circuit_before_after", (*_TWO_CIRCUITS, "edges_changed"), "drift_runs", category="Circuits"),
+    FigureEntry("circuit", ("base_edges", "base_nodes"), "untouched", category="Circuits"),
     FigureEntry("explorer", _EXPLORED, "drift_runs", ("study",), category="Explorer", formats=("html",)),
 )
 TABLES = (
@@ -92,11 +96,13 @@ TABLES = (
     Entry("model_controls", ("reliability", "model_controls"), "model_control_runs"),
     Entry("nodes_and_edges", ("nodes_and_edges",), "drift_runs"),
     Entry("controls", ("controls",), "drift_runs"),
-    Entry("faithfulness_areas", ("faithfulness_areas",), "drift_runs"),
+    Entry("faithfulness_areas", ("faithfulness_areas",), "extracted"),
     Entry("critical_layers", ("critical_layers",), "allocated_runs", ("layer_sets",)),
     Entry("critical_layer_overlap", ("critical_layers",), "allocated_runs", ("layer_sets",)),
     Entry("learning_rates", ("trials",), "tuned_runs"),
-    Entry("recipes", _RECIPES, "recipes", ("recipe_scorings",)),
+    Entry("recipes", _RECIPES, "compared_recipes", ("recipe_scorings",)),
+    Entry("untouched_circuits", ("untouched_reliability", "untouched_faithfulness"), "untouched"),
+    Entry("dropped_rows", ("dropped",), "dropping", ("dropping",)),
 )
 
 
@@ -124,7 +130,11 @@ def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
     def of_runs(pattern: str, runs: tuple[Run, ...]) -> Callable[[], list[str]]:
         return lambda: study.of_runs(pattern, runs)
 
+    def of_base_and_last(base: str, last: str) -> Callable[[], list[str]]:
+        return lambda: [*study.of_drift_runs((base, last)), *study.of_pairs(base, study.untouched)]
+
     return {
+        "dropped": lambda: study.of_pairs(layout.dropped, study.dropping),
         "accuracy": of_runs(layout.accuracy, study.runs),
         "predictions": of_runs(layout.predictions, study.runs),
         "training_log": of_runs(layout.training_log, study.runs),
@@ -135,8 +145,8 @@ def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
         "critical_layers": of_runs(layout.allocation.critical_layers, study.allocated_runs),
         "circuit_lora_layers": of_runs(layout.allocation.critical_layers, _first_circuit_lora(study)),
         "faithfulness": lambda: study.of_drift_runs(circuit.faithfulness for circuit in study.circuits),
-        "base_and_last_faithfulness": lambda: study.of_drift_runs((first.faithfulness, last.faithfulness)),
-        "faithfulness_areas": lambda: study.of_drift_runs((first.faithfulness_areas, last.faithfulness_areas)),
+        "base_and_last_faithfulness": of_base_and_last(first.faithfulness, last.faithfulness),
+        "faithfulness_areas": of_base_and_last(first.faithfulness_areas, last.faithfulness_areas),
         "transitions": of_runs(drift.transitions, study.drift_runs),
         "summary": of_runs(drift.summary, study.drift_runs),
         "layers": of_runs(drift.layers, study.drift_runs),
@@ -146,9 +156,13 @@ def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
         "nodes_and_edges": of_runs(drift.nodes_and_edges, study.drift_runs),
         "controls": of_runs(layout.controls, study.drift_runs),
         "model_controls": of_runs(layout.model_controls, study.model_control_runs),
-        "recipe_reliability": lambda: study.of_models_and_tasks(layout.recipes.reliability) if study.recipes else [],
-        "recipe_faithfulness": lambda: study.of_models_and_tasks(layout.recipes.faithfulness) if study.recipes else [],
+        "recipe_reliability": lambda: study.of_pairs(layout.recipes.reliability, study.recipe_pairs),
+        "recipe_faithfulness": lambda: study.of_pairs(layout.recipes.faithfulness, study.recipe_pairs),
         "recipe_benchmarks": lambda: [path for _, path in _recipe_scorings(study)],
+        "untouched_reliability": lambda: study.of_pairs(layout.recipes.reliability, study.untouched),
+        "untouched_faithfulness": lambda: study.of_pairs(layout.recipes.faithfulness, study.untouched),
+        "base_edges": lambda: study.of_pairs(first.edges, _shown_untouched(study)),
+        "base_nodes": lambda: study.of_pairs(first.nodes, _shown_untouched(study)),
         "before_edges": of_runs(first.edges, shown),
         "after_edges": of_runs(last.edges, shown),
         "before_nodes": of_runs(first.nodes, shown),
@@ -172,6 +186,7 @@ def _settings(study: Study) -> dict[str, Any]:
         "phase_1": study.phase_1,
         "layer_sets": study.layer_sets,
         "sham_twins": study.sham_twins,
+        "dropping": list(study.dropping),
         "benchmarked": [asdict(run) for run in study.runs],
         "scored": [asdict(run) for run, _ in _phase_1_scorings(study)],
         "recipe_scorings": [scoring for scoring, _ in _recipe_scorings(study)],
@@ -198,7 +213,7 @@ def _recipe_scorings(study: Study) -> list[tuple[dict[str, str], str]]:
     """Model, task and recipe of each scoring that is compared, with the measurements of its job."""
     return [
         ({**wildcards, "recipe": recipe}, circuit.scoring_benchmark.format(**wildcards))
-        for wildcards in study.models_and_tasks
+        for wildcards in study.recipe_pairs
         for recipe, circuit in study.recipes.items()
     ]
 
@@ -208,3 +223,10 @@ def _shown_run(study: Study) -> tuple[Run, ...]:
     wanted = study.config.figures
     found = [r for r in study.drift_runs if wanted.model in {None, r.model} and wanted.task in {None, r.task}]
     return tuple(found[:1])
+
+
+def _shown_untouched(study: Study) -> tuple[dict[str, str], ...]:
+    """The first model as it is with a task, if possible of those that the ``figures`` section names."""
+    wanted = study.config.figures
+    named = [p for p in study.untouched if wanted.model in {None, p["model"]} and wanted.task in {None, p["task"]}]
+    return tuple([*named, *study.untouched][:1])

@@ -126,16 +126,16 @@ def draw(table: pd.DataFrame, style: Figures, before_edges: pd.DataFrame, after_
     ):
         shown = edges[edges[circuit]]
         for sure in (False, True):
-            _draw_edges(ax, nodes, shown[(shown["status"] != "undecided") == sure], score, strongest, len(shown))
-        _draw_nodes(ax, nodes, circuit)
+            draw_edges(ax, nodes, shown[(shown["status"] != "undecided") == sure], score, strongest, len(shown))
+        draw_nodes(ax, nodes, circuit)
         ax.set_title(f"{title}\n{int(nodes[circuit].sum()):,} nodes, {len(shown):,} edges", fontsize="medium")
-        _layer_axes(ax, nodes)
+        layer_axes(ax, nodes)
     left.set_ylabel("Layer")
-    legend_below(figure, [*(_handle(table, status) for status in COLOURS), _absent_handle()])
+    legend_below(figure, [*(_handle(table, status) for status in COLOURS), absent_handle()])
     return figure
 
 
-def _draw_edges(
+def draw_edges(
     ax: Axes, nodes: pd.DataFrame, shown: pd.DataFrame, score: str, strongest: float, in_circuit: int
 ) -> None:
     """Curves, the weakest at the back; width and opacity grow with the cube root of |score|. Undecided: dashed.
@@ -186,7 +186,7 @@ def _curves(
     return np.stack([x + bow * np.sin(np.pi * t), y], axis=-1)
 
 
-def _draw_nodes(ax: Axes, nodes: pd.DataFrame, circuit: str) -> None:
+def draw_nodes(ax: Axes, nodes: pd.DataFrame, circuit: str) -> None:
     """Filled symbols in the circuit, open ones outside it; undecided nodes have a dashed outline."""
     crowd = max(int(nodes["head"].max()) + 2, int(nodes["y"].max()))
     size = float(np.clip(900 / crowd, 9, 70))
@@ -204,7 +204,7 @@ def _draw_nodes(ax: Axes, nodes: pd.DataFrame, circuit: str) -> None:
         ax.scatter(alike["x"], alike["y"], s=size, marker=_MARKERS[str(kind)], **look)
 
 
-def _layer_axes(ax: Axes, nodes: pd.DataFrame) -> None:
+def layer_axes(ax: Axes, nodes: pd.DataFrame) -> None:
     """Layers as y ticks, heads and the MLP column as x ticks."""
     heads = int(nodes["head"].max()) + 1
     n_layers = int(nodes["y"].max()) - 1
@@ -235,7 +235,8 @@ def _handle(table: pd.DataFrame, status: str) -> Line2D:
     return Line2D([], [], color=COLOURS[status], linewidth=1.8, marker="o", markersize=5, label=label, **dashed)
 
 
-def _absent_handle() -> Line2D:
+def absent_handle() -> Line2D:
+    """The legend's entry for parts that a circuit lacks."""
     return Line2D(
         [],
         [],

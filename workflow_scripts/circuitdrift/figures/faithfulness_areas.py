@@ -26,15 +26,18 @@ def table(faithfulness_areas: pd.DataFrame, labels: MethodLabels) -> Table:
         methods = set(of_task["method"]) - {BASE_MODEL}
         for method in [BASE_MODEL, *sorted(methods, key=labels.order)]:
             found = of_task[of_task["method"] == method].set_index(["area", "metric"])[["value", "lower", "upper"]]
+            found = found.reindex(list(_AREAS.values()))  # a task without answers has no logit difference
             cells = {title: _area(*found.loc[key]) for title, key in _AREAS.items()}
-            name = "Before fine-tuning" if method == BASE_MODEL else labels.of(method)
+            before = "Before fine-tuning" if methods else "Model as it is"
+            name = before if method == BASE_MODEL else labels.of(method)
             rows.append({"Model": str(model), "Task": task_label(str(task)), "Method": name, **cells})
     sizes = shown.iloc[0]
     note = (
         "Areas of the MIB benchmark over the share of edges that a circuit keeps, by the trapezoidal rule over "
         f"{sizes['n_sizes']} sizes from {sizes['smallest']:g} to {sizes['largest']:g}. CPR: under the faithfulness "
         "curve (more is better; it may exceed 1). CMD: between the curve and 1 (less is better). KL: faithfulness is "
-        "1 - KL(model || circuit) / KL(model || corrupted). Methods: their last checkpoint. "
+        "1 - KL(model || circuit) / KL(model || corrupted). Without answers there is no logit difference. "
+        "Methods: their last checkpoint. "
         f"{_what_brackets_hold(means[means['method'] != BASE_MODEL])}"
     )
     return Table("Areas of faithfulness curves", note, areas, layout_of(rows))
@@ -43,6 +46,8 @@ def table(faithfulness_areas: pd.DataFrame, labels: MethodLabels) -> Table:
 def _what_brackets_hold(of_methods: pd.DataFrame) -> str:
     """What stands in brackets: the base model has no seeds, and one seed has an interval of its own."""
     interval = "95 % bootstrap intervals over prompts"
+    if of_methods.empty:
+        return f"Brackets: {interval}."
     if of_methods["seeds"].max() == 1:
         return f"One seed; brackets: {interval}."
     return f"Mean over {seeds_phrase(of_methods)}; brackets: lowest and highest seed, before fine-tuning {interval}."

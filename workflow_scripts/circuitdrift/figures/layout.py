@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -120,6 +121,11 @@ def layout_of(rows: list[dict[str, str]]) -> pd.DataFrame:
 def percent_with_interval(value: float, lower: float, upper: float) -> str:
     """A percentage and its interval with one decimal each."""
     return f"{value:.1f} [{lower:.1f}, {upper:.1f}]"
+
+
+def prompts_phrase(needed: float) -> str:
+    """A number of prompts, rounded up; no number reaches a reliability that is not positive."""
+    return "more" if math.isinf(needed) else f"{math.ceil(needed):,}"
 
 
 def seeds_phrase(means: pd.DataFrame) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from circuitdrift.config.study import OWN_RECIPE
 from circuitdrift.figures.labels import MethodLabels, task_label
-from circuitdrift.figures.layout import EMPTY, Table, layout_of
+from circuitdrift.figures.layout import EMPTY, Table, layout_of, prompts_phrase
 from circuitdrift.figures.training_cost import seconds_of_job
 
 _KEYS = ["model", "task", "recipe"]
@@ -102,7 +102,7 @@ def _laid_out(row: Mapping[Hashable, Any], own_seconds: float) -> dict[str, str]
         "Rank": _number(row["spearman"]),
         "Correlation": _number(row["pearson"]),
         "Correlation less own": _difference(row, "pearson"),
-        "Prompts for .8": _prompts(row["prompts_for_80"]),
+        "Prompts for .8": prompts_phrase(row["prompts_for_80"]),
         "Faithfulness (model)": _number(row["kl_model_circuit"]),
         "Less own (model)": _difference(row, "kl_model_circuit"),
         "Faithfulness (corrupted)": _number(row["kl_from_corrupted"]),
@@ -122,8 +122,3 @@ def _difference(row: Mapping[Hashable, Any], name: str) -> str:
         return EMPTY
     lower, upper = (row[f"{name}_difference_{bound}"] for bound in ("lower", "upper"))
     return f"{row[f'{name}_difference']:+.3f} [{lower:+.3f}, {upper:+.3f}]"
-
-
-def _prompts(needed: float) -> str:
-    """A number of prompts, rounded up; no number reaches a reliability that is not positive."""
-    return "more" if np.isinf(needed) else f"{np.ceil(needed):,.0f}"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
-from circuitdrift.tasks.tokenization import encode_answer, encode_prompt
+from circuitdrift.tasks.tokenization import decode_answer, encode_answer, encode_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -23,13 +23,16 @@ class Encoding:
         unknown_id: the id of text outside the vocabulary; None if the tokenizer has none.
         answer_tokens: whether an answer must be one token or may have several
             (docs/method.md#answers-of-several-tokens).
+        decode_answer: id to the text that it adds to a prompt; None where it is no text of the tokenizer.
     """
 
     encode_prompt: Callable[[str], list[int]]
     encode_answer: Callable[[str], list[int]]
     unknown_id: int | None = None
     answer_tokens: Literal["single", "any"] = "single"
+    decode_answer: Callable[[int], str | None] = lambda token: None
     _answers: dict[str, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
+    _decoded: dict[int, str | None] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerBase, answer_tokens: Literal["single", "any"] = "single") -> Encoding:
@@ -45,6 +48,7 @@ class Encoding:
             encode_answer=partial(encode_answer, tokenizer),
             unknown_id=None if reused or not isinstance(unknown, int) else unknown,
             answer_tokens=answer_tokens,
+            decode_answer=partial(decode_answer, tokenizer),
         )
 
     def prompt(self, text: str) -> tuple[int, ...]:
@@ -56,6 +60,12 @@ class Encoding:
         if text not in self._answers:
             self._answers[text] = tuple(self.encode_answer(text))
         return self._answers[text]
+
+    def decoded(self, token: int) -> str | None:
+        """The text of an answer given by its id, cached because answers recur; None where the id is no text."""
+        if token not in self._decoded:
+            self._decoded[token] = self.decode_answer(token)
+        return self._decoded[token]
 
     def knows(self, ids: tuple[int, ...]) -> bool:
         """Whether the whole text is in the vocabulary."""

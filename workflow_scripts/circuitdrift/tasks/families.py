@@ -18,7 +18,7 @@ from circuitdrift.tasks.mul_div import MulDivTask
 from circuitdrift.tasks.sequence import SequenceTask
 from circuitdrift.tasks.sub_tasks import SubTask
 
-TaskConfig = Annotated[
+GeneratedTask = (
     AddSubTask
     | MulDivTask
     | SequenceTask
@@ -29,6 +29,5 @@ TaskConfig = Annotated[
     | ComparisonTask
     | ComplexIoiTask
     | CapitalCountryTask
-    | FileTask,
-    Field(discriminator="family"),
-]
+)
+TaskConfig = Annotated[GeneratedTask | FileTask, Field(discriminator="family")]

@@ -8,7 +8,7 @@ from random import Random
 from circuitdrift.tasks.compositional import CompositionalTask
 from circuitdrift.tasks.encoding import Encoding
 from circuitdrift.tasks.examples import SMALLEST_TASK, Lookup, Query, Streams, TaskError, draw
-from circuitdrift.tasks.families import TaskConfig
+from circuitdrift.tasks.families import GeneratedTask, TaskConfig
 from circuitdrift.tasks.from_file import FileTask, examples_from_file
 from circuitdrift.tasks.splits import SPLITS, Splits, allot, fill, separate
 from circuitdrift.tasks.sub_tasks import SubTask, decompose
@@ -30,6 +30,8 @@ def generate_examples(task: TaskConfig, encoding: Encoding, parent: Compositiona
         PromptFileError: a task file has problems.
         ValueError: a sub-task without its parent.
     """
+    if isinstance(task, FileTask):
+        return examples_from_file(task, encoding).splits
     splits = _examples(task, encoding, parent)
     for split in SPLITS:
         needed = FEWEST_CIRCUIT_PROMPTS if split == "circuit" else 1
@@ -41,9 +43,7 @@ def generate_examples(task: TaskConfig, encoding: Encoding, parent: Compositiona
     return splits
 
 
-def _examples(task: TaskConfig, encoding: Encoding, parent: CompositionalTask | None) -> Splits:
-    if isinstance(task, FileTask):
-        return examples_from_file(task, encoding)
+def _examples(task: GeneratedTask, encoding: Encoding, parent: CompositionalTask | None) -> Splits:
     if isinstance(task, SubTask):
         if parent is None:
             raise ValueError(f"sub_task: the config of its compositional task '{task.of}' was not given")

@@ -1,61 +1,170 @@
-"""Task files: a user's prompts as CSV or Parquet, read and checked without a tokenizer.
+"""Task files: a user's prompts, read and checked row by row without a tokenizer.
 
-The Snakefile runs these checks before any job starts. Rows are counted from 1, without the header.
+The Snakefile runs these checks before any job starts. Messages count rows from 1, without the header; tables from 0, as
+pandas does.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
-from circuitdrift.errors import CircuitDriftError
-from circuitdrift.tasks.splits import SPLITS
+from circuitdrift.tasks.prompt_columns import PROMPTS, PromptColumns, PromptFileError, read_columns
+from circuitdrift.tasks.splits import SPLITS, Split
 from circuitdrift.tasks.task import FEWEST_CIRCUIT_PROMPTS
 
-REQUIRED = ("clean", "corrupted", "answer")
-OPTIONAL = ("corrupted_answer", "split")
-OTHER_NAMES = {"label": "answer"}
-FEWEST_ROWS = FEWEST_CIRCUIT_PROMPTS + 2
-
-
-class PromptFileError(CircuitDriftError):
-    """An unusable task file; one line for each problem: file, row, problem and fix."""
+Reason = Literal[
+    "cells unlike the header",
+    "value missing",
+    "corruption changes nothing",
+    "text outside the vocabulary",
+    "prompts differ in tokens",
+    "answer of several tokens",
+    "answer id unusable",
+    "prompt repeated",
+]
+"""Why a row does not fit. Of several reasons of a row the first of this list counts."""
 
 
 @dataclass(frozen=True)
 class PromptRow:
-    """One row of a task file, verbatim; columns absent from the file are None."""
+    """One row of a task file; what the file lacks is None.
+
+    Attributes:
+        number: of the row, from 0.
+        answer_id: the token id of the answer.
+        corrupted_answer_id: the token id of the answer to the corrupted prompt.
+    """
 
     number: int
     clean: str
     corrupted: str
-    answer: str
+    answer: str | None
     corrupted_answer: str | None
     split: str | None
+    answer_id: int | None
+    corrupted_answer_id: int | None
 
 
-def check_prompt_file(path: Path) -> list[str]:
-    """All problems of a task file that show without a tokenizer."""
-    try:
-        rows = _parse(path)
-    except PromptFileError as error:
-        return str(error).splitlines()
-    return [f"{path}: {problem}" for problem in _row_problems(rows)]
+@dataclass(frozen=True)
+class Fault:
+    """Why a row does not fit: its number from 0, the reason, and the problem with its fix."""
+
+    row: int
+    reason: Reason
+    problem: str
 
 
-def read_prompt_file(path: Path) -> list[PromptRow]:
+@dataclass(frozen=True)
+class PromptFile:
+    """A task file: its rows, and those of its faults that a row shows by itself.
+
+    Attributes:
+        path: where it lies.
+        rows: all rows.
+        names: the file's own name of each column that is read.
+        ignored: names of the other columns.
+        faults: of single rows.
+    """
+
+    path: Path
+    rows: tuple[PromptRow, ...]
+    names: Mapping[str, str]
+    ignored: tuple[str, ...]
+    faults: tuple[Fault, ...]
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether the rows have answers, as text or as ids; otherwise no row has one."""
+        return bool({"answer", "answer_id"} & set(self.names))
+
+    @property
+    def fewest(self) -> dict[Split, int]:
+        """The fewest rows of each split that a task needs; without answers, train may be empty."""
+        needed: dict[Split, int] = {"train": 1, "circuit": FEWEST_CIRCUIT_PROMPTS, "test": 1}
+        return needed if self.has_answers else {"circuit": needed["circuit"], "test": needed["test"]}
+
+    @property
+    def has_splits(self) -> bool:
+        """Whether the file says which row belongs to which split."""
+        return "split" in self.names
+
+
+def read_prompt_file(path: Path, answers: Literal["file", "none"] = "file") -> PromptFile:
     """The rows of a task file.
 
+    Args:
+        path: the file.
+        answers: whether its answers are read, where it has some.
+
     Raises:
-        PromptFileError: the file has one of the problems that :func:`check_prompt_file` lists.
+        PromptFileError: the file cannot be read, or is wrong in another way than in single rows.
     """
-    problems = check_prompt_file(path)
+    columns = read_columns(path, answers)
+    rows, faults = [], []
+    for number in range(columns.n_rows):
+        row, of_row = _row(number, columns)
+        rows.append(row)
+        faults += of_row
+    file = PromptFile(path, tuple(rows), columns.names, columns.ignored, tuple(faults))
+    problems = [*_unknown_splits(file), *_numbers_in_place_of_ids(file)]
     if problems:
-        raise PromptFileError(report(problems))
-    return _parse(path)
+        raise PromptFileError(report([f"{path}, {problem}" for problem in problems]))
+    return file
+
+
+def repetitions(rows: Sequence[PromptRow]) -> list[Fault]:
+    """Rows that repeat the prompts of an earlier row, or contradict it in the answer or the split."""
+    first: dict[str, PromptRow] = {}
+    pairs: dict[tuple[str, str], int] = {}
+    faults = []
+    for row in rows:
+        earlier = first.setdefault(row.clean, row)
+        same = pairs.setdefault((row.clean, row.corrupted), row.number)
+        problem = None
+        if earlier.split != row.split:
+            problem = (
+                f"the clean prompt {row.clean!r} of split '{row.split}' is also in row {earlier.number + 1} of split "
+                f"'{earlier.split}'; keep it in one split only"
+            )
+        elif same != row.number:
+            problem = f"repeats the prompts of row {same + 1}; remove either row"
+        elif (earlier.answer, earlier.answer_id) != (row.answer, row.answer_id):
+            problem = (
+                f"answers {row.clean!r} with {_shown_answer(row)}, row {earlier.number + 1} with "
+                f"{_shown_answer(earlier)}; give both rows the same answer"
+            )
+        if problem:
+            faults.append(Fault(row.number, "prompt repeated", problem))
+    return faults
+
+
+def problems_of_number(rows: Sequence[PromptRow], file: PromptFile) -> list[str]:
+    """What is wrong with the number of rows that can be used, in all or in one split of the file's own."""
+    needed = file.fewest
+    fewest = sum(needed.values())
+    if len(rows) < fewest:
+        return [f"has {len(rows)} rows; {_in_words(tuple(needed))} need at least {fewest}; add some"]
+    if not file.has_splits:
+        return []
+    found = {split: sum(row.split == split for row in rows) for split in needed}
+    return [
+        *(
+            f"no row belongs to split '{split}'; give each of {', '.join(needed)} some rows, or leave the column "
+            "'split' out and the rows are split for you"
+            for split, number in found.items()
+            if not number
+        ),
+        *(
+            f"split '{split}' has {number} rows, at least {needed[split]} are needed; move some there"
+            for split, number in found.items()
+            if 0 < number < needed[split]
+        ),
+    ]
 
 
 def report(problems: Sequence[str], most: int = 20) -> str:
@@ -64,157 +173,92 @@ def report(problems: Sequence[str], most: int = 20) -> str:
     return "\n".join([*problems[:most], *rest])
 
 
-# --------------------------------------------------------------------------------------------------- parsing
+# -------------------------------------------------------------------------------------------------- single rows
 
 
-def _parse(path: Path) -> list[PromptRow]:
-    if not path.is_file():
-        raise PromptFileError(f"{path}: no such file; correct the task's path (relative to the config file)")
-    if path.suffix not in {".csv", ".parquet"}:
-        raise PromptFileError(f"{path}: is neither .csv nor .parquet; save the prompts in one of these formats")
-    columns = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
-    problems = _column_problems(list(columns))
-    if problems:
-        raise PromptFileError("\n".join(f"{path}: {problem}" for problem in problems))
-    columns = {OTHER_NAMES.get(name, name): values for name, values in columns.items()}
-    absent = [None] * len(columns["clean"])
-    return [
-        PromptRow(number, clean or "", corrupted or "", answer or "", corrupted_answer, split)
-        for number, (clean, corrupted, answer, corrupted_answer, split) in enumerate(
-            zip(*(columns.get(name, absent) for name in (*REQUIRED, *OPTIONAL)), strict=True), start=1
+def _row(number: int, columns: PromptColumns) -> tuple[PromptRow, list[Fault]]:
+    clean, corrupted, answer, corrupted_answer, split = (
+        columns.column(name)[number] for name in (*PROMPTS, "answer", "corrupted_answer", "split")
+    )
+    ids = {name: columns.column(name)[number] for name in ("answer_id", "corrupted_answer_id")}
+    numbers = {name: _token_id(cell) for name, cell in ids.items()}
+    row = PromptRow(
+        number,
+        clean or "",
+        corrupted or "",
+        (answer or "") if "answer" in columns.names else None,
+        corrupted_answer,
+        split,
+        numbers["answer_id"],
+        numbers["corrupted_answer_id"],
+    )
+    if number in columns.odd_rows:
+        problem = (
+            f"has {columns.odd_rows[number]} cells, the header has {columns.width}; "
+            "quote every cell that holds a comma, and give every column a value"
         )
+        return row, [Fault(number, "cells unlike the header", problem)]
+    lacking = [
+        f"'{columns.names[name]}' is {cell!r}, which is no token id; fill it in, or remove the row"
+        for name, cell in ids.items()
+        if name in columns.names and numbers[name] is None
     ]
+    faults = [Fault(number, "value missing", problem) for problem in (*_empty_cells(row, columns), *lacking)]
+    return row, [*faults, *(Fault(number, "corruption changes nothing", text) for text in _no_corruption(row))]
 
 
-def _read_csv(path: Path) -> dict[str, list[str | None]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as opened:
-            header, *rows = [row for row in csv.reader(opened, strict=True) if row] or [[]]
-    except UnicodeDecodeError as error:
-        raise PromptFileError(f"{path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from None
-    except csv.Error as error:
-        raise PromptFileError(f"{path}: is not valid CSV ({error}); quote every cell that holds a comma") from None
-    if not header:
-        raise PromptFileError(f"{path}: is empty; its first line must name the columns {', '.join(REQUIRED)}")
-    problems = [
-        f"{path}, row {number}: has {len(row)} cells, the header has {len(header)}; "
-        "quote every cell that holds a comma, and give every column a value"
-        for number, row in enumerate(rows, start=1)
-        if len(row) != len(header)
-    ]
-    if problems:
-        raise PromptFileError("\n".join(problems))
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-        raise PromptFileError(f"{path}: the column {repeated[0]!r} occurs twice; keep one")
-    return {name: [row[index] for row in rows] for index, name in enumerate(header)}
+_ID_OR_LIST = re.compile(r"\s*(?:(\d+)(?:\.0*)?|\[\s*(\d+)\s*(?:,[\s\d,]*)?\])\s*", re.ASCII)
+"""An id, of which pandas writes 26.0 in a column with gaps, or a list of ids."""
 
 
-def _read_parquet(path: Path) -> dict[str, list[str | None]]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        table = pq.read_table(path)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise PromptFileError(f"{path}: is not a readable Parquet file ({error}); write it again") from None
-    columns: dict[str, list[str | None]] = {}
-    for name in table.column_names:
-        if OTHER_NAMES.get(name, name) in (*REQUIRED, *OPTIONAL):
-            kind = table.schema.field(name).type
-            if pa.types.is_dictionary(kind):
-                kind = kind.value_type
-            if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-                raise PromptFileError(
-                    f"{path}: the column {name!r} holds {kind}, not text; write it as text, an answer with "
-                    "its leading space (' 26')"
-                )
-        columns[name] = table[name].to_pylist()
-    return columns
+def _token_id(cell: Any) -> int | None:
+    """The id in a cell, or the first of a list of ids; None where there is none."""
+    if isinstance(cell, list):
+        cell = cell[0] if cell else None
+    found = _ID_OR_LIST.fullmatch(str(cell)) if isinstance(cell, str | int | float) else None
+    return int(found[1] or found[2]) if found else None
 
 
-# ---------------------------------------------------------------------------------------------------- checks
-
-
-def _column_problems(names: Sequence[str]) -> list[str]:
-    known = {*REQUIRED, *OPTIONAL, *OTHER_NAMES}
-    present = {OTHER_NAMES.get(name, name) for name in names}
-    problems = []
-    explained = set()
-    for name in names:
-        close = difflib.get_close_matches(name.strip().lower(), sorted(known - set(names)), n=1, cutoff=0.7)
-        if name not in known and close:
-            meant = OTHER_NAMES.get(close[0], close[0])
-            if meant not in present:
-                problems.append(f"unknown column {name!r}; did you mean {close[0]!r}? Rename it")
-                explained.add(meant)
-    for name in REQUIRED:
-        if name not in present | explained:
-            also = "".join(f" (or {other!r})" for other, meant in OTHER_NAMES.items() if meant == name)
-            problems.append(f"has no column {name!r}{also}; its columns are {', '.join(map(repr, names))}; add it")
-    if {"answer", "label"} <= set(names):
-        problems.append("has both columns 'answer' and 'label', which mean the same; keep one")
-    return problems
-
-
-def _row_problems(rows: Sequence[PromptRow]) -> list[str]:
-    if len(rows) < FEWEST_ROWS:
-        return [f"has {len(rows)} rows; train, circuit and test need at least {FEWEST_ROWS}; add some"]
-    return [
-        *(f"row {row.number}: {problem}" for row in rows for problem in _problems_of_one(row)),
-        *_repetitions(rows),
-        *_small_splits(rows),
-    ]
-
-
-def _problems_of_one(row: PromptRow) -> Iterable[str]:
-    cells: Mapping[str, str | None] = {name: getattr(row, name) for name in (*REQUIRED, *OPTIONAL)}
-    for name, value in cells.items():
+def _empty_cells(row: PromptRow, columns: PromptColumns) -> Iterable[str]:
+    for name in (*PROMPTS, "answer", "corrupted_answer", "split"):
+        value = getattr(row, name)
         if value is not None and not value.strip():
-            yield f"'{name}' is empty; fill it in, or remove the row"
+            yield f"'{columns.names.get(name, name)}' is empty; fill it in, or remove the row"
+
+
+def _no_corruption(row: PromptRow) -> Iterable[str]:
     if row.clean.strip() and row.clean == row.corrupted:
         yield f"clean and corrupted prompt are the same ({row.clean!r}); change the corrupted prompt"
-    if row.answer.strip() and row.answer == row.corrupted_answer:
-        yield f"answer and corrupted_answer are the same ({row.answer!r}); the corruption must change the answer"
-    if row.split is not None and row.split.strip() and row.split not in SPLITS:
-        close = difflib.get_close_matches(row.split.strip().lower(), SPLITS, n=1)
-        hint = f"did you mean '{close[0]}'?" if close else f"use one of {', '.join(SPLITS)}"
-        yield f"unknown split {row.split!r}; {hint}"
+    same_text = row.answer is not None and row.answer.strip() and row.answer == row.corrupted_answer
+    same_id = row.answer_id is not None and row.answer_id == row.corrupted_answer_id
+    if same_text or same_id:
+        yield f"answer and corrupted_answer are the same ({_shown_answer(row)}); the corruption must change the answer"
 
 
-def _repetitions(rows: Sequence[PromptRow]) -> Iterable[str]:
-    first: dict[str, PromptRow] = {}
-    pairs: dict[tuple[str, str], int] = {}
-    for row in rows:
-        if not row.clean.strip():
-            continue
-        earlier = first.setdefault(row.clean, row)
-        same = pairs.setdefault((row.clean, row.corrupted), row.number)
-        if earlier is row:
-            continue
-        if earlier.split != row.split:
-            yield (
-                f"row {row.number}: the clean prompt {row.clean!r} of split '{row.split}' is also in row "
-                f"{earlier.number} of split '{earlier.split}'; keep it in one split only"
-            )
-        elif same != row.number:
-            yield f"row {row.number}: repeats the prompts of row {same}; remove either row"
-        elif earlier.answer != row.answer:
-            yield (
-                f"row {row.number}: answers {row.clean!r} with {row.answer!r}, row {earlier.number} with "
-                f"{earlier.answer!r}; give both rows the same answer"
-            )
+def _shown_answer(row: PromptRow) -> str:
+    return repr(row.answer) if row.answer is not None else f"token {row.answer_id}"
 
 
-def _small_splits(rows: Sequence[PromptRow]) -> Iterable[str]:
-    if any(row.split is None for row in rows):
-        return
-    for split in SPLITS:
-        if all(row.split != split for row in rows):
-            yield (
-                f"no row belongs to split '{split}'; give each of {', '.join(SPLITS)} some rows, or leave the column "
-                "'split' out and the rows are split for you"
-            )
-    in_circuit = sum(row.split == "circuit" for row in rows)
-    if 0 < in_circuit < FEWEST_CIRCUIT_PROMPTS:
-        yield f"split 'circuit' has {in_circuit} rows, at least {FEWEST_CIRCUIT_PROMPTS} are needed; move some there"
+# ------------------------------------------------------------------------------------------------ the whole file
+
+
+def _unknown_splits(file: PromptFile) -> Iterable[str]:
+    for row in file.rows:
+        if row.split is not None and row.split.strip() and row.split not in SPLITS:
+            close = difflib.get_close_matches(row.split.strip().lower(), SPLITS, n=1)
+            hint = f"did you mean '{close[0]}'?" if close else f"use one of {', '.join(SPLITS)}"
+            yield f"row {row.number + 1}: unknown split {row.split!r}; {hint}"
+
+
+def _numbers_in_place_of_ids(file: PromptFile) -> Iterable[str]:
+    """Ids that stand as numbers in every prompt are no ids: the greater-than files of EAP-IG name a year so."""
+    rows = [row for row in file.rows if row.answer_id is not None]
+    if rows and all(str(row.answer_id) in row.clean for row in rows):
+        yield (
+            f"row {rows[0].number + 1}: {file.names['answer_id']} is {rows[0].answer_id}, a number of its prompt as in "
+            "every row, so hardly a token id; set the task's answers to none, or write text in a column 'answer'"
+        )
+
+
+def _in_words(names: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))

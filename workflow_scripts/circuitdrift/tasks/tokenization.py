@@ -37,3 +37,18 @@ def encode_answer(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     if anchored[: len(anchor)] == anchor:
         return anchored[len(anchor) :]
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def decode_answer(tokenizer: PreTrainedTokenizerBase, token: int) -> str | None:
+    """The text that a token adds to a prompt, with its leading space; the counterpart of :func:`encode_answer`.
+
+    None where the id is beyond the vocabulary, a special token, or a part of a character alone.
+    """
+    if token >= len(tokenizer) or token in tokenizer.all_special_ids:
+        return None
+    anchor: list[int] = list(tokenizer(ANCHOR, add_special_tokens=False)["input_ids"])
+    before, after = (
+        str(tokenizer.decode(ids, clean_up_tokenization_spaces=False)) for ids in (anchor, [*anchor, token])
+    )
+    text = after.removeprefix(before)
+    return text if text and "\N{REPLACEMENT CHARACTER}" not in text else None

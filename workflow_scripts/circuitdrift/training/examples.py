@@ -66,7 +66,10 @@ class Examples:
         prompts = [list(ids) for ids in table["clean_ids"]]
         answers = [list(ids) for ids in table["answer_ids"]]
         if empty := [int(self.example_ids[row]) for row, answer in enumerate(answers) if not answer]:
-            raise CircuitDriftError(f"examples {empty[:10]} have no answer token; generate the data again")
+            raise CircuitDriftError(
+                f"examples {empty[:10]} have no answer token, which training and accuracy need; add a column answer to "
+                "the task's file, or set the task's methods to []"
+            )
         lengths = [(len(prompt), len(answer)) for prompt, answer in zip(prompts, answers, strict=True)]
         n_shared = _count_shared(prompts)
         self.batches = tuple(
