@@ -8,13 +8,13 @@ Ablated activations come from the corrupted pass (``patching``, the paper's choi
 corrupted pass), are the writer's mean over all tokens of all clean prompts (``mean``), or are zero (``zero``).
 
 Hooks replace values of the model at three places: the outputs of the q, k and v projections, which are recomputed
-from the patched inputs; the input of the norm before the MLP; the input of the final norm. Attention, MLP and head are
+from the patched inputs; the input of the MLP, before its norm; the input of the final norm. Attention, MLP and head are
 the model's own. Nothing reads the residual stream that the model itself adds up. Several circuits run as one batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -25,11 +25,13 @@ from torch import Tensor, nn
 from circuitdrift.circuits.prompts import PairBatch
 from circuitdrift.circuits.traced_pairs import TracedPair, trace_pair
 from circuitdrift.decoder.anatomy import Anatomy, Block, Projection
+from circuitdrift.decoder.logits import last_logits
 from circuitdrift.decoder.tracing import (
     AfterHook,
     BeforeHook,
     Trace,
     hooked,
+    hooks_on_head_values,
     logits_after,
     one_key_per_query_head,
     written_by_heads,
@@ -144,8 +146,15 @@ def _trace_of(anatomy: Anatomy, ablated: Ablated, pair: TracedPair, n_answer: in
         attention_inputs=tuple(attention_inputs),
         mlp_inputs=tuple(mlp_inputs),
         final_input=final_input,
-        logits=anatomy.unembedding(anatomy.final_norm.module(final_input[:, -n_answer:])),
+        logits=_logits_of_stream(anatomy, stream).expand(len(pair.clean.logits), n_answer, -1),
     )
+
+
+def _logits_of_stream(anatomy: Anatomy, stream: Float[Tensor, " d_model"]) -> Float[Tensor, "1 1 vocabulary"]:
+    """What the model makes of a residual stream at its end: norm, head, and whatever bounds or scales its logits."""
+    last = stream.to(anatomy.dtype)[None, None]
+    with hooked(before=[(anatomy.final_norm.module, lambda module, args: (last,))]):
+        return last_logits(anatomy.model, last, cache=None, n_last=1)
 
 
 @torch.no_grad()
@@ -182,8 +191,8 @@ class _CircuitRun:
         for layer, block in enumerate(self.anatomy.blocks):
             for module, parts in _by_module(block).items():
                 after.append((module, self._replace_projections(layer, block, parts)))
-            before.append((block.output, self._record_heads(layer, block)))
-            before.append((block.mlp_norm.module, self._replace_mlp_input(layer)))
+            before += hooks_on_head_values(block, self._record_heads(layer, block))
+            before.append((block.mlp_input, self._replace_mlp_input(layer)))
             after.append((block.mlp, self._record_mlp(layer)))
         before.append((self.anatomy.final_norm.module, self._replace_final_input))
         return before, after
@@ -207,7 +216,8 @@ class _CircuitRun:
             replaced = torch.empty_like(output)
             for which, projection in parts.items():
                 readers, n_writers = graph.head_readers(layer, which), graph.n_writers_before_heads(layer)
-                read = block.attention_norm.module(self.patched(self.base.attention_inputs[layer], readers, n_writers))
+                read = self.patched(self.base.attention_inputs[layer], readers, n_writers)
+                read = read if block.attention_norm is None else block.attention_norm.module(read)
                 vectors = torch.einsum("chbpd,hed->cbphe", read, projection.weight()).flatten(0, 1)
                 bias = projection.bias()
                 projection.by_head(replaced).copy_(vectors if bias is None else vectors + bias)
@@ -215,14 +225,14 @@ class _CircuitRun:
 
         return hook
 
-    def _record_heads(self, layer: int, block: Block) -> BeforeHook:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def _record_heads(self, layer: int, block: Block) -> Callable[[Tensor], None]:
+        def record(head_values: Tensor) -> None:
             dtype, graph = self.differences.dtype, self.anatomy.graph
-            values = self.by_circuit(args[0]).to(dtype) - self.base.head_values[layer].to(dtype)
+            values = self.by_circuit(head_values).to(dtype) - self.base.head_values[layer].to(dtype)
             written = written_by_heads(block, values.flatten(0, 1), graph.n_heads)
             self.differences[:, graph.heads(layer)] = written.unflatten(1, (len(self.circuits), -1)).transpose(0, 1)
 
-        return hook
+        return record
 
     def _replace_mlp_input(self, layer: int) -> BeforeHook:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:

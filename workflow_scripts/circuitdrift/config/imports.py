@@ -12,7 +12,20 @@ from circuitdrift.provenance import BASE_CHECKPOINT
 from circuitdrift.section import Section
 
 CheckpointLabel = Annotated[str, Field(pattern=r"^[0-9]{2}$")]
-Architecture = Literal["gpt_neox", "gpt_neo", "opt", "gpt2", "llama", "mistral", "qwen2", "qwen3"]
+Architecture = Literal[
+    "gpt_neox",
+    "gpt_neo",
+    "opt",
+    "gpt2",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "gemma2",
+    "gemma3_text",
+    "olmo2",
+    "olmo3",
+]
 
 
 class ImportedCircuits(Section):

@@ -35,17 +35,19 @@ class Norm:
         module: the model's own module.
         centred: whether the mean over d_model is subtracted.
         epsilon: constant added to the variance (or mean square) before the root.
+        gain_offset: what is added to the module's weight to get the gain.
     """
 
     module: nn.Module
     centred: bool
     epsilon: float
+    gain_offset: float = 0.0
 
     @property
     def gain(self) -> Float[Tensor, " d_model"] | Float[Tensor, ""]:
         """The factor of each dimension; the number 1 for a norm without factors."""
         weight = cast(Tensor | None, self.module.weight)
-        return torch.ones(()) if weight is None else weight
+        return torch.ones(()) if weight is None else weight + self.gain_offset
 
     def standardise(
         self, x: Float[Tensor, "*rows d_model"]
@@ -103,17 +105,31 @@ class Projection:
 class Block:
     """One layer: attention norm, attention with its projections, MLP norm, MLP.
 
-    ``mlp`` is the module whose output the MLP writes to the residual stream: OPT, which has no module for the whole
-    MLP, has its last linear map here.
+    Attributes:
+        attention_norm: norm before the projections; None where they read the residual stream itself.
+        attention: module that holds the projections.
+        query: map to the queries.
+        key: map to the keys.
+        value: map to the values.
+        output: output projection.
+        post_norm: RMSNorm of the heads' sum behind the output projection; None where the sum is written as it is.
+        joint_key_norm: norm over the keys of all heads together; None where there is none.
+        mlp_norm: norm before the MLP; None where the MLP reads the residual stream itself.
+        mlp_input: module whose input is the stream that the MLP reads: its norm, or the MLP itself without one.
+        mlp: module whose output the MLP writes to the residual stream: its norm where one follows it, and in OPT,
+            which has no module for the whole MLP, its last linear map.
     """
 
-    attention_norm: Norm
+    attention_norm: Norm | None
     attention: nn.Module
     query: Projection
     key: Projection
     value: Projection
     output: nn.Linear | Conv1D
-    mlp_norm: Norm
+    post_norm: Norm | None
+    joint_key_norm: nn.Module | None
+    mlp_norm: Norm | None
+    mlp_input: nn.Module
     mlp: nn.Module
 
     @property
@@ -121,9 +137,15 @@ class Block:
         """The projections by the name of the head's input that they read."""
         return {"q": self.query, "k": self.key, "v": self.value}
 
+    @property
+    def attention_input(self) -> nn.Module:
+        """The module whose input is the stream that the heads read: their norm, or the map to queries without one."""
+        return self.query.module if self.attention_norm is None else self.attention_norm.module
+
     def output_weight(self) -> Float[Tensor, "d_model d_attention"]:
-        """The weight of the output projection."""
-        return oriented_weight(self.output)
+        """The weight of the output projection, times the gain of the post-norm if there is one."""
+        weight = oriented_weight(self.output)
+        return weight if self.post_norm is None else weight * self.post_norm.gain[:, None]
 
 
 @dataclass(frozen=True)
@@ -179,7 +201,7 @@ def _take_apart(model: PreTrainedModel, architecture: Architecture) -> Anatomy:
         backbone=backbone,
         embedding=cast(nn.Embedding, backbone.get_submodule(architecture.embedding)),
         blocks=blocks,
-        final_norm=_norm(backbone.get_submodule(architecture.final_norm)),
+        final_norm=_norm(backbone.get_submodule(architecture.final_norm), architecture.gain_offset),
         unembedding=model.get_output_embeddings(),
         graph=Graph(len(blocks), n_heads, parallel=architecture.parallel(model.config.to_dict())),
         d_head=blocks[0].query.rows.shape[1],
@@ -192,14 +214,22 @@ def _block(layer: nn.Module, architecture: Architecture, n_heads: int) -> Block:
         query, key, value = _fused_projections(attention, architecture.projections, n_heads)
     else:
         query, key, value = _separate_projections(attention, architecture.projections, n_heads)
+
+    def norm(path: str | None) -> Norm | None:
+        return None if path is None else _norm(layer.get_submodule(path), architecture.gain_offset)
+
+    joint = architecture.joint_key_norm
     return Block(
-        attention_norm=_norm(layer.get_submodule(architecture.attention_norm)),
+        attention_norm=norm(architecture.attention_norm),
         attention=attention,
         query=query,
         key=key,
         value=value,
         output=cast(nn.Linear, attention.get_submodule(architecture.output)),
-        mlp_norm=_norm(layer.get_submodule(architecture.mlp_norm)),
+        post_norm=norm(architecture.post_norm),
+        joint_key_norm=None if joint is None else attention.get_submodule(joint),
+        mlp_norm=norm(architecture.mlp_norm),
+        mlp_input=layer.get_submodule(architecture.mlp_norm or architecture.mlp_input),
         mlp=layer.get_submodule(architecture.mlp),
     )
 
@@ -231,8 +261,7 @@ def _separate_projections(attention: nn.Module, paths: tuple[str, str, str], n_h
     return projections
 
 
-def _norm(module: nn.Module) -> Norm:
-    """A torch LayerNorm, or an RMSNorm in the form that all other supported architectures have."""
-    if isinstance(module, nn.LayerNorm):
-        return Norm(module, centred=True, epsilon=module.eps)
-    return Norm(module, centred=False, epsilon=float(cast(float, module.variance_epsilon)))
+def _norm(module: nn.Module, gain_offset: float) -> Norm:
+    """A torch LayerNorm, or an RMSNorm in one of the forms that all other supported architectures have."""
+    epsilon = float(cast(float, module.eps if hasattr(module, "eps") else module.variance_epsilon))
+    return Norm(module, isinstance(module, nn.LayerNorm), epsilon, gain_offset)

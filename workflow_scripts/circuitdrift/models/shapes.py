@@ -13,7 +13,7 @@ from circuitdrift.decoder.size import number_of_edges
 from circuitdrift.models.caches import package_folder
 from circuitdrift.models.folder import settings_of_folder
 
-GATED = ("llama", "mistral", "qwen2", "qwen3")
+GATED = ("gemma2", "gemma3_text", "llama", "mistral", "olmo2", "olmo3", "qwen2", "qwen3")
 """Model types whose MLP has three matrices."""
 
 # The names that architectures give to one size in config.json.
