@@ -8,11 +8,15 @@ import pytest
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import (
+    Gemma2Config,
+    Gemma3TextConfig,
     GPT2Config,
     GPTNeoConfig,
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    Olmo2Config,
+    Olmo3Config,
     OPTConfig,
     Qwen2Config,
     Qwen3Config,
@@ -36,6 +40,10 @@ OTHER_SIZES = {
     "mistral": MistralConfig(num_hidden_layers=3, **GATED),
     "qwen2": Qwen2Config(num_hidden_layers=3, **GATED),
     "qwen3": Qwen3Config(num_hidden_layers=3, **GATED),
+    "gemma2": Gemma2Config(num_hidden_layers=3, head_dim=8, **GATED),
+    "gemma3_text": Gemma3TextConfig(num_hidden_layers=3, head_dim=8, **GATED),
+    "olmo2": Olmo2Config(num_hidden_layers=3, **GATED),
+    "olmo3": Olmo3Config(num_hidden_layers=3, **GATED),
 }
 
 

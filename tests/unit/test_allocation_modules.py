@@ -121,7 +121,7 @@ GROUPS = {
         ("q", "k", "v"): ["attn.c_attn"], ("output",): ["attn.c_proj"],
         ("mlp_input",): ["mlp.c_fc"], ("mlp_output",): ["mlp.c_proj"],
     },
-    **dict.fromkeys(["llama", "mistral", "qwen2", "qwen3"], GATED),
+    **dict.fromkeys(["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "olmo2", "olmo3"], GATED),
 }  # fmt: skip
 
 
