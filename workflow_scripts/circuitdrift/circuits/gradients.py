@@ -31,7 +31,7 @@ class BlockGradients:
             k, then v.
         projected: the outputs themselves, in the same order.
         mlp_input: the residual stream that the MLP reads, before its norm.
-        mlp: gradient at the output of the MLP norm, or at the MLP's input where there is no norm.
+        mlp: gradient at the output of the MLP norm, or at the MLP's input without a norm, through the MLP alone.
     """
 
     attention_input: Float[Tensor, "pass batch position d_model"]
@@ -102,16 +102,26 @@ def pass_gradients(
     readers = [anatomy.final_norm.module]
     outputs = [anatomy.final_norm.module]
     inputs: list[nn.Module] = []
+    changed_in_place: set[nn.Module] = set()
     for block in anatomy.blocks:
         readers += [block.attention_input, block.mlp_input]
-        (inputs if block.mlp_norm is None else outputs).append(block.mlp_input)
-        outputs += dict.fromkeys(projection.module for projection in block.projections.values())
+        outputs += block.projections_by_module
+        if block.in_place:
+            changed_in_place.update(block.projections_by_module)
+        if block.reads_apart is None:
+            outputs.append(block.mlp_input)
+        else:
+            inputs.append(block.reads_apart)
     shape = embeddings.shape
 
     def watch_input(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        # A tensor of its own: the gradient at the stream itself would include the way past the MLP.
+        # A tensor of its own: the gradient at the stream or at the norm's output would include other ways than the MLP.
         watched[module] = args[0].view_as(args[0])
         return (watched[module], *args[1:])
+
+    def watch_output(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        watched[module] = output
+        return output.clone() if module in changed_in_place else None
 
     with (
         torch.enable_grad(),
@@ -121,7 +131,7 @@ def pass_gradients(
                 *((module, lambda module, args: read.update({module: args[0].detach()})) for module in readers),
                 *((module, watch_input) for module in inputs),
             ],
-            after=[(module, lambda module, args, output: watched.update({module: output})) for module in outputs],
+            after=[(module, watch_output) for module in outputs],
         ),
     ):
         logits = logits_after(anatomy, prefix, embeddings.flatten(0, 1).detach().requires_grad_(True), n_answer)
@@ -145,7 +155,7 @@ def pass_gradients(
                 heads=heads.unflatten(0, shape[:2]),
                 projected=projected.detach().unflatten(0, shape[:2]),
                 mlp_input=streams(read[block.mlp_input]),
-                mlp=streams(gradients[block.mlp_input]),
+                mlp=streams(gradients[block.reads_apart or block.mlp_input]),
             )
         )
     final = anatomy.final_norm.module

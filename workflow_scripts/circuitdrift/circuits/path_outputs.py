@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from circuitdrift.circuits.gradients import Intervention, PassGradients
 from circuitdrift.circuits.traced_pairs import WriterOutputs
 from circuitdrift.config.circuits import Quadrature
-from circuitdrift.decoder.anatomy import Anatomy
-from circuitdrift.decoder.tracing import hooks_on_head_values
+from circuitdrift.decoder.anatomy import Anatomy, Block
+from circuitdrift.decoder.tracing import AfterHook, hooks_on_head_values
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class PathPoint:
     Attributes:
         embeddings: the output of node ``input``.
         head_values: for each layer the head values, as :class:`~circuitdrift.decoder.tracing.Trace` defines them.
-        mlp_outputs: for each layer the output of the MLP.
+        mlp_outputs: for each layer what the MLP writes to the residual stream.
     """
 
     embeddings: Float[Tensor, "batch position d_model"]
@@ -47,12 +47,14 @@ class OutputWatch:
     @property
     def hooks(self) -> Intervention:
         """Hooks for :func:`~circuitdrift.circuits.gradients.pass_gradients`."""
-        keep = self._mlp_outputs.update
         blocks = self._anatomy.blocks
         return Intervention(
             before=[hook for block in blocks for hook in hooks_on_head_values(block, self._head_values.append)],
-            after=[(block.mlp, lambda module, args, output: keep({module: output.detach()})) for block in blocks],
+            after=[(block.mlp, self._keep_written(block)) for block in blocks],
         )
+
+    def _keep_written(self, block: Block) -> AfterHook:
+        return lambda module, args, output: self._mlp_outputs.update({module: block.written_by_mlp(output.detach())})
 
     def points(self, gradients: PassGradients) -> list[PathPoint]:
         """The outputs of each pass, after the passes that gave these gradients have run."""

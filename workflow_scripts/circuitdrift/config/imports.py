@@ -25,6 +25,20 @@ Architecture = Literal[
     "gemma3_text",
     "olmo2",
     "olmo3",
+    "bloom",
+    "cohere",
+    "falcon",
+    "gemma",
+    "gpt_bigcode",
+    "gptj",
+    "granite",
+    "mpt",
+    "olmo",
+    "phi",
+    "phi3",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
 ]
 
 

@@ -45,14 +45,22 @@ def one_key_per_query_head(anatomy: Anatomy) -> Iterator[None]:
     Without groups this does nothing.
     """
     after: list[tuple[nn.Module, AfterHook]] = []
+    without_groups = {
+        "num_key_value_groups": 1,
+        "num_key_value_heads": anatomy.graph.n_heads,
+        "num_kv_heads": anatomy.graph.n_heads,
+        "multi_query": False,
+    }
     with ExitStack() as stack:
         for block in anatomy.blocks:
-            for projection in block.projections.values():
-                if projection.shared:
-                    after.append((projection.module, _repeat_rows(projection)))
+            for module, projections in block.projections_by_module.items():
+                if any(projection.shared for projection in projections.values()):
+                    after.append((module, _repeat_rows(list(projections.values()))))
             if any(projection.shared for projection in block.projections.values()):
-                stack.callback(setattr, block.attention, "num_key_value_groups", block.attention.num_key_value_groups)
-                block.attention.num_key_value_groups = 1  # type: ignore[assignment]
+                for name, value in without_groups.items():
+                    if hasattr(block.attention, name):
+                        stack.callback(setattr, block.attention, name, getattr(block.attention, name))
+                        setattr(block.attention, name, value)
             if block.joint_key_norm is not None and block.key.shared:
                 gain = cast(nn.Parameter, block.joint_key_norm.weight)
                 stack.callback(setattr, block.joint_key_norm, "weight", gain)
@@ -61,8 +69,11 @@ def one_key_per_query_head(anatomy: Anatomy) -> Iterator[None]:
         yield
 
 
-def _repeat_rows(projection: Projection) -> AfterHook:
-    rows = projection.rows.flatten()
+def _repeat_rows(projections: Sequence[Projection]) -> AfterHook:
+    """Put the heads' vectors of the projections of one module in the order of the input of attention."""
+    rows = projections[0].rows.new_empty(sum(projection.rows.numel() for projection in projections))
+    for projection in projections:
+        projection.by_head(rows).copy_(projection.rows)
     return lambda module, args, output: output[..., rows]
 
 
@@ -122,7 +133,16 @@ def logits_after(
     ``rows`` is a multiple of the prefix's batch: one pass over the batch after the other.
     """
     copies = len(embeddings) // len(prefix.keys_and_values[0][0]) if prefix.keys_and_values else 1
-    return last_logits(anatomy.model, embeddings, prefix.cache(copies), n_answer)
+    with _embeddings_as_they_are(anatomy):
+        return last_logits(anatomy.model, embeddings, prefix.cache(copies), n_answer)
+
+
+@contextmanager
+def _embeddings_as_they_are(anatomy: Anatomy) -> Iterator[None]:
+    """Passes inside start from what node ``input`` writes, to which the norm of embeddings was applied."""
+    norm = anatomy.embedding_norm
+    with hooked(after=[] if norm is None else [(norm, lambda module, args, output: args[0])]):
+        yield
 
 
 @dataclass(frozen=True)
@@ -133,7 +153,7 @@ class Trace:
         head_values: for each layer what :meth:`~circuitdrift.decoder.anatomy.Block.output_weight` maps to the heads'
             outputs, all heads side by side: the input of the output projection, times the reciprocal scale of the
             post-norm in this pass if there is a post-norm.
-        mlp_outputs: for each layer the output of the MLP.
+        mlp_outputs: for each layer what the MLP writes to the residual stream.
         attention_inputs: for each layer the residual stream that the heads read, before their norm.
         mlp_inputs: for each layer the residual stream that the MLP reads, before its norm.
         final_input: the residual stream at the final norm.
@@ -199,10 +219,9 @@ def trace(
     for block in anatomy.blocks:
         read += [block.attention_input, block.mlp_input]
         of_heads += hooks_on_head_values(block, head_values.append)
-    wrote = [block.mlp for block in anatomy.blocks]
     with hooked(
         before=[(module, lambda module, args: inputs.update({module: args[0]})) for module in read] + of_heads,
-        after=[(module, lambda module, args, output: outputs.update({module: output})) for module in wrote],
+        after=[(block.mlp, _keep_written(block, outputs)) for block in anatomy.blocks],
     ):
         logits = logits_after(anatomy, prefix, embeddings, n_answer)
 
@@ -218,6 +237,11 @@ def trace(
         final_input=stream(inputs[anatomy.final_norm.module]),
         logits=logits,
     )
+
+
+def _keep_written(block: Block, kept: dict[nn.Module, Tensor]) -> AfterHook:
+    """A hook that keeps what the block's MLP writes to the residual stream."""
+    return lambda module, args, output: kept.update({module: block.written_by_mlp(output)})
 
 
 def written_by_heads(
@@ -242,13 +266,14 @@ def check_anatomy(anatomy: Anatomy, token_ids: Int[Tensor, "batch position"]) ->
     """
     plain = anatomy.model(input_ids=token_ids).logits[:, -1]
     with one_key_per_query_head(anatomy):
-        watched = trace(anatomy, anatomy.embedding(token_ids), Prefix(()), n_answer=1)
+        watched = trace(anatomy, anatomy.embed(token_ids), Prefix(()), n_answer=1)
     dtype = anatomy.accumulation_dtype
     total = watched.embeddings.to(dtype)
     for block, values, mlp in zip(anatomy.blocks, watched.head_values, watched.mlp_outputs, strict=True):
         total = total + written_by_heads(block, values.to(dtype), anatomy.graph.n_heads).sum(dim=0) + mlp.to(dtype)
-        if block.output.bias is not None:
-            total = total + block.output.bias.to(dtype)
+        bias = block.output_bias()
+        if bias is not None:
+            total = total + bias.to(dtype)
     # Models compute an RMSNorm in float32 at best, and a post-norm rounds what the heads write.
     rounded = torch.float32 if any(block.post_norm for block in anatomy.blocks) else anatomy.dtype
     tolerance = 100 * max(torch.finfo(anatomy.dtype).eps, torch.finfo(rounded).eps)
