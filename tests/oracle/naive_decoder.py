@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -38,6 +38,14 @@ class NaiveLayer:
     """What the products of queries and keys are multiplied by."""
     window: int | None = None
     """How many tokens a query sees, its own included; None: all before it."""
+    cap: float = torch.inf
+    """What a tanh bounds the scores by."""
+    rotary: Apply | None = None
+    """The layer's own rotary embedding."""
+    together: dict[str, Callable[[list[Tensor]], list[Tensor]]] = field(default_factory=dict)
+    """What happens to the queries (q) or keys (k) of all heads together."""
+    share: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda outputs: outputs
+    """What each head writes, from the output projection's parts of all heads."""
     rotates: bool = True
     """Whether queries and keys are rotated."""
 
@@ -53,6 +61,8 @@ class NaiveDecoder:
     """Learned position embeddings [position, d_model], part of what ``input`` writes."""
     rotary: Apply = lambda x: x
     parallel: bool = False
+    cap: float = torch.inf
+    """What a tanh bounds the logits by."""
     head_bias: Tensor | float = 0.0
     logit_scale: float = 1.0
 
@@ -66,15 +76,22 @@ class NaiveDecoder:
 
         for number, layer in enumerate(self.layers):
             outputs = {}
+            projected = {}
+            for c in "qkv":
+                names = [f"a{number}.h{h}<{c}>" for h in range(len(layer.heads))]
+                vectors = [h.read[c](layer.attention_norm(read(n))) for h, n in zip(layer.heads, names, strict=True)]
+                projected[c] = layer.together.get(c, lambda vectors: vectors)(vectors)
+            rotary = layer.rotary or self.rotary
             for h, head in enumerate(layer.heads):
                 name = f"a{number}.h{h}"
-                q, k, v = (head.read[c](layer.attention_norm(read(f"{name}<{c}>"))) for c in "qkv")
+                q, k, v = (projected[c][h] for c in "qkv")
                 if layer.rotates:
-                    q, k = self.rotary(q), self.rotary(k)
+                    q, k = rotary(q), rotary(k)
                 back = torch.arange(len(q))[:, None] - torch.arange(len(q))
-                weights = q @ k.T * layer.scale - head.slope * back
+                weights = capped(q @ k.T * layer.scale, layer.cap) - head.slope * back
                 hidden = (back < 0) | (back >= (layer.window or len(q)))
                 outputs[name] = head.write(weights.masked_fill(hidden, -torch.inf).softmax(dim=-1) @ v)
+            outputs = layer.share(outputs)
             if self.parallel:
                 mlp_input = read(f"m{number}")
                 written |= outputs
@@ -85,12 +102,16 @@ class NaiveDecoder:
                 mlp_input = read(f"m{number}")
             written[f"m{number}"] = layer.mlp(layer.mlp_norm(mlp_input))
         logits = self.unembedding @ self.final_norm(read("logits"))[-1] + self.head_bias
-        return logits * self.logit_scale, written
+        return capped(logits * self.logit_scale, self.cap), written
 
 
 def whole(writer: str, reader: str, output: Tensor) -> Tensor:
     """Every edge carries what its writer wrote: the plain model."""
     return output
+
+
+def capped(x: Tensor, bound: float) -> Tensor:
+    return x if bound == torch.inf else bound * torch.tanh(x / bound)
 
 
 def rotate(n_dims: int, theta: float) -> Callable[[Tensor], Tensor]:
@@ -349,6 +370,117 @@ def plain_heads(w: Weights, at: str, output: str, n_heads: int, d_head: int) -> 
         own = slice(h * d_head, (h + 1) * d_head)
         read = {c: w.linear(f"{at}.{c}_proj", own) for c in "qkv"}
         heads.append(NaiveHead(read, linear(w.state[f"{at}.{output}.weight"][:, own])))
+    return heads
+
+
+def naive_gemma2(model: PreTrainedModel) -> NaiveDecoder:
+    """Gemma 2 and 3: gains are 1 + weight, embeddings are scaled, norms follow the heads' sum and the MLP."""
+    config, w = model.config, Weights(model)
+    third = config.model_type == "gemma3_text"
+    thetas = {"full_attention": 70000.0, "sliding_attention": 10000.0} if third else {}
+    group = config.num_attention_heads // config.num_key_value_heads
+
+    def gain(name: str) -> Tensor:
+        return 1 + w.state[f"{name}.weight"]
+
+    def norm(name: str) -> Apply:
+        return rms_norm(gain(name), config.rms_norm_eps)
+
+    layers = []
+    for number, kind in enumerate(config.layer_types):
+        at = f"model.layers.{number}"
+        heads = grouped_heads(w, f"{at}.self_attn", config.num_attention_heads, group, config.head_dim)
+        if third:
+            for head in heads:
+                head.read |= {c: then(head.read[c], norm(f"{at}.self_attn.{c}_norm")) for c in "qk"}
+        mlp = gated_mlps(w, gelu_new)(f"{at}.mlp")
+        layers.append(
+            NaiveLayer(
+                norm(f"{at}.input_layernorm"),
+                heads,
+                torch.zeros(()),
+                norm(f"{at}.pre_feedforward_layernorm"),
+                then(mlp, norm(f"{at}.post_feedforward_layernorm")),
+                scale=config.query_pre_attn_scalar**-0.5,
+                window=config.sliding_window if kind == "sliding_attention" else None,
+                cap=torch.inf if third else config.attn_logit_softcapping or torch.inf,
+                rotary=rotate(config.head_dim, thetas.get(kind, 10000.0)),
+                share=share_of_norm(gain(f"{at}.post_attention_layernorm"), config.rms_norm_eps),
+            )
+        )
+    return NaiveDecoder(
+        w.state["model.embed_tokens.weight"] * config.hidden_size**0.5,
+        layers,
+        norm("model.norm"),
+        w.state["lm_head.weight"],
+        cap=config.final_logit_softcapping or torch.inf,
+    )
+
+
+def naive_olmo2(model: PreTrainedModel) -> NaiveDecoder:
+    """OLMo 2 and 3: no norms before attention and MLP but norms after them; queries and keys of all heads are normed
+    together."""
+    config, w = model.config, Weights(model)
+    n_heads, d_head = config.num_attention_heads, config.hidden_size // config.num_attention_heads
+    group = n_heads // config.num_key_value_heads
+    kinds = getattr(config, "layer_types", ["full_attention"] * config.num_hidden_layers)
+    layers = []
+    for number, kind in enumerate(kinds):
+        at = f"model.layers.{number}"
+        gains = {c: w.state[f"{at}.self_attn.{c}_norm.weight"].view(-1, d_head) for c in "qk"}
+        gains["k"] = torch.stack([gains["k"][h // group] for h in range(n_heads)])
+        layers.append(
+            NaiveLayer(
+                lambda x: x,
+                grouped_heads(w, f"{at}.self_attn", n_heads, group, d_head),
+                torch.zeros(()),
+                lambda x: x,
+                then(
+                    gated_mlps(w, functional.silu)(f"{at}.mlp"),
+                    w.rms_norm(f"{at}.post_feedforward_layernorm", config.rms_norm_eps),
+                ),
+                scale=d_head**-0.5,
+                window=config.sliding_window if kind == "sliding_attention" else None,
+                together={c: norm_of_all(gains[c], config.rms_norm_eps) for c in "qk"},
+                share=share_of_norm(w.state[f"{at}.post_attention_layernorm.weight"], config.rms_norm_eps),
+            )
+        )
+    return NaiveDecoder(
+        w.state["model.embed_tokens.weight"],
+        layers,
+        w.rms_norm("model.norm", config.rms_norm_eps),
+        w.state["lm_head.weight"],
+        rotary=rotate(d_head, 500000.0 if config.model_type == "olmo3" else 10000.0),
+    )
+
+
+def share_of_norm(gain: Tensor, epsilon: float) -> Callable[[dict[str, Tensor]], dict[str, Tensor]]:
+    """Each head's part of an RMSNorm of their sum: its own output over the scale of the sum, times the gain."""
+
+    def apply(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
+        scale = (sum(outputs.values()).pow(2).mean(-1, keepdim=True) + epsilon).sqrt()
+        return {name: output / scale * gain for name, output in outputs.items()}
+
+    return apply
+
+
+def norm_of_all(gains: Tensor, epsilon: float) -> Callable[[list[Tensor]], list[Tensor]]:
+    """An RMSNorm over the vectors of all heads side by side; gains [head, d_head]."""
+
+    def apply(vectors: list[Tensor]) -> list[Tensor]:
+        scale = (torch.cat(vectors, dim=-1).pow(2).mean(-1, keepdim=True) + epsilon).sqrt()
+        return [vector / scale * gain for vector, gain in zip(vectors, gains, strict=True)]
+
+    return apply
+
+
+def grouped_heads(w: Weights, at: str, n_heads: int, group: int, d_head: int) -> list[NaiveHead]:
+    """Heads with a map each for q, k and v, of which ``group`` heads share those to k and v."""
+    heads = []
+    for h in range(n_heads):
+        own, shared = (slice(i * d_head, (i + 1) * d_head) for i in (h, h // group))
+        read = {c: w.linear(f"{at}.{c}_proj", own if c == "q" else shared) for c in "qkv"}
+        heads.append(NaiveHead(read, linear(w.state[f"{at}.o_proj.weight"][:, own])))
     return heads
 
 
@@ -725,6 +857,8 @@ def naive_gpt_bigcode(model: PreTrainedModel) -> NaiveDecoder:
 
 def naive_of(model: PreTrainedModel) -> NaiveDecoder:
     definitions = {
+        "gemma2": naive_gemma2,
+        "gemma3_text": naive_gemma2,
         "bloom": naive_bloom,
         "cohere": naive_cohere,
         "falcon": naive_falcon,
@@ -744,6 +878,8 @@ def naive_of(model: PreTrainedModel) -> NaiveDecoder:
         "gpt_neox": naive_gpt_neox,
         "llama": naive_llama_family,
         "mistral": naive_llama_family,
+        "olmo2": naive_olmo2,
+        "olmo3": naive_olmo2,
         "opt": naive_opt,
         "qwen2": naive_llama_family,
         "qwen3": naive_llama_family,

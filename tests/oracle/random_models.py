@@ -11,6 +11,8 @@ from transformers import (
     BloomConfig,
     CohereConfig,
     FalconConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
     GPTBigCodeConfig,
@@ -21,6 +23,8 @@ from transformers import (
     LlamaConfig,
     MistralConfig,
     MptConfig,
+    Olmo2Config,
+    Olmo3Config,
     OlmoConfig,
     OPTConfig,
     Phi3Config,
@@ -108,6 +112,50 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
 }
 
 
+CAPPED = {"attn_logit_softcapping": 1.5, "final_logit_softcapping": 4.0, "query_pre_attn_scalar": 5}
+
+TWO_ROTARIES = {
+    "full_attention": {"rope_type": "default", "rope_theta": 70000.0},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0},
+}
+
+
+def small_gemma(config: type[PretrainedConfig], tied: bool, **options: Any) -> PreTrainedModel:
+    """A layer with a window of three tokens, and one without; heads wider than their share of the stream."""
+    sliding = {"sliding_window": 3, "layer_types": ["sliding_attention", "full_attention"]}
+    return small_gated(config, 2, 1, head_dim=10, tie_word_embeddings=tied, **sliding, **options)
+
+
+def small_olmo3(tied: bool) -> PreTrainedModel:
+    sliding = {"sliding_window": 3, "layer_types": ["sliding_attention", "full_attention"]}
+    return small_gated(Olmo3Config, 2, 2, tie_word_embeddings=tied, **sliding)
+
+
+POST_NORM_MODELS: dict[str, Callable[[], PreTrainedModel]] = {
+    "gemma2 untied, capped": lambda: small_gemma(Gemma2Config, tied=False, **CAPPED),
+    "gemma2 tied": lambda: small_gemma(
+        Gemma2Config, tied=True, attn_logit_softcapping=None, final_logit_softcapping=None
+    ),
+    "gemma3 untied": lambda: small_gemma(
+        Gemma3TextConfig, tied=False, rope_parameters=TWO_ROTARIES, final_logit_softcapping=4.0
+    ),
+    "gemma3 tied": lambda: small_gemma(Gemma3TextConfig, tied=True, rope_parameters=TWO_ROTARIES),
+    "olmo2 grouped": lambda: small_gated(Olmo2Config, 2, 1),
+    "olmo2 tied, two groups": lambda: small_gated(Olmo2Config, 4, 2, tie_word_embeddings=True),
+    "olmo3 untied, sliding": lambda: small_olmo3(tied=False),
+    "olmo3 tied, sliding": lambda: small_olmo3(tied=True),
+}
+"""Models with a norm after the heads' sum and after the MLP; tests of scores take some of them (test_post_norms.py)."""
+
+MODELS |= POST_NORM_MODELS
+
+MODELS_AND_ATTENTIONS = [
+    (name, attention)
+    for name in MODELS
+    for attention in ("eager", "sdpa")
+    if not (name.startswith("gemma2") and attention == "sdpa")
+]
+"""The kinds of attention that each model has; Gemma 2 bounds its scores, which the fused kernel does not."""
 MULTIPLIERS = {
     "embedding_multiplier": 3.0,
     "residual_multiplier": 0.4,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from naive_decoder import naive_of, whole
-from random_models import MODELS, ROUNDING, one_token_pairs, random_pairs
+from random_models import MODELS, MODELS_AND_ATTENTIONS, ROUNDING, one_token_pairs, random_pairs
 
 from circuitdrift.circuits.ablation import run_circuits
 from circuitdrift.circuits.prompts import pair_batches
@@ -14,8 +14,7 @@ from circuitdrift.decoder.anatomy import anatomy_of
 every_model = pytest.mark.parametrize("name", list(MODELS))
 
 
-@every_model
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(("name", "attention"), MODELS_AND_ATTENTIONS)
 def test_arbitrary_circuits(name: str, attention: str) -> None:
     model, (clean, corrupted) = MODELS[name](), random_pairs(6)
     model.set_attn_implementation(attention)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from naive_decoder import naive_of, whole
-from random_models import MODELS, ROUNDING, small
+from random_models import MODELS, MODELS_AND_ATTENTIONS, ROUNDING, small
 from torch import Tensor, nn
 from transformers import (
     AutoModelForCausalLM,
@@ -15,6 +15,8 @@ from transformers import (
     CodeGenConfig,
     CohereConfig,
     FalconConfig,
+    Gemma2Config,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
     GPTBigCodeConfig,
@@ -23,6 +25,7 @@ from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
     MixtralConfig,
+    Olmo2Config,
     OPTConfig,
     PretrainedConfig,
     Qwen2MoeConfig,
@@ -59,7 +62,7 @@ def test_described_models_pass_the_check_in_every_precision(name: str) -> None:
         check_anatomy(anatomy_of(model.to(dtype)), torch.tensor([PROMPT]))
 
 
-@every_model
+@pytest.mark.parametrize("name", [name for name in MODELS if not name.startswith(("olmo2", "olmo3"))])
 def test_outputs_of_projections_without_their_constants_are_what_weights_make_of_the_standardised_input(
     name: str,
 ) -> None:
@@ -110,8 +113,7 @@ def test_a_trace_holds_what_the_slow_decoder_writes(name: str) -> None:
         assert_close(traced.mlp_outputs[layer][0], written[f"m{layer}"])
 
 
-@every_model
-@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+@pytest.mark.parametrize(("name", "attention"), MODELS_AND_ATTENTIONS)
 @pytest.mark.parametrize("n_shared", [1, 5, 7])
 def test_a_prefix_changes_nothing(name: str, attention: str, n_shared: int) -> None:
     """Also one that is longer than the windows of two and three tokens; several runs of a batch follow one prefix."""
@@ -182,6 +184,9 @@ def test_a_class_derived_from_a_supported_one_is_another_architecture() -> None:
         (OPTConfig, {"word_embed_proj_dim": 8}, "projections to another width .*; use an OPT with one width"),
         (OPTConfig, {"_remove_final_layer_norm": True}, "lacks the norm before the head .*; use the checkpoint"),
         (GPT2Config, {"add_cross_attention": True}, "cross-attention .*; use a model without cross-attention"),
+        (Gemma2Config, {"attention_bias": True, "head_dim": 8}, "neither the output of a head nor a constant"),
+        (Olmo2Config, {"attention_bias": True}, "neither the output of a head nor a constant; use a model without"),
+        (Gemma3TextConfig, {"use_bidirectional_attention": True}, "see later ones .*; use a model with causal"),
         (GPTBigCodeConfig, {"add_cross_attention": True, "multi_query": False}, "cross-attention .*; use a model"),
         (
             BloomConfig,

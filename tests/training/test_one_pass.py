@@ -3,7 +3,7 @@
 import pytest
 import torch
 from small_models import ARCHITECTURES, VOCABULARY, llama, random_model
-from transformers import AutoModelForCausalLM, GPT2Config, MistralConfig
+from transformers import AutoModelForCausalLM, Gemma2Config, GPT2Config, MistralConfig
 
 from circuitdrift.decoder.logits import cache_of_common_tokens, last_logits
 from circuitdrift.decoder.one_pass import logits_in_one_pass, runs_in_one_pass
@@ -62,6 +62,15 @@ def test_logits_and_gradients_equal_those_of_whole_sequences(architecture, n_seq
 def test_scores_that_each_layer_scales_by_its_number():
     torch.manual_seed(0)
     config = GPT2Config(n_embd=32, n_layer=3, n_head=4, vocab_size=VOCABULARY, scale_attn_by_inverse_layer_idx=True)
+    check_same(AutoModelForCausalLM.from_config(config, attn_implementation="eager").double().eval(), 4)
+
+
+def test_scores_that_a_tanh_bounds():
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
+        head_dim=8, vocab_size=VOCABULARY, attn_logit_softcapping=0.02, pad_token_id=None,
+    )  # fmt: skip
     check_same(AutoModelForCausalLM.from_config(config, attn_implementation="eager").double().eval(), 4)
 
 

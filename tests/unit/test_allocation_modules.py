@@ -125,7 +125,7 @@ GROUPS = {
         ("q", "k", "v"): ["attn.c_attn"], ("output",): ["attn.c_proj"],
         ("mlp_input",): ["mlp.c_fc"], ("mlp_output",): ["mlp.c_proj"],
     },
-    **dict.fromkeys(["llama", "mistral", "qwen2", "qwen3"], GATED),
+    **dict.fromkeys(["llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3_text", "olmo2", "olmo3"], GATED),
     **dict.fromkeys(["cohere", "gemma", "granite", "olmo", "smollm3", "stablelm"], GATED),
     **dict.fromkeys(["bloom", "falcon"], FUSED_BY_HEAD),
     "gpt_bigcode": {

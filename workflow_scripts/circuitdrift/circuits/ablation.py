@@ -8,13 +8,13 @@ Ablated activations come from the corrupted pass (``patching``, the paper's choi
 corrupted pass), are the writer's mean over all tokens of all clean prompts (``mean``), or are zero (``zero``).
 
 Hooks replace values of the model at three places: the outputs of the q, k and v projections, which are recomputed
-from the patched inputs; the input of the norm before the MLP; the input of the final norm. Attention, MLP and head are
+from the patched inputs; the input of the MLP, before its norm; the input of the final norm. Attention, MLP and head are
 the model's own. Nothing reads the residual stream that the model itself adds up. Several circuits run as one batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -31,6 +31,7 @@ from circuitdrift.decoder.tracing import (
     BeforeHook,
     Trace,
     hooked,
+    hooks_on_head_values,
     logits_after,
     one_key_per_query_head,
     written_by_heads,
@@ -191,8 +192,8 @@ class _CircuitRun:
         for layer, block in enumerate(self.anatomy.blocks):
             for module, parts in block.projections_by_module.items():
                 after.append((module, self._replace_projections(layer, block, parts)))
-            before.append((block.output, self._record_heads(layer, block)))
-            before.append((block.mlp_norm.module, self._replace_mlp_input(layer)))
+            before += hooks_on_head_values(block, self._record_heads(layer, block))
+            before.append((block.mlp_input, self._replace_mlp_input(layer)))
             after.append((block.mlp, self._record_mlp(layer, block)))
         before.append((self.anatomy.final_norm.module, self._replace_final_input))
         return before, after
@@ -216,8 +217,9 @@ class _CircuitRun:
             replaced = torch.empty_like(output)
             for which, projection in parts.items():
                 readers, n_writers = graph.head_readers(layer, which), graph.n_writers_before_heads(layer)
-                patched = self.patched(self.base.attention_inputs[layer], readers, n_writers)
-                read = block.attention_norm.module.forward(patched)  # no hooks: the norm may be the MLP's too
+                read = self.patched(self.base.attention_inputs[layer], readers, n_writers)
+                if block.attention_norm is not None:
+                    read = block.attention_norm.module.forward(read)  # no hooks: the norm may be the MLP's too
                 vectors = torch.einsum("chbpd,hed->cbphe", read, projection.weight()).flatten(0, 1)
                 bias = projection.bias()
                 projection.by_head(replaced).copy_(vectors if bias is None else vectors + bias)
@@ -225,14 +227,14 @@ class _CircuitRun:
 
         return hook
 
-    def _record_heads(self, layer: int, block: Block) -> BeforeHook:
-        def hook(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+    def _record_heads(self, layer: int, block: Block) -> Callable[[Tensor], None]:
+        def record(head_values: Tensor) -> None:
             dtype, graph = self.differences.dtype, self.anatomy.graph
-            values = self.by_circuit(args[0]).to(dtype) - self.base.head_values[layer].to(dtype)
+            values = self.by_circuit(head_values).to(dtype) - self.base.head_values[layer].to(dtype)
             written = written_by_heads(block, values.flatten(0, 1), graph.n_heads)
             self.differences[:, graph.heads(layer)] = written.unflatten(1, (len(self.circuits), -1)).transpose(0, 1)
 
-        return hook
+        return record
 
     def _replace_mlp_input(self, layer: int) -> BeforeHook:
         def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:

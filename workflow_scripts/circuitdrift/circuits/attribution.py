@@ -52,7 +52,7 @@ from circuitdrift.circuits.prompts import PairBatch, PromptPairs, pair_batches
 from circuitdrift.circuits.traced_pairs import TracedPair, trace_pair, writer_differences
 from circuitdrift.compute import progress
 from circuitdrift.config.circuits import Attribution, Quadrature
-from circuitdrift.decoder.anatomy import Anatomy
+from circuitdrift.decoder.anatomy import Anatomy, Block
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.decoder.tracing import AfterHook, BeforeHook, one_key_per_query_head, without_parameter_gradients
 from circuitdrift.errors import CircuitDriftError
@@ -211,7 +211,7 @@ def _interpolations(
     clean_embeddings = pair.clean_embeddings.expand(len(weights), *pair.clean_embeddings.shape)
     for layer, block in enumerate(anatomy.blocks):
         heads = interpolated(pair.corrupted.head_values[layer], pair.clean.head_values[layer]).flatten(0, 1)
-        yield clean_embeddings, Intervention(before=[(block.output, _reading(heads))])
+        yield clean_embeddings, _writing_heads(block, heads)
         mlp = interpolated(pair.corrupted.mlp_outputs[layer], pair.clean.mlp_outputs[layer]).flatten(0, 1)
         yield clean_embeddings, Intervention(after=[(block.mlp, _writing(mlp / block.multiplier))])
 
@@ -221,7 +221,15 @@ def _reading(value: Tensor) -> BeforeHook:
 
 
 def _writing(value: Tensor) -> AfterHook:
-    return lambda module, args, output: value.view_as(output)
+    return lambda module, args, output: value.view_as(output).to(output.dtype)
+
+
+def _writing_heads(block: Block, head_values: Float[Tensor, "rows position d_attention"]) -> Intervention:
+    """The change to passes in which the heads of a layer write what these values give."""
+    if block.post_norm is None:
+        return Intervention(before=[(block.output, _reading(head_values))])
+    written = head_values @ block.output_weight().to(head_values.dtype).T
+    return Intervention(after=[(block.post_norm.module, _writing(written))])
 
 
 def _products(

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -27,11 +26,12 @@ class BlockGradients:
     """The inputs of one block's norms in several passes, and the objective's gradients behind them.
 
     Attributes:
-        attention_input: input of the attention norm.
+        attention_input: the residual stream that the heads read, before their norm.
         heads: gradients at the outputs of the projections, in the order of the graph's readers: q of all heads, then
             k, then v.
-        mlp_input: input of the MLP norm.
-        mlp: gradient at the output of the MLP norm, through the MLP alone.
+        projected: the outputs themselves, in the same order.
+        mlp_input: the residual stream that the MLP reads, before its norm.
+        mlp: gradient at the output of the MLP norm, or at the MLP's input without a norm, through the MLP alone.
     """
 
     attention_input: Float[Tensor, "pass batch position d_model"]
@@ -99,20 +99,23 @@ def pass_gradients(
     """
     read: dict[nn.Module, Tensor] = {}
     watched: dict[nn.Module, Tensor] = {}
-    norms = [anatomy.final_norm.module]
-    projections: list[nn.Module] = []
+    readers = [anatomy.final_norm.module]
+    outputs = [anatomy.final_norm.module]
+    inputs: list[nn.Module] = []
     changed_in_place: set[nn.Module] = set()
     for block in anatomy.blocks:
-        norms += [block.attention_norm.module, block.mlp_norm.module]
-        projections += block.projections_by_module
+        readers += [block.attention_input, block.mlp_input]
+        outputs += block.projections_by_module
         if block.in_place:
             changed_in_place.update(block.projections_by_module)
-    outputs = [anatomy.final_norm.module, *projections]
-    outputs += [block.mlp_norm.module for block in anatomy.blocks if not block.shares_norm]
+        if block.reads_apart is None:
+            outputs.append(block.mlp_input)
+        else:
+            inputs.append(block.reads_apart)
     shape = embeddings.shape
 
     def watch_input(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        # A tensor of its own: the gradient at the norm's output would include that of the attention.
+        # A tensor of its own: the gradient at the stream or at the norm's output would include other ways than the MLP.
         watched[module] = args[0].view_as(args[0])
         return (watched[module], *args[1:])
 
@@ -125,8 +128,8 @@ def pass_gradients(
         hooked(intervention.before, intervention.after),
         hooked(
             before=[
-                *((module, lambda module, args: read.update({module: args[0].detach()})) for module in norms),
-                *((block.mlp, watch_input) for block in anatomy.blocks if block.shares_norm),
+                *((module, lambda module, args: read.update({module: args[0].detach()})) for module in readers),
+                *((module, watch_input) for module in inputs),
             ],
             after=[(module, watch_output) for module in outputs],
         ),
@@ -148,11 +151,11 @@ def pass_gradients(
         )
         blocks.append(
             BlockGradients(
-                attention_input=streams(read[block.attention_norm.module]),
+                attention_input=streams(read[block.attention_input]),
                 heads=heads.unflatten(0, shape[:2]),
                 projected=projected.detach().unflatten(0, shape[:2]),
-                mlp_input=streams(read[block.mlp_norm.module]),
-                mlp=streams(gradients[block.mlp if block.shares_norm else block.mlp_norm.module]),
+                mlp_input=streams(read[block.mlp_input]),
+                mlp=streams(gradients[block.reads_apart or block.mlp_input]),
             )
         )
     final = anatomy.final_norm.module
@@ -173,11 +176,14 @@ def reader_gradients(
     for layer, (block, behind) in enumerate(zip(anatomy.blocks, gradients.blocks, strict=True)):
         weight = torch.cat([projection.weight() for projection in block.projections.values()])
         x, gradient = behind.attention_input.to(dtype), behind.heads.to(dtype)
-        if anatomy.dtype == dtype:
-            projected = behind.projected - constants_of_projections(block, weight)
-        else:  # the outputs are rounded, and a large constant would leave little of them
-            projected = project_standardised(block.attention_norm, weight, x)
-        heads = through_projection_and_norm(block.attention_norm, weight, x, gradient, projected)
+        if block.attention_norm is None:
+            heads = through_projection(weight, gradient)
+        else:
+            if anatomy.dtype == dtype:
+                projected = behind.projected - constants_of_projections(block, weight)
+            else:  # the outputs are rounded, and a large constant would leave little of them
+                projected = project_standardised(block.attention_norm, weight, x)
+            heads = through_projection_and_norm(block.attention_norm, weight, x, gradient, projected)
         yield graph.head_readers(layer), graph.n_writers_before_heads(layer), heads
         mlp = through_norm(block.mlp_norm, behind.mlp_input.to(dtype), behind.mlp.to(dtype))
         reader = graph.mlp_reader(layer)
@@ -188,17 +194,31 @@ def reader_gradients(
 
 @torch.no_grad()
 def through_norm(
-    norm: Norm, x: Float[Tensor, "pass batch position d_model"], gradient: Float[Tensor, "pass batch position d_model"]
+    norm: Norm | None,
+    x: Float[Tensor, "pass batch position d_model"],
+    gradient: Float[Tensor, "pass batch position d_model"],
 ) -> Float[Tensor, "batch position d_model"]:
     r"""Push a gradient at a norm's output back to its input, at the input of each pass, and sum over the passes.
 
     With the standardised input s = (x - mean) r (RMSNorm: no mean), output w s + b and g' = w g:
-    dL/dx = r (g' - mean(g') - s mean(s g')), the means over d_model, mean(g') for LayerNorm only.
+    dL/dx = r (g' - mean(g') - s mean(s g')), the means over d_model, mean(g') for LayerNorm only. Without a norm it
+    is g itself.
     """
+    if norm is None:
+        return gradient.sum(dim=0)
     standard, reciprocal = norm.standardise(x)
     scaled = gradient * norm.gain.to(gradient.dtype)
     along = (standard * scaled).mean(dim=-1, keepdim=True)
     return _centred(norm, (reciprocal * (scaled - standard * along)).sum(dim=0))
+
+
+@torch.no_grad()
+def through_projection(
+    weight: Float[Tensor, "reader d_head d_model"], gradient: Float[Tensor, "pass batch position reader d_head"]
+) -> Float[Tensor, "reader batch position d_model"]:
+    """W^T g of each reader, summed over the passes."""
+    summed = gradient.sum(dim=0).movedim(-2, 0).flatten(1, 2)
+    return torch.bmm(summed, weight.to(summed.dtype)).unflatten(1, gradient.shape[1:3])
 
 
 @torch.no_grad()
@@ -215,15 +235,12 @@ def through_projection_and_norm(
     d_model: sum_k W^T (r_k g_k), and sum_k s_k c_k with the scalar c_k = r_k g_k . W (w s_k) / d_model, in which
     ``projected`` is W (w s_k).
     """
-    _, batch, position, d_model = x.shape
     standard, reciprocal = norm.standardise(x)
     gained = weight.to(x.dtype) * norm.gain.to(x.dtype)
     scaled = gradient * reciprocal[..., None]
-    along = (scaled * projected).sum(dim=-1) / d_model
+    along = (scaled * projected).sum(dim=-1) / x.shape[-1]
     radial = torch.einsum("sbpr,sbpd->rbpd", along, standard)
-    summed = scaled.sum(dim=0).movedim(-2, 0).flatten(1, 2)
-    direct = torch.bmm(summed, gained).unflatten(1, (batch, position))
-    return _centred(norm, direct - radial)
+    return _centred(norm, through_projection(gained, scaled) - radial)
 
 
 @torch.no_grad()
@@ -247,7 +264,7 @@ def constants_of_projections(
             for bias in [projection.bias()]
         ]
     )
-    of_norm = cast(Tensor | None, getattr(block.attention_norm.module, "bias", None))
+    of_norm = None if block.attention_norm is None else getattr(block.attention_norm.module, "bias", None)
     return constants if of_norm is None else constants + weight @ of_norm
 
 

@@ -18,7 +18,7 @@ from circuitdrift.circuits.gradients import Intervention, PassGradients
 from circuitdrift.circuits.traced_pairs import WriterOutputs
 from circuitdrift.config.circuits import Quadrature
 from circuitdrift.decoder.anatomy import Anatomy, Block
-from circuitdrift.decoder.tracing import AfterHook
+from circuitdrift.decoder.tracing import AfterHook, hooks_on_head_values
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class PathPoint:
 
     Attributes:
         embeddings: the output of node ``input``.
-        head_values: for each layer the input of the output projection, all heads side by side.
+        head_values: for each layer the head values, as :class:`~circuitdrift.decoder.tracing.Trace` defines them.
         mlp_outputs: for each layer what the MLP writes to the residual stream.
     """
 
@@ -41,20 +41,20 @@ class OutputWatch:
 
     def __init__(self, anatomy: Anatomy) -> None:
         self._anatomy = anatomy
-        self._seen: dict[nn.Module, Tensor] = {}
+        self._head_values: list[Tensor] = []
+        self._mlp_outputs: dict[nn.Module, Tensor] = {}
 
     @property
     def hooks(self) -> Intervention:
         """Hooks for :func:`~circuitdrift.circuits.gradients.pass_gradients`."""
-        keep = self._seen.update
         blocks = self._anatomy.blocks
         return Intervention(
-            before=[(block.output, lambda module, args: keep({module: args[0].detach()})) for block in blocks],
+            before=[hook for block in blocks for hook in hooks_on_head_values(block, self._head_values.append)],
             after=[(block.mlp, self._keep_written(block)) for block in blocks],
         )
 
     def _keep_written(self, block: Block) -> AfterHook:
-        return lambda module, args, output: self._seen.update({module: block.written_by_mlp(output.detach())})
+        return lambda module, args, output: self._mlp_outputs.update({module: block.written_by_mlp(output.detach())})
 
     def points(self, gradients: PassGradients) -> list[PathPoint]:
         """The outputs of each pass, after the passes that gave these gradients have run."""
@@ -66,8 +66,8 @@ class OutputWatch:
             # OPT's MLP has batch and positions in one dimension.
             return tensor.reshape(n_passes, batch, position, tensor.shape[-1])
 
-        heads = [by_pass(self._seen[block.output]) for block in blocks]
-        mlps = [by_pass(self._seen[block.mlp]) for block in blocks]
+        heads = [by_pass(values) for values in self._head_values]
+        mlps = [by_pass(self._mlp_outputs[block.mlp]) for block in blocks]
         return [
             PathPoint(embeddings[k], tuple(layer[k] for layer in heads), tuple(layer[k] for layer in mlps))
             for k in range(n_passes)

