@@ -47,6 +47,7 @@ class NaiveDecoder:
     """Learned position embeddings [position, d_model], part of what ``input`` writes."""
     rotary: Apply = lambda x: x
     parallel: bool = False
+    softmax: Apply = lambda scores: scores.softmax(dim=-1)
 
     def run(self, embeddings: Tensor, carry: Carry) -> tuple[Tensor, dict[str, Tensor]]:
         """Token embeddings [position, d_model] -> logits at the last position, and what each writer wrote."""
@@ -64,7 +65,7 @@ class NaiveDecoder:
                 weights = self.rotary(q) @ self.rotary(k).T * layer.scale
                 back = torch.arange(len(q))[:, None] - torch.arange(len(q))
                 hidden = (back < 0) | (back >= (layer.window or len(q)))
-                outputs[name] = head.write(weights.masked_fill(hidden, -torch.inf).softmax(dim=-1) @ v)
+                outputs[name] = head.write(self.softmax(weights.masked_fill(hidden, -torch.inf)) @ v)
             if self.parallel:
                 mlp_input = read(f"m{number}")
                 written |= outputs

@@ -8,10 +8,12 @@ from pydantic import Field, model_validator
 
 from circuitdrift.section import Fraction, Name, Section
 
-Quadrature = Literal["right", "left", "midpoint"]
+Quadrature = Literal["right", "left", "midpoint", "gauss-legendre"]
 BatchSize = Annotated[int, Field(ge=1)] | Literal["auto"]
 Precision = Literal["auto", "float32", "bfloat16"]
-AttributionName = Literal["eap-ig-inputs", "eap", "clean-corrupted", "ceap", "eap-ig-activations", "exact", "random"]
+AttributionName = Literal[
+    "eap-ig-inputs", "eap", "clean-corrupted", "ceap", "eap-ig-activations", "relp", "gim", "exact", "random"
+]
 ObjectiveName = Literal["kl", "logit_difference", "answer_loss"]
 
 
@@ -20,7 +22,7 @@ class Attribution(Section):
 
     attribution: AttributionName = "eap-ig-inputs"
     steps: int = Field(5, ge=1, description="of ceap and the eap-ig methods")
-    quadrature: Quadrature = Field("right", description="of ceap and eap-ig-inputs")
+    quadrature: Quadrature = Field("right", description="of ceap and eap-ig-inputs; gauss-legendre of the latter")
     objective: ObjectiveName = "kl"
     precision: Precision = Field("auto", description="auto: that of the weights, on a CPU float32 for bfloat16")
     batch_size: BatchSize = Field("auto", description="prompt pairs per batch; auto: as many as fit into memory")
@@ -29,10 +31,10 @@ class Attribution(Section):
 
     @model_validator(mode="after")
     def _some_gradient_is_not_zero(self) -> Attribution:
-        if self.objective == "kl" and self.attribution == "eap":
+        if self.objective == "kl" and self.attribution in {"eap", "relp", "gim"}:
             raise ValueError(
-                "attribution eap takes its gradients on the clean prompt, where objective kl has gradient zero; "
-                "use objective logit_difference or answer_loss, or attribution eap-ig-inputs"
+                f"attribution {self.attribution} takes its gradients on the clean prompt, where objective kl has "
+                "gradient zero; use objective logit_difference or answer_loss, or attribution eap-ig-inputs"
             )
         along_a_path = self.attribution in {"ceap", "eap-ig-inputs"}
         alone_at_clean = self.steps == 1 and self.quadrature == "right" and along_a_path
@@ -40,6 +42,15 @@ class Attribution(Section):
             raise ValueError(
                 "steps 1 with quadrature right evaluates only the clean prompt, where objective kl has gradient zero; "
                 "use more steps, or quadrature left or midpoint"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _steps_have_ends(self) -> Attribution:
+        if self.attribution == "ceap" and self.quadrature == "gauss-legendre":
+            raise ValueError(
+                "attribution ceap needs the ends of its steps, which quadrature gauss-legendre does not have; "
+                "use quadrature right, left or midpoint, or attribution eap-ig-inputs"
             )
         return self
 

@@ -149,6 +149,12 @@ class Anatomy:
         """Dtype of the weights and of the passes."""
         return self.embedding.weight.dtype
 
+    def norms(self) -> tuple[Norm, ...]:
+        """Every norm of the model, each once; those inside attention, as of queries and keys, are among them."""
+        kinds = {type(norm.module) for block in self.blocks for norm in (block.attention_norm, block.mlp_norm)}
+        kinds.add(type(self.final_norm.module))
+        return tuple(_norm(module) for module in self.backbone.modules() if type(module) in kinds)
+
     @property
     def accumulation_dtype(self) -> torch.dtype:
         """Dtype of differences, gradients and their products: that of the weights, but at least float32."""
