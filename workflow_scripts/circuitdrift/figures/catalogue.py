@@ -97,6 +97,7 @@ TABLES = (
     Entry("critical_layer_overlap", ("critical_layers",), "allocated_runs", ("layer_sets",)),
     Entry("learning_rates", ("trials",), "tuned_runs"),
     Entry("recipes", _RECIPES, "recipes", ("recipe_scorings",)),
+    Entry("recipe_areas", ("recipe_areas",), "recipes"),
 )
 
 
@@ -148,6 +149,7 @@ def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
         "model_controls": of_runs(layout.model_controls, study.model_control_runs),
         "recipe_reliability": lambda: study.of_models_and_tasks(layout.recipes.reliability) if study.recipes else [],
         "recipe_faithfulness": lambda: study.of_models_and_tasks(layout.recipes.faithfulness) if study.recipes else [],
+        "recipe_areas": lambda: study.of_models_and_tasks(layout.recipes.areas) if study.recipes else [],
         "recipe_benchmarks": lambda: [path for _, path in _recipe_scorings(study)],
         "before_edges": of_runs(first.edges, shown),
         "after_edges": of_runs(last.edges, shown),
