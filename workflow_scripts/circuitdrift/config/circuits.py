@@ -75,15 +75,19 @@ class Recipe(Section):
 class Selection(Section):
     """Which edges a circuit keeps, before nodes without a path to input or logits are pruned."""
 
-    selection: Literal["top", "threshold", "greedy", "minimal"] = Field(
+    selection: Literal["top", "threshold", "greedy", "minimal", "consistent"] = Field(
         "top",
         description=(
             "top: the edges of largest absolute score, a share fraction of all edges; threshold: every edge whose "
             "absolute score is at least threshold; greedy: a share fraction of all edges, grown backwards from the "
-            "logits; minimal: the smallest top circuit that reaches wanted_faithfulness (kl_model_circuit)"
+            "logits; minimal: the smallest top circuit that reaches wanted_faithfulness (kl_model_circuit); "
+            "consistent: as top, of the edges whose score has one sign whichever folds are drawn"
         ),
     )
-    fraction: Fraction = Field(0.05, description="share of all edges that top and greedy keep")
+    fraction: Fraction = Field(0.05, description="share of all edges that top, greedy and consistent keep")
+    positive_share: Fraction | None = Field(
+        None, description="of top: share of the kept edges that are the largest positive scores; the rest are negative"
+    )
     threshold: float | None = Field(None, gt=0, description="absolute score, for threshold")
     wanted_faithfulness: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="for minimal")
 
@@ -95,6 +99,8 @@ class Selection(Section):
                 raise ValueError(f"{key} applies to selection {selection} only; remove it, or change selection")
             if needed and not given:
                 raise ValueError(f"selection {selection} needs {key}; add it, or change selection")
+        if self.positive_share is not None and self.selection != "top":
+            raise ValueError("positive_share applies to selection top only; remove it, or change selection")
         return self
 
 
