@@ -148,7 +148,7 @@ class OtherNorm(nn.Module):
     ("method", "path", "module", "reason"),
     [
         ("relp", "model.layers.1.mlp.act_fn", nn.Sigmoid(), "Sigmoid is not zero at zero"),
-        ("relp", "model.layers.1.mlp.act_fn", nn.Identity(), "no activation function as a module"),
+        ("relp", "model.layers.1.mlp.act_fn", nn.Identity(), "none of torch or transformers as a module"),
         ("gim", "model.layers.0.self_attn.o_proj", nn.Sequential(OtherNorm(), nn.Linear(16, 16)), "OtherNorm"),
         ("gim", "model.layers.0.mlp.up_proj", nn.Linear(16, 7), "its input maps make 27 numbers"),
     ],

@@ -189,14 +189,14 @@ def _activations(anatomy: Anatomy, layer: nn.Module) -> list[nn.Module]:
     """The activation functions of a block.
 
     Raises:
-        AnatomyError: it has none as a module, or one that is not zero at zero, where f(x) / x has no limit.
+        AnatomyError: none is a module of torch or transformers, or one is not zero at zero, so that f(x) / x diverges.
     """
     found = [module for module in layer.modules() if type(module).__module__ in _ACTIVATIONS]
     zero = torch.zeros(1, dtype=anatomy.dtype, device=anatomy.device)
     with torch.no_grad():
         unfit = [type(module).__name__ for module in found if bool(module(zero) != 0)]
     if not found or unfit:
-        reason = f"{unfit[0]} is not zero at zero" if unfit else "a block has no activation function as a module"
+        reason = f"{unfit[0]} is not zero at zero" if unfit else "a block has none of torch or transformers as a module"
         raise AnatomyError(
             f"{type(anatomy.model).__name__}: attribution relp takes f(x) / x as the derivative of each activation "
             f"function f, but {reason}; use another attribution, such as eap"
