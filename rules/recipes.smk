@@ -3,7 +3,7 @@
 #
 # needs     the manifest, the circuit split, the test split, the base model's scores
 # makes     circuits/{model}/{task}/base/recipes/{recipe}/scores.safetensors; recipes/{model}/{task}/
-#           recipe_reliability.parquet, recipe_faithfulness.parquet
+#           recipe_reliability.parquet, recipe_faithfulness.parquet, recipe_areas.parquet
 # steps     score_edges_by_recipe; measure_recipe_reliability; measure_recipe_faithfulness
 
 
@@ -61,6 +61,7 @@ rule measure_recipe_faithfulness:
         scores=[circuit.scores for circuit in study.recipes.values()],
     output:
         faithfulness=layout.recipes.faithfulness,
+        areas=layout.recipes.areas,
     log:
         "<logs>/measure_recipe_faithfulness/{model}/{task}.log",
     conda:

@@ -65,6 +65,7 @@ class NaiveDecoder:
     """What a tanh bounds the logits by."""
     head_bias: Tensor | float = 0.0
     logit_scale: float = 1.0
+    softmax: Apply = lambda scores: scores.softmax(dim=-1)
 
     def run(self, embeddings: Tensor, carry: Carry) -> tuple[Tensor, dict[str, Tensor]]:
         """Token embeddings [position, d_model] -> logits at the last position, and what each writer wrote."""
@@ -90,7 +91,7 @@ class NaiveDecoder:
                 back = torch.arange(len(q))[:, None] - torch.arange(len(q))
                 weights = capped(q @ k.T * layer.scale, layer.cap) - head.slope * back
                 hidden = (back < 0) | (back >= (layer.window or len(q)))
-                outputs[name] = head.write(weights.masked_fill(hidden, -torch.inf).softmax(dim=-1) @ v)
+                outputs[name] = head.write(self.softmax(weights.masked_fill(hidden, -torch.inf)) @ v)
             outputs = layer.share(outputs)
             if self.parallel:
                 mlp_input = read(f"m{number}")

@@ -9,7 +9,7 @@ from random_models import MODELS, POST_NORM_MODELS, ROUNDING, one_token_pairs, r
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from circuitdrift.circuits.attribution import clean_weights, score_edges
+from circuitdrift.circuits.attribution import clean_weights, gauss_legendre, score_edges
 from circuitdrift.circuits.prompts import PromptPairs
 from circuitdrift.config.circuits import Attribution
 from circuitdrift.decoder.anatomy import anatomy_of
@@ -38,33 +38,45 @@ def naive_steps(decoder: NaiveDecoder, clean: list[int], corrupted: list[int], w
     return logits, differences, [x_corrupted + a * (x_clean - x_corrupted) for a in weights]
 
 
-def naive_scores(model: PreTrainedModel, graph: Graph, clean, corrupted, weights: list[float]) -> Tensor:
+def naive_scores(
+    model: PreTrainedModel, graph: Graph, clean, corrupted, weights: list[float], shares: list[float]
+) -> Tensor:
     """Scores [example, writers, readers] by autograd on a private copy for every edge, all steps kept."""
     decoder = naive_of(model)
     edges = [(graph.writers[u], graph.readers[v]) for u, v in graph.edge_mask.nonzero().tolist()]
     scores = torch.zeros(len(clean), graph.edge_mask.sum(), dtype=torch.float64)
     for i, (a, b) in enumerate(zip(clean, corrupted, strict=True)):
         logits, differences, steps = naive_steps(decoder, a, b, weights)
-        for x in steps:
+        for x, share in zip(steps, shares, strict=True):
             copies = {edge: torch.zeros_like(x, requires_grad=True) for edge in edges}
             run, _ = decoder.run(x, lambda u, v, z, copies=copies: z + copies[u, v])
             gradients = torch.autograd.grad(kl(logits, run), [copies[edge] for edge in edges])
             products = [(differences[u] * g).sum() for (u, _), g in zip(edges, gradients, strict=True)]
-            scores[i] += torch.stack(products) / len(steps)
+            scores[i] += torch.stack(products) * share
     placed = torch.zeros(len(clean), *graph.edge_mask.shape, dtype=torch.float64)
     placed[:, graph.edge_mask] = scores
     return placed
 
 
+THIRDS = [1 / 3] * 3
+ROOT = 0.6**0.5 / 2
+QUADRATURES = {
+    "right": ([1 / 3, 2 / 3, 1], THIRDS),
+    "left": ([0, 1 / 3, 2 / 3], THIRDS),
+    "midpoint": ([1 / 6, 1 / 2, 5 / 6], THIRDS),
+    "gauss-legendre": ([0.5 - ROOT, 0.5, 0.5 + ROOT], [5 / 18, 8 / 18, 5 / 18]),
+}
+"""Points and shares of three steps, by hand."""
+
+
 @every_model
-@pytest.mark.parametrize("quadrature", ["right", "left", "midpoint"])
+@pytest.mark.parametrize("quadrature", list(QUADRATURES))
 def test_scores_are_those_of_private_copies(name: str, quadrature: str) -> None:
     model, (clean, corrupted) = MODELS[name](), random_pairs(5)
     anatomy = anatomy_of(model)
     recipe = Attribution(steps=3, quadrature=quadrature, folds=4)
     found = score_edges(anatomy, one_token_pairs(clean, corrupted), recipe, 3)
-    offset = {"right": 1, "left": 0, "midpoint": 0.5}[quadrature]
-    expected = naive_scores(model, anatomy.graph, clean, corrupted, [(k + offset) / 3 for k in range(3)])
+    expected = naive_scores(model, anatomy.graph, clean, corrupted, *QUADRATURES[quadrature])
     assert expected.abs().max() > 1e-3
     assert found.fold_sizes == (2, 1, 1, 1)
     folds = [(scores, expected[fold::4]) for fold, scores in enumerate(found.by_fold)]
@@ -139,7 +151,32 @@ def test_weights_of_the_clean_embedding() -> None:
     assert clean_weights(2, "midpoint") == [0.25, 0.75]
 
 
-@pytest.mark.parametrize("settings", [{"attribution": "eap"}, {"steps": 1}, {"attribution": "ceap", "steps": 1}])
+@pytest.mark.parametrize("steps", [1, 2, 5])
+def test_gauss_legendre_integrates_polynomials_of_twice_as_many_steps(steps: int) -> None:
+    points, shares = gauss_legendre(steps)
+    assert clean_weights(steps, "gauss-legendre") == points
+    for degree in range(2 * steps):
+        found = sum(share * point**degree for point, share in zip(points, shares, strict=True))
+        assert found == pytest.approx(1 / (degree + 1), rel=1e-12)
+    degree = 2 * steps
+    assert sum(s * p**degree for p, s in zip(points, shares, strict=True)) != pytest.approx(1 / (degree + 1), rel=1e-9)
+
+
+def test_steps_without_ends_have_no_conductance() -> None:
+    with pytest.raises(ValueError, match="needs the ends of its steps"):
+        Attribution(attribution="ceap", quadrature="gauss-legendre")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"attribution": "eap"},
+        {"attribution": "relp"},
+        {"attribution": "gim"},
+        {"steps": 1},
+        {"attribution": "ceap", "steps": 1},
+    ],
+)
 def test_recipes_without_any_gradient_are_refused(settings: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"on the clean prompt|only the clean prompt"):
         Attribution.model_validate(settings)

@@ -70,7 +70,7 @@ def gradients_at(decoder: NaiveDecoder, graph: Graph, x: Tensor, n: int, loss: L
 
 def runs_of_method(method: str, steps: int, graph: Graph, x: Tensor, y: Tensor, z_x: dict, z_y: dict) -> Iterator:
     """Embeddings and carried activations of each run that a method takes gradients at; x clean, y corrupted."""
-    if method == "eap":
+    if method in {"eap", "relp", "gim"}:
         yield x, whole
     elif method == "clean-corrupted":
         yield x, whole

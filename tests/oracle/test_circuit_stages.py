@@ -20,7 +20,8 @@ import score_untrained
 import select_base_circuit
 import select_circuits
 from circuitdrift.circuits.kinds import PREFIX, read_scores_by_kind
-from circuitdrift.circuits.metrics import METRICS
+from circuitdrift.circuits.metrics import METRICS, SizedCircuit, faithfulness_areas, measure_circuits
+from circuitdrift.circuits.prompts import prompt_pairs
 from circuitdrift.circuits.score_file import read_scores
 from circuitdrift.circuits.selection import edge_table, prune, select_circuit
 from circuitdrift.config.circuits import Attribution, Faithfulness, Selection
@@ -123,11 +124,11 @@ def test_recipes_are_run_on_the_same_prompts(study: tuple[Path, Path, Path], tmp
     scores = [tmp_path / f"{name}.safetensors" for name in recipes]
     for path, recipe in zip(scores, recipes.values(), strict=True):
         score_edges.main(manifest, examples, [], [path], recipe, "cpu", Provenance.detached())
-    path = tmp_path / "recipe_faithfulness.parquet"
-    measure = Faithfulness(examples=6, bootstrap=100)
+    path, areas = (tmp_path / f"recipe_{table}.parquet" for table in ("faithfulness", "areas"))
+    measure = Faithfulness(examples=6, bootstrap=100, size_fractions=(1.0, 0.3, 0.1))
     choice = Selection(fraction=0.3)
     measure_recipe_faithfulness.main(
-        manifest, examples, scores, list(recipes), path, measure, choice, "cpu", Provenance.detached()
+        manifest, examples, scores, list(recipes), path, areas, measure, choice, "cpu", Provenance.detached()
     )
     table = read_table(path, "recipe_faithfulness").set_index(["recipe", "metric"])
     graph = anatomy_of(load_model(manifest, torch.device("cpu"))).graph
@@ -139,6 +140,16 @@ def test_recipes_are_run_on_the_same_prompts(study: tuple[Path, Path, Path], tmp
     expected = table.loc["ceap", "faithfulness"] - table.loc["own", "faithfulness"]
     assert table.loc["ceap", "difference"].tolist() == pytest.approx(expected.tolist(), nan_ok=True)
     assert table.loc["ceap", "difference"].abs().max() > 1e-6
+    areas_of = read_table(areas, "recipe_areas").set_index(["recipe", "metric", "area"])
+    assert areas_of[["n_sizes", "smallest", "largest"]].drop_duplicates().values.tolist() == [[3, 0.1, 1.0]]
+    assert not areas_of.loc[["own", "same"], columns].fillna(0).any(axis=None)
+    anatomy = anatomy_of(load_model(manifest, torch.device("cpu")))
+    pairs = prompt_pairs(read_table(examples, "examples").head(6))
+    found = read_tensors(scores[2])[0]["scores"]
+    circuits = [SizedCircuit(k, select_circuit(graph, found, Selection(fraction=k)), False) for k in (0.1, 0.3, 1.0)]
+    outcomes = measure_circuits(anatomy, pairs, torch.stack([circuit.edges for circuit in circuits]), measure)
+    alone = faithfulness_areas(circuits, outcomes, measure).set_index(["metric", "area"])["value"]
+    np.testing.assert_allclose(areas_of.loc["ceap", "value"], alone, rtol=1e-5)
 
 
 def test_scoring_twice_gives_the_same_bytes(study: tuple[Path, Path, Path], tmp_path: Path) -> None:

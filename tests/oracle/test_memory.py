@@ -76,9 +76,12 @@ def test_the_largest_pair_has_the_largest_counts(anatomy: Anatomy, size: PairSiz
 
 
 @pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("attribution", ["eap-ig-inputs", "clean-corrupted", "ceap", "eap-ig-activations"])
+@pytest.mark.parametrize(
+    "attribution", ["eap-ig-inputs", "clean-corrupted", "ceap", "eap-ig-activations", "relp", "gim"]
+)
 def test_scoring_stays_within_its_plan(anatomy: Anatomy, size: PairSize, attribution: str) -> None:
-    recipe, pairs = Attribution(attribution=attribution), pairs_of_size(size)
+    objective = "answer_loss" if attribution in {"relp", "gim"} else "kl"
+    recipe, pairs = Attribution(attribution=attribution, objective=objective), pairs_of_size(size)
     planned = N_PAIRS * bytes_to_score(anatomy, size, recipe)
     assert planned / 4 < peak_bytes(lambda: score_edges(anatomy, pairs, recipe, N_PAIRS)) < planned
 

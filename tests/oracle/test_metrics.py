@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from random_models import MODELS, random_pairs, small_llama
@@ -20,6 +21,7 @@ from circuitdrift.circuits.metrics import (
     measure_circuits,
     sized_circuits,
     summarise,
+    tabulate_recipe_areas,
 )
 from circuitdrift.circuits.prompts import PromptPairs, pair_batches
 from circuitdrift.circuits.selection import edge_table, select_circuit
@@ -204,3 +206,28 @@ def test_areas_need_two_sizes_and_defined_faithfulness() -> None:
     outcomes[0]["logit_difference"][:] = np.nan
     two = faithfulness_areas(circuits, outcomes, Faithfulness(size_fractions=(0.1, 1.0), bootstrap=100))
     assert two["value"].isna().tolist() == [metric == "logit_difference" for metric in two["metric"]]
+
+
+def test_areas_of_recipes_are_those_of_their_curves_and_differences_are_paired() -> None:
+    sizes = (0.1, 0.5, 1.0)
+    curves = {
+        name: curve_of(*zip(sizes, values, strict=True), examples=20, noise=0.3) for name, values in CURVES.items()
+    }
+    table = tabulate_recipe_areas({name: outcomes for name, (_, outcomes) in curves.items()}, sizes, 200)
+    assert table["recipe"].tolist() == ["own"] * 8 + ["other"] * 8
+    measure = Faithfulness(size_fractions=sizes, bootstrap=200)
+    columns = ["metric", "area", "value", "lower", "upper", "n_sizes", "smallest", "largest"]
+    for name, (circuits, outcomes) in curves.items():
+        alone = faithfulness_areas(circuits, outcomes, measure)
+        found = table[table["recipe"] == name].reset_index(drop=True)
+        pd.testing.assert_frame_equal(found[columns], alone[columns])
+    own, other = (table[table["recipe"] == name].reset_index(drop=True) for name in CURVES)
+    assert (own[["difference", "difference_lower", "difference_upper"]] == 0).all(axis=None)
+    np.testing.assert_allclose(other["difference"], other["value"] - own["value"])
+    # Both curves err alike on each example, so that the difference of their CPR is the same in every resample.
+    cpr = other[(other["area"] == "cpr") & (other["metric"] == "logit_difference")]
+    np.testing.assert_allclose(cpr[["difference_lower", "difference_upper"]], cpr["difference"].item())
+    assert cpr["upper"].item() - cpr["lower"].item() > 0.01
+
+
+CURVES = {"own": (0.2, 0.6, 1.0), "other": (0.4, 0.7, 1.0)}

@@ -327,6 +327,22 @@ class MadeUpStudy:
             faithfulness.append(self.write("recipe_faithfulness", table, "recipe_faithfulness", model=model, task=task))
         return reliability, faithfulness, benchmarks, scorings
 
+    def recipe_areas(self) -> list[Path]:
+        """Areas of ``own`` and ``gim``, whose CPR is larger and whose CMD is smaller by .1; no logit differences."""
+        paths = []
+        for model, task in product(self.models, self.tasks):
+            rows = []
+            for recipe, better in (("own", 0.0), ("gim", 0.1)):
+                for metric, (area, value, sign) in product(METRICS, (("cpr", 0.8, 1), ("cmd", 0.2, -1))):
+                    value = np.nan if metric == "logit_difference" else value + sign * better
+                    less = value * 0 + sign * better
+                    rows.append((recipe, metric, area, value, value - 0.1, value + 0.1, less, less - 0.05, less + 0.05))
+            bounds = ["value", "lower", "upper", "difference", "difference_lower", "difference_upper"]
+            table = pd.DataFrame(rows, columns=["recipe", "metric", "area", *bounds])
+            table = table.assign(n_sizes=10, smallest=0.001, largest=1.0)
+            paths.append(self.write("recipe_areas", table, "recipe_areas", model=model, task=task))
+        return paths
+
     def nodes_and_edges(self) -> list[Path]:
         """By Jaccard edges drift twice as far as expected, with small errors; Pearson has no errors at all."""
         paths = []

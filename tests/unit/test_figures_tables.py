@@ -263,6 +263,15 @@ def test_areas_of_a_model_as_it_is_and_of_a_task_without_answers(tmp_path: Path)
     assert found.note.endswith("Brackets: 95 % bootstrap intervals over prompts.")
 
 
+def test_areas_of_recipes_stand_beside_the_studys_own(study: MadeUpStudy, tmp_path: Path) -> None:
+    numbers = written(tmp_path, "recipe_areas", {"recipe_areas": study.recipe_areas()})
+    assert numbers["recipe"].unique().tolist() == ["own", "gim"]
+    lines = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("| Add/Sub")]
+    assert len(lines) == 2
+    assert f"| own | {EMPTY} | {EMPTY} | {EMPTY} | {EMPTY} | 0.800 | {EMPTY} | 0.200 | {EMPTY} |" in lines[0]
+    assert "| 0.900 | +0.100 [+0.050, +0.150] | 0.100 | -0.100 [-0.150, -0.050] |" in lines[1]
+
+
 def test_drift_reliability_judges_the_excess_of_edges(study: MadeUpStudy, tmp_path: Path) -> None:
     numbers = written(tmp_path, "drift_reliability", {"reliability": study.reliability()})
     assert len(numbers) == 2 * 3

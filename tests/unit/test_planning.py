@@ -126,6 +126,7 @@ def test_scoring_takes_time_for_each_checkpoint_and_step():
     three = seconds_of(study_of(), PlannedWork("score_edges", job, 3), SHAPE)
     assert five - three == pytest.approx(2 * (three - base) / 2)
     assert passes_of(Attribution(steps=5), 100) == 17
+    assert passes_of(Attribution(attribution="relp", objective="answer_loss"), 100) == 5
     assert passes_of(Attribution(attribution="exact"), 100) == 102
     assert passes_of(Attribution(attribution="random"), 100) == 0
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -9,7 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from circuitdrift.circuits.circuit_files import circuit_of_scores
+from circuitdrift.circuits.score_file import ScoreFile
 from circuitdrift.circuits.selection import (
+    consistent_edges,
+    determined_by_scores,
     edge_count,
     edge_table,
     edges_above,
@@ -19,11 +26,13 @@ from circuitdrift.circuits.selection import (
     prune,
     resized,
     select_circuit,
+    select_edges,
     strongest_edges,
     tensors_of_table,
 )
 from circuitdrift.config.circuits import Selection
 from circuitdrift.decoder.graph import Graph
+from circuitdrift.errors import CircuitDriftError
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
 
@@ -185,14 +194,88 @@ def test_threshold_keeps_what_reaches_it() -> None:
     assert 0 < kept.sum() < GRAPH.n_edges
 
 
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.8, 1.0])
+def test_a_share_of_the_kept_edges_has_the_largest_positive_scores(share: float) -> None:
+    scores = random_scores(GRAPH)
+    kept = select_edges(GRAPH, scores, Selection(fraction=0.4, positive_share=share))
+    n, edges = edge_count(GRAPH, 0.4), scores[GRAPH.edge_mask].tolist()
+    n_positive = min(int(n * share), sum(score > 0 for score in edges))
+    by_hand = sorted(edges)[::-1][:n_positive] + sorted(edges)[: n - n_positive]
+    assert sorted(scores[kept].tolist()) == pytest.approx(sorted(by_hand))
+    assert len(by_hand) == n
+
+
+def test_one_sign_fills_up_what_the_other_lacks() -> None:
+    """At the size of the whole graph every edge is kept, whatever share is to be positive."""
+    for scores in (random_scores(GRAPH), random_scores(GRAPH).abs(), torch.zeros(GRAPH.edge_mask.shape)):
+        kept = select_edges(GRAPH, scores, Selection(fraction=1.0, positive_share=0.5))
+        assert torch.equal(kept, GRAPH.edge_mask)
+    kept = select_edges(GRAPH, -random_scores(GRAPH).abs(), Selection(fraction=0.3, positive_share=0.5))
+    assert torch.equal(kept, strongest_edges(GRAPH, random_scores(GRAPH), edge_count(GRAPH, 0.3)))
+
+
+def folds_of(graph: Graph, noise: float, n_folds: int = 8) -> tuple[Tensor, Tensor, tuple[int, ...]]:
+    """Scores from all prompts, and by folds of unequal sizes."""
+    sizes = tuple(3 + fold % 2 for fold in range(n_folds))
+    generator = torch.Generator().manual_seed(5)
+    drawn = noise * torch.randn(n_folds, *graph.edge_mask.shape, generator=generator)
+    by_fold = (random_scores(graph) + drawn) * graph.edge_mask
+    weights = torch.tensor(sizes)[:, None, None] / sum(sizes)
+    return (by_fold * weights).sum(dim=0), by_fold, sizes
+
+
+def test_consistent_edges_have_one_sign_in_nearly_every_draw_of_folds() -> None:
+    scores, by_fold, sizes = folds_of(GRAPH, noise=2.0)
+    draws = np.random.default_rng(0).multinomial(8, np.full(8, 1 / 8), size=1000)
+    agreeing = torch.zeros(GRAPH.edge_mask.shape)
+    for draw in draws:
+        folds = [fold for fold, times in enumerate(draw) for _ in range(times)]
+        mean = sum(by_fold[fold] * sizes[fold] for fold in folds) / sum(sizes[fold] for fold in folds)
+        agreeing += mean.sign() == scores.sign()
+    consistent = (agreeing >= 950) & GRAPH.edge_mask
+    assert 10 < consistent.sum() < GRAPH.n_edges - 10
+    strongest_first = sorted(scores[consistent].abs().tolist(), reverse=True)
+    for n in (5, int(consistent.sum()), GRAPH.n_edges):
+        kept = consistent_edges(GRAPH, scores, by_fold, sizes, n)
+        assert not (kept & ~consistent).any()
+        assert sorted(scores[kept].abs().tolist(), reverse=True) == strongest_first[:n]
+
+
+def test_without_noise_consistent_edges_are_the_strongest() -> None:
+    scores, by_fold, sizes = folds_of(GRAPH, noise=0.0)
+    kept = consistent_edges(GRAPH, scores, by_fold, sizes, 20)
+    assert torch.equal(kept, strongest_edges(GRAPH, scores, 20))
+
+
+def test_mean_scores_do_not_determine_consistent_circuits(tmp_path: Path) -> None:
+    choice = Selection(selection="consistent", fraction=0.3)
+    scores, by_fold, sizes = folds_of(GRAPH, noise=2.0)
+    with pytest.raises(CircuitDriftError, match="from scores by fold"):
+        select_circuit(GRAPH, scores, choice)
+    assert determined_by_scores(choice) == Selection(fraction=0.3)
+    scored = ScoreFile(tmp_path / "scores.safetensors", GRAPH, Provenance.detached(), scores, by_fold, sizes)
+    kept = consistent_edges(GRAPH, scores, by_fold, sizes, edge_count(GRAPH, 0.3))
+    assert torch.equal(circuit_of_scores(scored, choice), prune(GRAPH, kept))
+    top = Selection(fraction=0.3)
+    assert torch.equal(circuit_of_scores(scored, top), select_circuit(GRAPH, scores, top))
+    assert not torch.equal(circuit_of_scores(scored, top), circuit_of_scores(scored, choice))
+
+
+@pytest.mark.parametrize("selection", ["greedy", "consistent"])
+def test_a_share_of_positive_edges_is_of_top_circuits(selection: str) -> None:
+    with pytest.raises(ValueError, match="positive_share applies to selection top only"):
+        Selection(selection=selection, positive_share=0.5)
+
+
 @pytest.mark.parametrize(
     "choice",
     [
         Selection(fraction=0.1),
         Selection(selection="greedy", fraction=0.2),
         Selection(selection="threshold", threshold=1),
+        Selection(fraction=0.2, positive_share=0.7),
     ],
-    ids=lambda choice: choice.selection,
+    ids=["top", "greedy", "threshold", "by sign"],
 )
 @pytest.mark.parametrize("parallel", [True, False])
 def test_many_rows_of_scores_are_selected_as_each_by_itself(choice: Selection, parallel: bool) -> None:

@@ -87,7 +87,7 @@ def test_it_leaves_every_promised_file(smoke):
         *(f"circuits/toy/add_sub_100/untrained/seed-{seed}/scores.safetensors" for seed in (0, 1)),
         "drift/toy/add_sub_100/model_controls.parquet",
         "circuits/toy/add_sub_100/base/recipes/ceap/scores.safetensors",
-        *(f"recipes/toy/add_sub_100/recipe_{table}.parquet" for table in ("reliability", "faithfulness")),
+        *(f"recipes/toy/add_sub_100/recipe_{table}.parquet" for table in ("reliability", "faithfulness", "areas")),
         "circuits/toy/add_sub_100/base/kinds/scores_by_kind.safetensors",
         "allocation/toy/add_sub_100/circuit_lora_1_3/seed-1/critical_layers.parquet",
         "allocation/toy/add_sub_100/circuit_lora_1_3/seed-1/adapter_config.json",

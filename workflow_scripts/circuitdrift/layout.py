@@ -44,6 +44,7 @@ class RecipeFiles:
     def __init__(self, folder: str) -> None:
         self.reliability = f"{folder}/recipe_reliability.parquet"
         self.faithfulness = f"{folder}/recipe_faithfulness.parquet"
+        self.areas = f"{folder}/recipe_areas.parquet"
 
 
 class AllocationFiles:

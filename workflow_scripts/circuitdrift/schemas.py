@@ -293,6 +293,12 @@ SCHEMAS: dict[str, pa.Schema] = {
             "difference_upper": pa.float64(),
         }
     ),
+    "recipe_areas": pa.schema(
+        {"recipe": pa.string(), "metric": pa.string(), "area": pa.string()}
+        | dict.fromkeys(("value", "lower", "upper"), pa.float64())
+        | dict.fromkeys(("difference", "difference_lower", "difference_upper"), pa.float64())
+        | {"n_sizes": pa.int32(), "smallest": pa.float64(), "largest": pa.float64()}
+    ),
     "nodes_and_edges": pa.schema(
         {"from_checkpoint": pa.string(), "to_checkpoint": pa.string(), "measure": pa.string()}
         | {"examples": pa.int32(), "folds": pa.int32()}

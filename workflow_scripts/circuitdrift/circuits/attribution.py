@@ -16,11 +16,16 @@ where G_v is the mean of dL/d(input of v) over some forward passes, and L an obj
 
 ====================  ===============================================================================================
 eap-ig-inputs         passes on the embeddings x_corrupted + a_k (x_clean - x_corrupted); quadrature ``right`` has
-                      a_k = k/m for k = 1..m (the paper), ``left`` k = 0..m-1, ``midpoint`` (k - 1/2)/m
+                      a_k = k/m for k = 1..m (the paper), ``left`` k = 0..m-1, ``midpoint`` (k - 1/2)/m;
+                      ``gauss-legendre`` has its own points, whose gradients have unequal weights in the mean
 eap                   the clean pass (Syed et al. 2023)
 clean-corrupted       the clean and the corrupted pass (Hanna et al. 2024)
 ceap                  those of eap-ig-inputs; each pass's gradient is multiplied with the difference of its own step
                       of the path, and not the mean with the whole difference (conductance, Wu et al. 2026)
+relp                  the clean pass, with the rules of relevance patching in place of derivatives (Rezaei Jafari et
+                      al. 2025)
+gim                   the clean pass, with gradient interaction modifications (Edin et al. 2025); both:
+                      :mod:`circuitdrift.circuits.backward_rules`
 eap-ig-activations    passes on the clean prompt in which one layer's heads, one MLP or the embedding write
                       z_corrupted + (k/m) (z_clean - z_corrupted), for each of them and k = 1..m (Hanna et al. 2024)
 ====================  ===============================================================================================
@@ -40,12 +45,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitdrift.circuits.ablation import circuit_logits
-from circuitdrift.circuits.gradients import Intervention, PassGradients, pass_gradients, reader_gradients
+from circuitdrift.circuits.backward_rules import (
+    PLAIN_GRADIENTS,
+    BackwardRules,
+    interaction_rules,
+    relevance_rules,
+)
+from circuitdrift.circuits.gradients import Intervention, Loss, PassGradients, pass_gradients, reader_gradients
 from circuitdrift.circuits.objectives import Objective
 from circuitdrift.circuits.path_outputs import OutputWatch, ends_of_steps
 from circuitdrift.circuits.prompts import PairBatch, PromptPairs, pair_batches
@@ -126,7 +138,11 @@ def _check_examples(pairs: PromptPairs, recipe: Attribution) -> None:
 
 
 def _along_inputs(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, n_folds: int) -> Sums:
-    return _between_inputs(anatomy, batch, recipe, n_folds, clean_weights(recipe.steps, recipe.quadrature))
+    points = clean_weights(recipe.steps, recipe.quadrature)
+    if recipe.quadrature == "gauss-legendre":
+        shares = gauss_legendre(recipe.steps)[1]
+        return _between_inputs(anatomy, batch, recipe, n_folds, points, shares=shares)
+    return _between_inputs(anatomy, batch, recipe, n_folds, points)
 
 
 def _at_clean(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, n_folds: int) -> Sums:
@@ -137,23 +153,59 @@ def _at_both_ends(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, n_fol
     return _between_inputs(anatomy, batch, recipe, n_folds, [0.0, 1.0])
 
 
+def _by_relevance(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, n_folds: int) -> Sums:
+    return _between_inputs(anatomy, batch, recipe, n_folds, [1.0], rules=relevance_rules(anatomy))
+
+
+def _by_interactions(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, n_folds: int) -> Sums:
+    return _between_inputs(anatomy, batch, recipe, n_folds, [1.0], rules=interaction_rules(anatomy))
+
+
 def clean_weights(steps: int, quadrature: Quadrature) -> list[float]:
     """The a_k of a quadrature: the weight of the clean embedding at each step."""
+    if quadrature == "gauss-legendre":
+        return gauss_legendre(steps)[0]
     offset = {"right": 1.0, "left": 0.0, "midpoint": 0.5}[quadrature]
     return [(k + offset) / steps for k in range(steps)]
 
 
+def gauss_legendre(steps: int) -> tuple[list[float], list[float]]:
+    """Points between 0 and 1 and their shares in the mean, by which polynomials of degree 2 steps - 1 are exact."""
+    points, shares = np.polynomial.legendre.leggauss(steps)
+    return ((points + 1) / 2).tolist(), (shares / 2).tolist()
+
+
 def _between_inputs(
-    anatomy: Anatomy, batch: PairBatch, recipe: Attribution, n_folds: int, weights: Sequence[float]
+    anatomy: Anatomy,
+    batch: PairBatch,
+    recipe: Attribution,
+    n_folds: int,
+    weights: Sequence[float],
+    shares: Sequence[float] | None = None,
+    rules: BackwardRules = PLAIN_GRADIENTS,
 ) -> Sums:
-    """Gradients at embeddings between the corrupted (weight 0) and the clean embeddings (weight 1)."""
+    """Gradients at embeddings between the corrupted (weight 0) and the clean embeddings (weight 1).
+
+    ``shares`` are those of the passes in the mean of the gradients; without them all passes share equally.
+    """
     pair = trace_pair(anatomy, batch)
     objective = Objective(recipe.objective, pair.clean.logits, batch)
     embeddings = _embeddings_with_gradient(pair, weights, objective)
     differences, prefix = writer_differences(anatomy, pair.corrupted, pair.clean), pair.prefix
     del pair  # its traces would be the larger part of the memory held during the backward pass
-    gradients = pass_gradients(anatomy, embeddings, prefix, batch.n_answer, objective, Intervention())
+    loss = objective if shares is None else _shared_out(objective, shares)
+    gradients = pass_gradients(anatomy, embeddings, prefix, batch.n_answer, loss, Intervention(), rules)
     return _products(anatomy, differences, gradients, batch, n_folds) / len(weights)
+
+
+def _shared_out(objective: Objective, shares: Sequence[float]) -> Loss:
+    """The objective of each pass times its share and the number of passes, so that their mean has these shares."""
+
+    def loss(logits: Float[Tensor, "pass batch answer vocabulary"]) -> Float[Tensor, "pass batch"]:
+        values = objective(logits)
+        return values * values.new_tensor(shares)[:, None] * len(shares)
+
+    return loss
 
 
 def _by_conductance(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, n_folds: int) -> Sums:
@@ -297,6 +349,8 @@ _METHODS: dict[str, Callable[[Anatomy, PairBatch, Attribution, int], Sums]] = {
     "eap": _at_clean,
     "clean-corrupted": _at_both_ends,
     "ceap": _by_conductance,
+    "relp": _by_relevance,
+    "gim": _by_interactions,
     "eap-ig-activations": _along_activations,
     "exact": _by_patching,
 }

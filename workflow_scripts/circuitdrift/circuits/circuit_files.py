@@ -8,8 +8,15 @@ from pathlib import Path
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitdrift.circuits.score_file import read_scores
-from circuitdrift.circuits.selection import edge_table, node_table, select_circuit
+from circuitdrift.circuits.score_file import ScoreFile, read_scores
+from circuitdrift.circuits.selection import (
+    consistent_edges,
+    edge_count,
+    edge_table,
+    node_table,
+    prune,
+    select_circuit,
+)
 from circuitdrift.config.circuits import Selection
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.provenance import Provenance
@@ -40,5 +47,18 @@ def select_from_file(scores: Path, edges: Path, nodes: Path, choice: Selection, 
         ValueError: the selection is ``minimal``, which needs the model (rule select_minimal_circuits).
     """
     scored = read_scores(scores)
-    circuit = select_circuit(scored.graph, scored.scores, choice)
+    circuit = circuit_of_scores(scored, choice)
     write_circuit(edges, nodes, scored.graph, scored.scores, circuit, provenance.for_checkpoint(scored.checkpoint))
+
+
+def circuit_of_scores(scored: ScoreFile, choice: Selection) -> Bool[Tensor, "writers readers"]:
+    """The pruned circuit that a study selects from a score file.
+
+    Raises:
+        CircuitDriftError: the selection is ``minimal``, which needs the model.
+    """
+    if choice.selection != "consistent":
+        return select_circuit(scored.graph, scored.scores, choice)
+    n = edge_count(scored.graph, choice.fraction)
+    kept = consistent_edges(scored.graph, scored.scores, scored.by_fold, scored.fold_sizes, n)
+    return prune(scored.graph, kept)

@@ -3,7 +3,8 @@ r"""Gradients of an objective with respect to every reader's input, without grad
 Gradients are taken only at the outputs of the q, k and v projections and of the norms before MLP and head. A reader's
 input gradient follows through its rows of the projection and the norm's Jacobian, which is written out below. Several
 passes over a batch, such as the steps of an integral, run as one. Only the sum over the passes is needed, so it is
-taken before gradients are spread over the readers. Formulas: docs/method.md#attribution.
+taken before gradients are spread over the readers. Formulas: docs/method.md#attribution. Rules can replace derivatives
+(:mod:`circuitdrift.circuits.backward_rules`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from circuitdrift.circuits.backward_rules import PLAIN_GRADIENTS, BackwardRules
 from circuitdrift.decoder.anatomy import Anatomy, Block, Norm
 from circuitdrift.decoder.tracing import AfterHook, BeforeHook, Prefix, hooked, logits_after
 
@@ -49,11 +51,13 @@ class PassGradients:
         blocks: gradients of each block.
         final_input: input of the final norm at the positions to which the head is applied.
         final: gradients at its output; at all other positions they are zero.
+        norms_are_frozen: whether they go on through norms whose scale counts as a constant.
     """
 
     blocks: tuple[BlockGradients, ...]
     final_input: Float[Tensor, "pass batch answer d_model"]
     final: Float[Tensor, "pass batch answer d_model"]
+    norms_are_frozen: bool = False
 
     def of_pass(self, k: int) -> PassGradients:
         """The gradients of the k-th pass alone."""
@@ -68,7 +72,7 @@ class PassGradients:
             )
             for block in self.blocks
         )
-        return PassGradients(blocks, self.final_input[one], self.final[one])
+        return PassGradients(blocks, self.final_input[one], self.final[one], self.norms_are_frozen)
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,7 @@ def pass_gradients(
     n_answer: int,
     loss: Loss,
     intervention: Intervention,
+    rules: BackwardRules = PLAIN_GRADIENTS,
 ) -> PassGradients:
     """Run all passes as one batch and take the gradients of their objectives; rows of a batch do not interact.
 
@@ -96,6 +101,7 @@ def pass_gradients(
         n_answer: number of last positions to which the head is applied.
         loss: the objective of each example in each pass, from the logits at these positions.
         intervention: changes to the passes; no gradient flows through a value that it sets.
+        rules: changes to the derivatives.
     """
     read: dict[nn.Module, Tensor] = {}
     watched: dict[nn.Module, Tensor] = {}
@@ -126,6 +132,7 @@ def pass_gradients(
     with (
         torch.enable_grad(),
         hooked(intervention.before, intervention.after),
+        hooked(rules.before, rules.after),
         hooked(
             before=[
                 *((module, lambda module, args: read.update({module: args[0].detach()})) for module in readers),
@@ -133,6 +140,8 @@ def pass_gradients(
             ],
             after=[(module, watch_output) for module in outputs],
         ),
+        hooked(after=rules.after_readers),
+        rules.in_attention(anatomy),
     ):
         logits = logits_after(anatomy, prefix, embeddings.flatten(0, 1).detach().requires_grad_(True), n_answer)
         objective = loss(logits.unflatten(0, shape[:2])).sum()
@@ -160,7 +169,12 @@ def pass_gradients(
         )
     final = anatomy.final_norm.module
     last = slice(-n_answer, None)
-    return PassGradients(tuple(blocks), streams(read[final])[:, :, last], streams(gradients[final])[:, :, last])
+    return PassGradients(
+        tuple(blocks),
+        streams(read[final])[:, :, last],
+        streams(gradients[final])[:, :, last],
+        rules.norms_are_frozen,
+    )
 
 
 def reader_gradients(
@@ -173,23 +187,41 @@ def reader_gradients(
         positions only, and its gradient has no others.
     """
     graph, dtype = anatomy.graph, anatomy.accumulation_dtype
+    through = through_frozen_norm if gradients.norms_are_frozen else through_norm
+    through_both = _heads_through_frozen_norm if gradients.norms_are_frozen else _heads_through_norm
     for layer, (block, behind) in enumerate(zip(anatomy.blocks, gradients.blocks, strict=True)):
-        weight = torch.cat([projection.weight() for projection in block.projections.values()])
-        x, gradient = behind.attention_input.to(dtype), behind.heads.to(dtype)
-        if block.attention_norm is None:
-            heads = through_projection(weight, gradient)
-        else:
-            if anatomy.dtype == dtype:
-                projected = behind.projected - constants_of_projections(block, weight)
-            else:  # the outputs are rounded, and a large constant would leave little of them
-                projected = project_standardised(block.attention_norm, weight, x)
-            heads = through_projection_and_norm(block.attention_norm, weight, x, gradient, projected)
-        yield graph.head_readers(layer), graph.n_writers_before_heads(layer), heads
-        mlp = through_norm(block.mlp_norm, behind.mlp_input.to(dtype), behind.mlp.to(dtype))
+        yield graph.head_readers(layer), graph.n_writers_before_heads(layer), through_both(anatomy, block, behind)
+        mlp = through(block.mlp_norm, behind.mlp_input.to(dtype), behind.mlp.to(dtype))
         reader = graph.mlp_reader(layer)
         yield slice(reader, reader + 1), graph.n_writers_before_mlp(layer), mlp[None]
-    logits = through_norm(anatomy.final_norm, gradients.final_input.to(dtype), gradients.final.to(dtype))
+    logits = through(anatomy.final_norm, gradients.final_input.to(dtype), gradients.final.to(dtype))
     yield slice(graph.n_readers - 1, graph.n_readers), graph.n_writers, logits[None]
+
+
+def _heads_through_norm(
+    anatomy: Anatomy, block: Block, behind: BlockGradients
+) -> Float[Tensor, "reader batch position d_model"]:
+    dtype = anatomy.accumulation_dtype
+    weight = torch.cat([projection.weight() for projection in block.projections.values()])
+    x, gradient = behind.attention_input.to(dtype), behind.heads.to(dtype)
+    if block.attention_norm is None:
+        return through_projection(weight, gradient)
+    if anatomy.dtype == dtype:
+        projected = behind.projected - constants_of_projections(block, weight)
+    else:  # the outputs are rounded, and a large constant would leave little of them
+        projected = project_standardised(block.attention_norm, weight, x)
+    return through_projection_and_norm(block.attention_norm, weight, x, gradient, projected)
+
+
+def _heads_through_frozen_norm(
+    anatomy: Anatomy, block: Block, behind: BlockGradients
+) -> Float[Tensor, "reader batch position d_model"]:
+    dtype = anatomy.accumulation_dtype
+    weight = torch.cat([projection.weight() for projection in block.projections.values()])
+    x, gradient = behind.attention_input.to(dtype), behind.heads.to(dtype)
+    if block.attention_norm is None:
+        return through_projection(weight, gradient)
+    return through_projection_and_frozen_norm(block.attention_norm, weight, x, gradient)
 
 
 @torch.no_grad()
@@ -236,11 +268,37 @@ def through_projection_and_norm(
     ``projected`` is W (w s_k).
     """
     standard, reciprocal = norm.standardise(x)
-    gained = weight.to(x.dtype) * norm.gain.to(x.dtype)
     scaled = gradient * reciprocal[..., None]
     along = (scaled * projected).sum(dim=-1) / x.shape[-1]
     radial = torch.einsum("sbpr,sbpd->rbpd", along, standard)
+    gained = weight.to(scaled.dtype) * norm.gain.to(scaled.dtype)
     return _centred(norm, through_projection(gained, scaled) - radial)
+
+
+@torch.no_grad()
+def through_frozen_norm(
+    norm: Norm | None,
+    x: Float[Tensor, "pass batch position d_model"],
+    gradient: Float[Tensor, "pass batch position d_model"],
+) -> Float[Tensor, "batch position d_model"]:
+    r"""As :func:`through_norm`, with the norm's scale as a constant: dL/dx = r (g' - mean(g'))."""
+    if norm is None:
+        return gradient.sum(dim=0)
+    _, reciprocal = norm.standardise(x)
+    return _centred(norm, (reciprocal * gradient * norm.gain.to(gradient.dtype)).sum(dim=0))
+
+
+@torch.no_grad()
+def through_projection_and_frozen_norm(
+    norm: Norm,
+    weight: Float[Tensor, "reader d_head d_model"],
+    x: Float[Tensor, "pass batch position d_model"],
+    gradient: Float[Tensor, "pass batch position reader d_head"],
+) -> Float[Tensor, "reader batch position d_model"]:
+    """As :func:`through_projection_and_norm`, with the norm's scale as a constant."""
+    _, reciprocal = norm.standardise(x)
+    gained = weight.to(x.dtype) * norm.gain.to(x.dtype)
+    return _centred(norm, through_projection(gained, gradient * reciprocal[..., None]))
 
 
 @torch.no_grad()

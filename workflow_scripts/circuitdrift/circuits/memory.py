@@ -52,7 +52,7 @@ def largest_pair(anatomy: Anatomy, pairs: PromptPairs) -> PairSize:
 
 def bytes_to_score(anatomy: Anatomy, size: PairSize, recipe: Attribution) -> int:
     """Bytes per example of a batch while edges are scored."""
-    n_passes = 2 if recipe.attribution in {"eap", "clean-corrupted"} else recipe.steps
+    n_passes = 2 if recipe.attribution in {"eap", "clean-corrupted", "relp", "gim"} else recipe.steps
     weight, accumulated = anatomy.dtype.itemsize, anatomy.accumulation_dtype.itemsize
     graph, d_model = anatomy.graph, anatomy.embedding.weight.shape[1]
     attention = graph.n_heads * (size.n_shared + size.n_after)

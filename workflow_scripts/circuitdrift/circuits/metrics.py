@@ -178,20 +178,68 @@ def faithfulness_areas(
         if c.size_fraction in measure.size_fractions
     ]
     sizes = [size for size, _ in curve]
-    rows = []
+    rows: list[dict[str, object]] = []
     for metric in outcomes[0]:
-        values = np.stack([outcome[metric] for _, outcome in curve])
-        found = faithfulness(metric, values.mean(axis=1))
-        resampled = faithfulness(metric, resampled_means(values, measure.bootstrap))
-        defined = len(sizes) > 1 and not np.isnan(found).any()
-        for area, ordinate in _ORDINATES.items():
-            row: dict[str, object] = {"metric": metric, "area": area, "value": np.nan, "lower": np.nan, "upper": np.nan}
-            if defined:
-                areas = np.asarray(np.trapezoid(ordinate(resampled), sizes, axis=0))
-                row["value"] = float(np.trapezoid(ordinate(found), sizes))
-                row["lower"], row["upper"] = percentile_interval(areas)
-            rows.append(row)
+        for area, found in _areas(metric, sizes, [outcome for _, outcome in curve], measure.bootstrap).items():
+            rows.append({"metric": metric, "area": area, **dict(zip(_BOUNDED, _with_interval(*found), strict=True))})
     return pd.DataFrame(rows).assign(n_sizes=len(sizes), smallest=min(sizes), largest=max(sizes))
+
+
+def tabulate_recipe_areas(
+    outcomes: Mapping[str, Sequence[dict[str, Values]]], sizes: Sequence[float], resamples: int
+) -> pd.DataFrame:
+    """CPR and CMD of the curves of several recipes, and their differences from the first's.
+
+    Args:
+        outcomes: from :func:`measure_circuits`, by recipe, the study's own first, one for each size.
+        sizes: the sizes, smallest first.
+        resamples: number of resamples of the bootstrap, which takes an example's numbers at all sizes together, and
+            the same examples for both curves of a difference.
+
+    Returns:
+        Columns of the ``recipe_areas`` schema, one row for each recipe, metric and area; NaN if there are fewer than
+        two sizes or faithfulness is undefined.
+    """
+    own_curve = next(iter(outcomes.values()))
+    own = {metric: _areas(metric, sizes, own_curve, resamples) for metric in own_curve[0]}
+    rows = []
+    for recipe, curve in outcomes.items():
+        for metric in own:
+            for area, (value, resampled) in _areas(metric, sizes, curve, resamples).items():
+                own_value, own_resampled = own[metric][area]
+                less = _with_interval(value - own_value, resampled - own_resampled)
+                rows.append(
+                    {
+                        "recipe": recipe,
+                        "metric": metric,
+                        "area": area,
+                        **dict(zip(_BOUNDED, _with_interval(value, resampled), strict=True)),
+                        **dict(zip(("difference", "difference_lower", "difference_upper"), less, strict=True)),
+                    }
+                )
+    return pd.DataFrame(rows).assign(n_sizes=len(sizes), smallest=min(sizes), largest=max(sizes))
+
+
+_BOUNDED = ("value", "lower", "upper")
+
+
+def _areas(
+    metric: str, sizes: Sequence[float], curve: Sequence[dict[str, Values]], resamples: int
+) -> dict[str, tuple[float, NDArray[np.float64]]]:
+    """Each area of a curve, and the same of each resample; NaN where the curve is no curve or undefined."""
+    values = np.stack([outcome[metric] for outcome in curve])
+    found = faithfulness(metric, values.mean(axis=1))
+    if len(sizes) < 2 or np.isnan(found).any():
+        return {area: (np.nan, np.full(resamples, np.nan)) for area in _ORDINATES}
+    resampled = faithfulness(metric, resampled_means(values, resamples))
+    return {
+        area: (float(np.trapezoid(of(found), sizes)), np.asarray(np.trapezoid(of(resampled), sizes, axis=0)))
+        for area, of in _ORDINATES.items()
+    }
+
+
+def _with_interval(value: float, resampled: NDArray[np.float64]) -> tuple[float, float, float]:
+    return (np.nan, np.nan, np.nan) if np.isnan(value) else (value, *percentile_interval(resampled))
 
 
 _ORDINATES: dict[str, Callable[[NDArray[np.float64]], NDArray[np.float64]]] = {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import heapq
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int
@@ -92,14 +94,20 @@ def _grown(graph: Graph, strength: Float[Tensor, "*rows edge"], n: int) -> Bool[
 
 def _strengths(graph: Graph, scores: Float[Tensor, "*rows writers readers"]) -> Float[Tensor, "*rows edge"]:
     """The absolute scores of the graph's edges."""
+    strength = _of_edges(graph, scores).abs()
+    _check_finite(graph, strength)
+    return strength
+
+
+def _of_edges(graph: Graph, scores: Float[Tensor, "*rows writers readers"]) -> Float[Tensor, "*rows edge"]:
+    """The scores of the graph's edges, in its order."""
     if scores.shape[-2:] != graph.edge_mask.shape:
         raise CircuitDriftError(
             f"scores of shape {tuple(scores.shape)} do not fit the graph, which has {graph.n_writers} writers and "
             f"{graph.n_readers} readers; score the edges of this model"
         )
-    strength = scores.detach().cpu()[..., graph.edge_mask].abs()
-    _check_finite(graph, strength)
-    return strength
+    edges: Tensor = scores.detach().cpu()[..., graph.edge_mask]
+    return edges
 
 
 def _check_finite(graph: Graph, strength: Float[Tensor, "*rows edge"]) -> None:
@@ -210,15 +218,21 @@ def select_edges(
     Raises:
         CircuitDriftError: the selection is ``minimal``, which scores do not determine; or as :func:`strongest_edges`.
     """
-    return _on_axes(graph, selected(graph, _strengths(graph, scores), choice))
+    return _on_axes(graph, selected(graph, _of_edges(graph, scores), choice))
 
 
-def selected(graph: Graph, strength: Float[Tensor, "*rows edge"], choice: Selection) -> Bool[Tensor, "*rows edge"]:
-    """:func:`select_edges` from absolute scores in the graph's order of edges.
+def selected(graph: Graph, scores: Float[Tensor, "*rows edge"], choice: Selection) -> Bool[Tensor, "*rows edge"]:
+    """:func:`select_edges` from scores in the graph's order of edges.
 
     Raises:
-        ValueError: the selection is ``minimal``, or a score is not finite.
+        ValueError: the selection is ``minimal`` or ``consistent``, or a score is not finite.
     """
+    strength = scores.abs()
+    if choice.selection == "consistent":
+        raise CircuitDriftError(
+            "circuit.selection consistent: mean scores alone do not determine the circuit; "
+            "find it with circuitdrift.circuits.selection.consistent_edges, from scores by fold"
+        )
     if choice.selection == "minimal":
         raise CircuitDriftError(
             "circuit.selection minimal: scores alone do not determine the circuit; "
@@ -229,23 +243,77 @@ def selected(graph: Graph, strength: Float[Tensor, "*rows edge"], choice: Select
         return strength >= choice.threshold
     if choice.selection == "greedy":
         return _grown(graph, strength, edge_count(graph, choice.fraction))
-    return _largest(strength, edge_count(graph, choice.fraction))
+    n = edge_count(graph, choice.fraction)
+    return _largest(strength, n) if choice.positive_share is None else _by_sign(scores, n, choice.positive_share)
+
+
+def _by_sign(scores: Float[Tensor, "*rows edge"], n: int, positive_share: float) -> Bool[Tensor, "*rows edge"]:
+    """The largest positive scores, a share of n, and the lowest others; one sign fills up what the other lacks."""
+    positive = scores > 0
+    available = positive.sum(dim=-1, keepdim=True)
+    wanted = edges_in_share(n, positive_share)
+    n_positive = torch.full_like(available, wanted).clamp(min=n - (scores.shape[-1] - available)).minimum(available)
+    kept = torch.zeros_like(positive)
+    for of_sign, count in ((positive, n_positive), (~positive, n - n_positive)):
+        order = torch.sort(torch.where(of_sign, scores.abs(), -1), dim=-1, descending=True, stable=True).indices
+        first = torch.arange(scores.shape[-1]) < count
+        kept |= torch.zeros_like(kept).scatter_(-1, order, first) & of_sign
+    return kept
+
+
+def consistent_edges(
+    graph: Graph,
+    scores: Float[Tensor, "writers readers"],
+    by_fold: Float[Tensor, "fold writers readers"],
+    fold_sizes: Sequence[int],
+    n: int,
+) -> Bool[Tensor, "writers readers"]:
+    """The n strongest edges of those whose score has one sign whichever prompts are drawn; fewer if there are fewer.
+
+    Folds are drawn with replacement, as many as there are, :data:`CONSISTENCY_DRAWS` times. An edge's sign is
+    consistent if its mean over the draw has the sign of its score in at least the share :data:`CONSISTENCY` of the
+    draws (Nikankin et al. 2025, arXiv 2510.25786; docs/method.md#selection).
+
+    Raises:
+        CircuitDriftError: as :func:`strongest_edges`.
+    """
+    strength, folds = _strengths(graph, scores), _of_edges(graph, by_fold).double()
+    signs = _of_edges(graph, scores).sign()
+    n_folds = len(fold_sizes)
+    drawn = np.random.default_rng(0).multinomial(n_folds, np.full(n_folds, 1 / n_folds), size=CONSISTENCY_DRAWS)
+    prompts = torch.from_numpy(drawn * np.asarray(fold_sizes)).double()
+    # A draw's mean has the sign of its sum. A hundred draws at once bound the memory.
+    agreeing = sum(((draws @ folds).sign() == signs).sum(dim=0) for draws in prompts.split(100))
+    consistent = (agreeing >= CONSISTENCY * CONSISTENCY_DRAWS) & (signs != 0)
+    return _on_axes(graph, _largest(torch.where(consistent, strength, -1), n) & consistent)
+
+
+CONSISTENCY = 0.95
+"""Share of resamples in which a consistent edge's score has the sign that it has from all prompts."""
+
+CONSISTENCY_DRAWS = 1000
 
 
 def determined_by_scores(choice: Selection) -> Selection:
-    """The selection itself; top circuits of ``fraction`` in place of ``minimal`` ones, which need the model too."""
-    return Selection(fraction=choice.fraction) if choice.selection == "minimal" else choice
+    """The selection itself; top circuits of ``fraction`` in place of those that mean scores do not determine.
+
+    ``minimal`` circuits need the model too, ``consistent`` ones the scores of many folds.
+    """
+    return Selection(fraction=choice.fraction) if choice.selection in {"minimal", "consistent"} else choice
 
 
 def resized(choice: Selection, fraction: float) -> Selection:
-    """The selection of a share of all edges: grown greedily if the study does so, otherwise by absolute score."""
-    return Selection(selection="greedy" if choice.selection == "greedy" else "top", fraction=fraction)
+    """The selection of a share of all edges: grown greedily if the study does so, otherwise by score."""
+    if choice.selection == "greedy":
+        return Selection(selection="greedy", fraction=fraction)
+    return Selection(fraction=fraction, positive_share=choice.positive_share)
 
 
 def size_of_own_circuit(graph: Graph, own: Bool[Tensor, "writers readers"], choice: Selection) -> float:
     """The share of all edges that the study's own circuit counts as.
 
-    The share that was asked for, or where none was (``threshold``, ``minimal``) the share of edges that it has.
+    The share that was asked for; where none was (``threshold``, ``minimal``), or where it is an upper bound
+    (``consistent``), the share of edges that it has.
     """
     return choice.fraction if choice.selection in {"top", "greedy"} else int(own.sum()) / graph.n_edges
 

@@ -8,10 +8,12 @@ from pydantic import Field, model_validator
 
 from circuitdrift.section import Fraction, Name, Section
 
-Quadrature = Literal["right", "left", "midpoint"]
+Quadrature = Literal["right", "left", "midpoint", "gauss-legendre"]
 BatchSize = Annotated[int, Field(ge=1)] | Literal["auto"]
 Precision = Literal["auto", "float32", "bfloat16"]
-AttributionName = Literal["eap-ig-inputs", "eap", "clean-corrupted", "ceap", "eap-ig-activations", "exact", "random"]
+AttributionName = Literal[
+    "eap-ig-inputs", "eap", "clean-corrupted", "ceap", "eap-ig-activations", "relp", "gim", "exact", "random"
+]
 ObjectiveName = Literal["kl", "logit_difference", "answer_loss"]
 
 
@@ -20,7 +22,7 @@ class Attribution(Section):
 
     attribution: AttributionName = "eap-ig-inputs"
     steps: int = Field(5, ge=1, description="of ceap and the eap-ig methods")
-    quadrature: Quadrature = Field("right", description="of ceap and eap-ig-inputs")
+    quadrature: Quadrature = Field("right", description="of ceap and eap-ig-inputs; gauss-legendre of the latter")
     objective: ObjectiveName = "kl"
     precision: Precision = Field("auto", description="auto: that of the weights, on a CPU float32 for bfloat16")
     batch_size: BatchSize = Field("auto", description="prompt pairs per batch; auto: as many as fit into memory")
@@ -29,10 +31,10 @@ class Attribution(Section):
 
     @model_validator(mode="after")
     def _some_gradient_is_not_zero(self) -> Attribution:
-        if self.objective == "kl" and self.attribution == "eap":
+        if self.objective == "kl" and self.attribution in {"eap", "relp", "gim"}:
             raise ValueError(
-                "attribution eap takes its gradients on the clean prompt, where objective kl has gradient zero; "
-                "use objective logit_difference or answer_loss, or attribution eap-ig-inputs"
+                f"attribution {self.attribution} takes its gradients on the clean prompt, where objective kl has "
+                "gradient zero; use objective logit_difference or answer_loss, or attribution eap-ig-inputs"
             )
         along_a_path = self.attribution in {"ceap", "eap-ig-inputs"}
         alone_at_clean = self.steps == 1 and self.quadrature == "right" and along_a_path
@@ -40,6 +42,15 @@ class Attribution(Section):
             raise ValueError(
                 "steps 1 with quadrature right evaluates only the clean prompt, where objective kl has gradient zero; "
                 "use more steps, or quadrature left or midpoint"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _steps_have_ends(self) -> Attribution:
+        if self.attribution == "ceap" and self.quadrature == "gauss-legendre":
+            raise ValueError(
+                "attribution ceap needs the ends of its steps, which quadrature gauss-legendre does not have; "
+                "use quadrature right, left or midpoint, or attribution eap-ig-inputs"
             )
         return self
 
@@ -64,15 +75,19 @@ class Recipe(Section):
 class Selection(Section):
     """Which edges a circuit keeps, before nodes without a path to input or logits are pruned."""
 
-    selection: Literal["top", "threshold", "greedy", "minimal"] = Field(
+    selection: Literal["top", "threshold", "greedy", "minimal", "consistent"] = Field(
         "top",
         description=(
             "top: the edges of largest absolute score, a share fraction of all edges; threshold: every edge whose "
             "absolute score is at least threshold; greedy: a share fraction of all edges, grown backwards from the "
-            "logits; minimal: the smallest top circuit that reaches wanted_faithfulness (kl_model_circuit)"
+            "logits; minimal: the smallest top circuit that reaches wanted_faithfulness (kl_model_circuit); "
+            "consistent: as top, of the edges whose score has one sign whichever folds are drawn"
         ),
     )
-    fraction: Fraction = Field(0.05, description="share of all edges that top and greedy keep")
+    fraction: Fraction = Field(0.05, description="share of all edges that top, greedy and consistent keep")
+    positive_share: Fraction | None = Field(
+        None, description="of top: share of the kept edges that are the largest positive scores; the rest are negative"
+    )
     threshold: float | None = Field(None, gt=0, description="absolute score, for threshold")
     wanted_faithfulness: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="for minimal")
 
@@ -84,6 +99,8 @@ class Selection(Section):
                 raise ValueError(f"{key} applies to selection {selection} only; remove it, or change selection")
             if needed and not given:
                 raise ValueError(f"selection {selection} needs {key}; add it, or change selection")
+        if self.positive_share is not None and self.selection != "top":
+            raise ValueError("positive_share applies to selection top only; remove it, or change selection")
         return self
 
 

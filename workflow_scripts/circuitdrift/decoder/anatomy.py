@@ -234,6 +234,13 @@ class Anatomy:
         """Dtype of the weights and of the passes."""
         return self.embedding.weight.dtype
 
+    def norms(self) -> tuple[Norm, ...]:
+        """Every norm of the model, each once; those inside attention, as of queries and keys, are among them."""
+        named = (norm for block in self.blocks for norm in (block.attention_norm, block.mlp_norm, block.post_norm))
+        kinds = {type(norm.module) for norm in (*named, self.final_norm) if norm is not None}
+        architecture = architecture_of(type(self.model).__name__, self.model.config.to_dict())
+        return tuple(_norm(module, architecture) for module in self.backbone.modules() if type(module) in kinds)
+
     @property
     def accumulation_dtype(self) -> torch.dtype:
         """Dtype of differences, gradients and their products: that of the weights, but at least float32."""

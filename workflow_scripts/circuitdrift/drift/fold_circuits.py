@@ -35,7 +35,7 @@ def features_of_circuits(graph: Graph, choice: Selection) -> Describe:
 
     def describe(rows: Float[np.ndarray, "row edge"]) -> Features:
         strength = np.abs(rows)
-        kept = pruned_edges(graph, selected(graph, torch.from_numpy(strength), choice))
+        kept = pruned_edges(graph, selected(graph, torch.from_numpy(rows), choice))
         edges = np.zeros((len(rows), graph.n_writers, n_nodes), dtype=bool)
         edges[kept.circuit, kept.writer, kept.node] = True
         nodes = np.zeros((len(rows), n_nodes), dtype=bool)
@@ -79,13 +79,13 @@ def selection_of_circuits(graph: Graph, choice: Selection) -> CircuitSelection:
 
     Args:
         graph: the model's graph, in whose order the edges of a row stand.
-        choice: the study's selection, not ``minimal``, which scores do not determine.
+        choice: the study's selection, neither ``minimal`` nor ``consistent``, which mean scores do not determine.
     """
     writers, readers = graph.edge_ends
     pairs = writers * len(graph.nodes) + graph.node_of_reader[readers]
 
     def keep(rows: Float[np.ndarray, "row edge"]) -> Bool[np.ndarray, "row edge"]:
-        kept: Bool[np.ndarray, "row edge"] = selected(graph, torch.from_numpy(np.abs(rows)), choice).numpy()
+        kept: Bool[np.ndarray, "row edge"] = selected(graph, torch.from_numpy(rows), choice).numpy()
         return kept
 
     def keep_and_prune(rows: Float[np.ndarray, "row edge"]) -> Bool[np.ndarray, "row edge"]:

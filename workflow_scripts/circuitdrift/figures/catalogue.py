@@ -101,6 +101,7 @@ TABLES = (
     Entry("critical_layer_overlap", ("critical_layers",), "allocated_runs", ("layer_sets",)),
     Entry("learning_rates", ("trials",), "tuned_runs"),
     Entry("recipes", _RECIPES, "compared_recipes", ("recipe_scorings",)),
+    Entry("recipe_areas", ("recipe_areas",), "compared_recipes"),
     Entry("untouched_circuits", ("untouched_reliability", "untouched_faithfulness"), "untouched"),
     Entry("dropped_rows", ("dropped",), "dropping", ("dropping",)),
 )
@@ -158,6 +159,7 @@ def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
         "model_controls": of_runs(layout.model_controls, study.model_control_runs),
         "recipe_reliability": lambda: study.of_pairs(layout.recipes.reliability, study.recipe_pairs),
         "recipe_faithfulness": lambda: study.of_pairs(layout.recipes.faithfulness, study.recipe_pairs),
+        "recipe_areas": lambda: study.of_pairs(layout.recipes.areas, study.recipe_pairs),
         "recipe_benchmarks": lambda: [path for _, path in _recipe_scorings(study)],
         "untouched_reliability": lambda: study.of_pairs(layout.recipes.reliability, study.untouched),
         "untouched_faithfulness": lambda: study.of_pairs(layout.recipes.faithfulness, study.untouched),

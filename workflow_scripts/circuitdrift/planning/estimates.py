@@ -99,7 +99,7 @@ def passes_of(recipe: Attribution, edges: int) -> float:
             return 0.0
         case "exact":
             return 2.0 + edges
-        case "eap":
+        case "eap" | "relp" | "gim":
             return 5.0
         case "clean-corrupted":
             return 8.0
