@@ -145,17 +145,22 @@ def linear(weight: Tensor, bias: Tensor | None = None) -> Apply:
     return lambda x: x @ weight.T + (0 if bias is None else bias)
 
 
+def root_mean_square(x: Tensor, epsilon: float) -> Tensor:
+    """What a norm divides by."""
+    return (x.pow(2).mean(-1, keepdim=True) + epsilon).sqrt()
+
+
 def layer_norm(weight: Tensor | None, bias: Tensor | None, epsilon: float) -> Apply:
     def apply(x: Tensor) -> Tensor:
         deviation = x - x.mean(-1, keepdim=True)
-        standard = deviation / (deviation.pow(2).mean(-1, keepdim=True) + epsilon).sqrt()
+        standard = deviation / root_mean_square(deviation, epsilon)
         return standard * (1 if weight is None else weight) + (0 if bias is None else bias)
 
     return apply
 
 
 def rms_norm(weight: Tensor, epsilon: float) -> Apply:
-    return lambda x: x / (x.pow(2).mean(-1, keepdim=True) + epsilon).sqrt() * weight
+    return lambda x: x / root_mean_square(x, epsilon) * weight
 
 
 def then(*steps: Apply) -> Apply:
@@ -459,7 +464,7 @@ def share_of_norm(gain: Tensor, epsilon: float) -> Callable[[dict[str, Tensor]],
     """Each head's part of an RMSNorm of their sum: its own output over the scale of the sum, times the gain."""
 
     def apply(outputs: dict[str, Tensor]) -> dict[str, Tensor]:
-        scale = (sum(outputs.values()).pow(2).mean(-1, keepdim=True) + epsilon).sqrt()
+        scale = root_mean_square(sum(outputs.values()), epsilon)
         return {name: output / scale * gain for name, output in outputs.items()}
 
     return apply
@@ -469,7 +474,7 @@ def norm_of_all(gains: Tensor, epsilon: float) -> Callable[[list[Tensor]], list[
     """An RMSNorm over the vectors of all heads side by side; gains [head, d_head]."""
 
     def apply(vectors: list[Tensor]) -> list[Tensor]:
-        scale = (torch.cat(vectors, dim=-1).pow(2).mean(-1, keepdim=True) + epsilon).sqrt()
+        scale = root_mean_square(torch.cat(vectors, dim=-1), epsilon)
         return [vector / scale * gain for vector, gain in zip(vectors, gains, strict=True)]
 
     return apply

@@ -25,19 +25,6 @@ every_model = pytest.mark.parametrize("name", list(MODELS))
 both_rules = pytest.mark.parametrize("method", ["relp", "gim"])
 
 
-def frozen_layer_norm(weight: Tensor | None, bias: Tensor | None, epsilon: float) -> Apply:
-    def apply(x: Tensor) -> Tensor:
-        deviation = x - x.mean(-1, keepdim=True)
-        scale = (deviation.pow(2).mean(-1, keepdim=True) + epsilon).sqrt().detach()
-        return deviation / scale * (1 if weight is None else weight) + (0 if bias is None else bias)
-
-    return apply
-
-
-def frozen_rms_norm(weight: Tensor, epsilon: float) -> Apply:
-    return lambda x: x / (x.pow(2).mean(-1, keepdim=True) + epsilon).sqrt().detach() * weight
-
-
 def as_identity(function: Apply) -> Apply:
     return lambda x: x * (function(x) / x).detach()
 
@@ -55,8 +42,8 @@ def softmax_at_two(scores: Tensor) -> Tensor:
 
 def with_rules(model: PreTrainedModel, method: str, monkeypatch: pytest.MonkeyPatch) -> NaiveDecoder:
     """The naive decoder with the same values and other derivatives."""
-    monkeypatch.setattr(naive_decoder, "layer_norm", frozen_layer_norm)
-    monkeypatch.setattr(naive_decoder, "rms_norm", frozen_rms_norm)
+    scale = naive_decoder.root_mean_square
+    monkeypatch.setattr(naive_decoder, "root_mean_square", lambda x, epsilon: scale(x, epsilon).detach())
     if method == "relp":
         functions = {name: as_identity(getattr(nn.functional, name)) for name in ("gelu", "relu", "silu")}
         monkeypatch.setattr(naive_decoder, "functional", SimpleNamespace(**functions))
