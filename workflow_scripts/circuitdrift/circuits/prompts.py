@@ -8,7 +8,7 @@ nothing is appended, and the last position alone predicts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import pandas as pd
@@ -96,6 +96,23 @@ class PairBatch:
     def n_answer(self) -> int:
         """Number of tokens of an answer, and of the last positions that predict it."""
         return self.answers.shape[1]
+
+    def parts(self, size: int) -> list[PairBatch]:
+        """The same pairs in batches of at most ``size``, in their order."""
+        if size >= len(self.indices):
+            return [self]
+        rows = [slice(start, start + size) for start in range(0, len(self.indices), size)]
+        return [
+            replace(
+                self,
+                indices=self.indices[some],
+                clean=self.clean[some],
+                corrupted=self.corrupted[some],
+                answers=self.answers[some],
+                corrupted_answers=self.corrupted_answers[some],
+            )
+            for some in rows
+        ]
 
 
 def pair_batches(pairs: PromptPairs, batch_size: int, device: torch.device) -> list[PairBatch]:
