@@ -1,6 +1,8 @@
-"""The class of all errors that CircuitDrift raises on purpose."""
+"""The class of all errors that CircuitDrift raises on purpose, and what mends a refusal of the operating system."""
 
 from __future__ import annotations
+
+import errno
 
 
 class CircuitDriftError(ValueError):
@@ -13,3 +15,18 @@ class CircuitDriftError(ValueError):
 
     It is a ValueError because pydantic reports a ValueError that a validator raises as a problem of the config.
     """
+
+
+_FIXES = {
+    errno.ENOSPC: "make room on that file system, or move the results to a larger one",
+    errno.EDQUOT: "your quota on that file system is used up: make room, or move the results to another one",
+    errno.EROFS: "that file system is mounted read-only: mount it for writing, or work in another folder (--directory)",
+    errno.EACCES: "give yourself the right to read and write it, or work in another folder (--directory)",
+    errno.EPERM: "give yourself the right to read and write it, or work in another folder (--directory)",
+}
+
+
+def fix_of(error: OSError) -> str | None:
+    """How to mend what the operating system has refused; None where the fault may be one of the program."""
+    fix = _FIXES.get(error.errno or 0)
+    return fix and f"{fix}, then call again: what is finished is kept"

@@ -15,8 +15,10 @@ import io
 import json
 import logging
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -24,7 +26,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from circuitdrift.errors import CircuitDriftError
+from circuitdrift.errors import CircuitDriftError, fix_of
 from circuitdrift.provenance import Provenance
 from circuitdrift.schemas import SCHEMAS
 from circuitdrift.seals import UNSEALED, computed_seal, seal_in, write_seal
@@ -45,6 +47,10 @@ HEADER_LIMIT = 100_000_000
 
 class StorageError(CircuitDriftError):
     """A file that cannot be used; the message names the file, what is wrong with it, and the fix."""
+
+
+class WriteError(StorageError):
+    """A file that the operating system does not let us write; the message names the file, the reason, and the fix."""
 
 
 class DamageError(StorageError):
@@ -82,17 +88,29 @@ def _check_seal(path: Path, header: bytes, rest: BinaryIO) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call ``write`` on a temporary file beside ``path``, flush it to disk, and rename it to ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    """Call ``write`` on a temporary file beside ``path``, flush it to disk, and rename it to ``path``.
+
+    The temporary file has a fixed name, so the next process that writes ``path`` replaces the remains of a killed
+    process. Only one process at a time may write a file.
+
+    Raises:
+        WriteError: the disk is full, or the file may not be written. Nothing of it is left.
+    """
+    temporary = path.with_name(f".{path.name}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
         temporary.chmod(0o644)  # safetensors makes files that only their owner can read
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.rename(path)
+    except OSError as error:
+        if fix := fix_of(error):
+            raise WriteError(f"{path}: cannot be written ({os.strerror(error.errno or 0)}); {fix}") from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a file system that has become read-only
+            temporary.unlink(missing_ok=True)
 
 
 def write_table(path: Path, table: pd.DataFrame | pa.Table, schema: str, provenance: Provenance) -> None:
@@ -208,13 +226,19 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], provenance: Provenance
 ) -> None:
     """Write tensors to a sealed safetensors file with metadata and provenance in the header."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     header = {**metadata, **provenance.as_header(), SEAL: UNSEALED}
     contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
 
     def write(temporary: Path) -> None:
-        save_file(contiguous, temporary, metadata=header)
+        try:
+            save_file(contiguous, temporary, metadata=header)
+        except SafetensorError as error:
+            if found := re.search(r"\(os error (\d+)\)", str(error)):
+                raise OSError(int(found[1]), str(error)) from error
+            raise
         _sort_metadata(temporary)
         write_seal(temporary, _header_bytes(temporary))
 
