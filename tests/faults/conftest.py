@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from small_study import Study
 
@@ -35,6 +38,16 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Twin:
     started = time.monotonic()
     study.finish()
     return Twin(study, study.digests(), time.monotonic() - started)
+
+
+@pytest.fixture(autouse=True)
+def _no_call_outlives_its_test(tmp_path: Path) -> Iterator[None]:
+    """A test that fails may leave a call, and its jobs, at work."""
+    yield
+    for process in psutil.process_iter(["cmdline"]):
+        if any(word.startswith(f"{tmp_path}{os.sep}") for word in process.info["cmdline"] or []):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
 
 @pytest.fixture
