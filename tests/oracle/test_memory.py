@@ -120,6 +120,7 @@ SHORTAGES = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
     RuntimeError("MPS backend out of memory (MPS allocated: 9.00 GB)"),
+    RuntimeError("could not create a primitive"),
     MemoryError(),
 ]
 """What torch and Python raise where memory runs out."""

@@ -43,8 +43,15 @@ VECTORS_OF_A_FORWARD_PASS = 12
 """Activations of d_model that one block of a forward pass holds per token, most of them in its MLP."""
 
 
-OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "bad_alloc", "CUBLAS_STATUS_ALLOC_FAILED")
-"""What torch's RuntimeErrors say when memory runs out: on MPS, on the CPU, there in libraries, in cuBLAS."""
+OUT_OF_MEMORY = (
+    "out of memory",  # MPS, and CUDA in libraries
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "can't allocate memory",  # the CPU
+    "bad_alloc",
+    "could not create a primitive",  # oneDNN on the CPU, which gives no reason
+    "could not create a memory",
+)
+"""What torch's RuntimeErrors say when memory runs out, beside OutOfMemoryError."""
 
 
 class MemoryLimitError(CircuitDriftError):
