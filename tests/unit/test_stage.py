@@ -160,6 +160,11 @@ def test_what_the_operating_system_refuses_ends_a_job_with_a_fix(screen_and_log,
         assert text.count("\n") == 1
 
 
+def test_a_refusal_behind_an_error_of_a_library_in_rust_is_recognised(screen_and_log):
+    for text in screen_and_log(RuntimeError("cannot save the tokenizer: No space left on device (os error 28)")):
+        assert " error: a file of this job: No space left on device; make room on that file system" in text
+
+
 def test_ctrl_c_ends_a_job_in_one_line(screen_and_log):
     for text in screen_and_log(KeyboardInterrupt(), code=130):
         assert text.endswith(" interrupted; the next call goes on from here\n")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import os
+import re
 
 
 class CircuitDriftError(ValueError):
@@ -30,3 +32,14 @@ def fix_of(error: OSError) -> str | None:
     """How to mend what the operating system has refused; None where the fault may be one of the program."""
     fix = _FIXES.get(error.errno or 0)
     return fix and f"{fix}, then call again: what is finished is kept"
+
+
+def system_error_of(error: Exception) -> OSError | None:
+    """The error of the operating system that an exception is or stands for; None if there is none.
+
+    Libraries in Rust (safetensors, tokenizers) raise errors of their own, whose text ends in ``(os error 28)``.
+    """
+    if isinstance(error, OSError):
+        return error
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return OSError(int(found[1]), os.strerror(int(found[1]))) if found else None

@@ -27,7 +27,7 @@ from typing import Any, get_type_hints
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.errors import PydanticUserError
 
-from circuitdrift.errors import CircuitDriftError, fix_of
+from circuitdrift.errors import CircuitDriftError, fix_of, system_error_of
 from circuitdrift.provenance import Provenance
 
 logger = logging.getLogger(__name__)
@@ -141,8 +141,9 @@ def _ending_in_own_lines(log: Path | None) -> Iterator[None]:
         logger.error("interrupted; the next call goes on from here")
         sys.exit(128 + signal.SIGINT)
     except Exception as error:
-        if isinstance(error, OSError) and (fix := fix_of(error)):
-            logger.error("error: %s: %s; %s", error.filename or "a file of this job", error.strerror, fix)
+        refused = system_error_of(error)
+        if refused and (fix := fix_of(refused)):
+            logger.error("error: %s: %s; %s", refused.filename or "a file of this job", refused.strerror, fix)
             sys.exit(1)
         if log is None:
             raise

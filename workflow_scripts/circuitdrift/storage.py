@@ -15,7 +15,6 @@ import io
 import json
 import logging
 import os
-import re
 import shlex
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -26,7 +25,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from circuitdrift.errors import CircuitDriftError, fix_of
+from circuitdrift.errors import CircuitDriftError, fix_of, system_error_of
 from circuitdrift.provenance import Provenance
 from circuitdrift.schemas import SCHEMAS
 from circuitdrift.seals import UNSEALED, computed_seal, seal_in, write_seal
@@ -104,9 +103,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
         temporary.rename(path)
-    except OSError as error:
-        if fix := fix_of(error):
-            raise WriteError(f"{path}: cannot be written ({os.strerror(error.errno or 0)}); {fix}") from error
+    except Exception as error:
+        refused = system_error_of(error)
+        if refused and (fix := fix_of(refused)):
+            raise WriteError(f"{path}: cannot be written ({os.strerror(refused.errno or 0)}); {fix}") from error
         raise
     finally:
         with suppress(OSError):  # on a file system that has become read-only
@@ -226,19 +226,13 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str], provenance: Provenance
 ) -> None:
     """Write tensors to a sealed safetensors file with metadata and provenance in the header."""
-    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     header = {**metadata, **provenance.as_header(), SEAL: UNSEALED}
     contiguous = {name: tensor.detach().contiguous().cpu() for name, tensor in tensors.items()}
 
     def write(temporary: Path) -> None:
-        try:
-            save_file(contiguous, temporary, metadata=header)
-        except SafetensorError as error:
-            if found := re.search(r"\(os error (\d+)\)", str(error)):
-                raise OSError(int(found[1]), str(error)) from error
-            raise
+        save_file(contiguous, temporary, metadata=header)
         _sort_metadata(temporary)
         write_seal(temporary, _header_bytes(temporary))
 
