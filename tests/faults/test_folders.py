@@ -65,9 +65,10 @@ def test_a_full_disk_ends_a_job_in_a_few_lines(
 ) -> None:
     small_disk(study.folder / "results", f"size={size_of(twin.study.results / 'models') - 4096}")
     failed = study.call(targets=("models",))
-    lines = failed.lines_from("cannot be written", "Shutting down")
+    lines = failed.lines_from("cannot be written", "Exiting because a job")
     assert len(lines) <= MOST_LINES, failed.text
-    assert "model.safetensors: cannot be written (No space left on device); make room" in failed.text
+    assert f"{RESULTS}/models/toy" in lines[0]
+    assert "cannot be written (No space left on device); make room on that file system" in lines[0]
 
 
 def test_a_read_only_results_folder_is_refused_and_can_be_read(

@@ -16,8 +16,8 @@ import json
 import logging
 import os
 import shlex
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -86,6 +86,22 @@ def _check_seal(path: Path, header: bytes, rest: BinaryIO) -> None:
         raise DamageError(path, "truncated, or changed since it was written (its sha256 is not the one it holds)")
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name a file or folder that is written inside, where the operating system refuses to write it.
+
+    Raises:
+        WriteError: the disk is full, or the path may not be written.
+    """
+    try:
+        yield
+    except Exception as error:
+        refused = system_error_of(error)
+        if refused and (fix := fix_of(refused)):
+            raise WriteError(f"{path}: cannot be written ({os.strerror(refused.errno or 0)}); {fix}") from error
+        raise
+
+
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Call ``write`` on a temporary file beside ``path``, flush it to disk, and rename it to ``path``.
 
@@ -97,17 +113,13 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """
     temporary = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(temporary)
-        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.rename(path)
-    except Exception as error:
-        refused = system_error_of(error)
-        if refused and (fix := fix_of(refused)):
-            raise WriteError(f"{path}: cannot be written ({os.strerror(refused.errno or 0)}); {fix}") from error
-        raise
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            temporary.chmod(0o644)  # safetensors makes files that only their owner can read
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.rename(path)
     finally:
         with suppress(OSError):  # on a file system that has become read-only
             temporary.unlink(missing_ok=True)

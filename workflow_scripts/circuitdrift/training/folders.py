@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from circuitdrift.storage import write_atomically
+from circuitdrift.storage import write_atomically, writing
 
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
@@ -21,10 +21,11 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
         folder: the folder to make; an existing one is replaced.
         write: writes files, each flushed, and sub-folders into the folder that it is given.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.part")
-    remove_folder(temporary)
-    temporary.mkdir()
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_folder(temporary)
+        temporary.mkdir()
     try:
         write(temporary)
         for parent, _, _ in os.walk(temporary):
