@@ -74,7 +74,7 @@ def test_jobs_end_when_their_snakemake_is_killed(study: Study) -> None:
     jobs = call.jobs()
     assert jobs
     call.process.kill()
-    gone, alive = psutil.wait_procs(jobs, timeout=10)
+    gone, alive = psutil.wait_procs(jobs, timeout=60)
     assert gone
     assert not alive
 

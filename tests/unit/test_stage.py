@@ -185,7 +185,7 @@ def test_a_log_on_a_full_disk_leaves_the_messages_on_the_screen(monkeypatch, cap
 
 
 def test_a_job_ends_with_its_snakemake():
-    """Also when that is killed, which no handler notices."""
+    """Also when that is killed, which no handler notices, and before its own parent takes note of its end."""
     snakemake = subprocess.Popen(["sleep", "60"])
     script = f"from circuitdrift import stage; stage._end_with({snakemake.pid}); print('goes on')"
     environment = os.environ | {"PYTHONPATH": str(Path(stage.__file__).parents[1])}
@@ -193,9 +193,9 @@ def test_a_job_ends_with_its_snakemake():
     with pytest.raises(subprocess.TimeoutExpired):
         running.wait(timeout=3)
     snakemake.kill()
-    snakemake.wait()
-    assert running.wait(timeout=20) == -signal.SIGKILL
+    assert running.wait(timeout=60) == -signal.SIGKILL
     assert running.stdout.read() == b""
+    assert snakemake.wait() == -signal.SIGKILL
 
 
 def test_an_error_that_was_not_expected_is_shown_whole_where_no_log_keeps_it(monkeypatch):

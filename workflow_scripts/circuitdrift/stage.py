@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -34,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 SNAKEMAKE = "CIRCUITDRIFT_SNAKEMAKE"
 """The environment variable in which Snakemake gives its process number to its jobs on the same machine."""
+
+SECONDS_BETWEEN_LOOKS = 0.5
+"""A job looks so often whether its Snakemake is alive; a call of Snakemake takes longer to start its first job."""
 
 if hasattr(sys.modules["__main__"], "snakemake"):
     # In a job, the imports after this one make objects that stay. Looking for garbage among them slows the start.
@@ -161,5 +165,7 @@ def _end_with(snakemake: int) -> None:
     import psutil
 
     with suppress(psutil.NoSuchProcess):
-        psutil.Process(snakemake).wait()
+        process = psutil.Process(snakemake)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
     os.kill(os.getpid(), signal.SIGKILL)
