@@ -22,7 +22,6 @@ from checkout import copy_repository
 pytestmark = pytest.mark.faults
 
 YEAR = 365 * 24 * 3600.0
-OUTSIDE = (f"{RESULTS}/figures", f"{RESULTS}/tables", f"{RESULTS}/circuits")
 
 
 def size_of(folder: Path) -> int:
@@ -31,10 +30,10 @@ def size_of(folder: Path) -> int:
 
 
 def begun(twin: Twin, folder: Path) -> Study:
-    """A study that has trained, and has its circuits, figures and tables before it."""
+    """A study that has its figures and tables before it: two jobs of a few seconds."""
     study = twin.study.copy_to(folder)
-    for part in OUTSIDE:
-        shutil.rmtree(study.folder / part)
+    for part in ("figures", "tables"):
+        shutil.rmtree(study.results / part)
     return study
 
 
@@ -177,10 +176,9 @@ def test_a_lock_left_on_another_machine_is_for_the_user_to_remove(twin: Twin, tm
     assert study.digests() == twin.digests
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_clocks_that_jump_change_no_byte(finished: Study, twin: Twin, seed: int) -> None:
+def test_clocks_that_jump_change_no_byte(finished: Study, twin: Twin) -> None:
     """Files date from up to a year before or after now, in any order."""
-    draw, now = random.Random(seed), time.time()
+    draw, now = random.Random(0), time.time()
     for path in finished.results.rglob("*"):
         moment = now + draw.uniform(-YEAR, YEAR)
         os.utime(path, (moment, moment))
