@@ -54,7 +54,7 @@ def lock_of_a_call(persistence):
     class LockOfACall(persistence):
         @contextmanager
         def lock(self):
-            from circuitdrift.calls import CallError, only_call
+            from circuitdrift.calls import CallError, bring_to_the_present, only_call
 
             with ExitStack() as held:
                 if any(True for _ in self.all_outputfiles()):
@@ -64,6 +64,12 @@ def lock_of_a_call(persistence):
                         raise WorkflowError(str(error))
                     if before:
                         self._take_over(before)
+                    ours = {file for file in self.all_inputfiles() if file.startswith(f"{layout.results}/")}
+                    if late := bring_to_the_present(map(Path, sorted(ours))):
+                        logger.warning(
+                            f"{len(late)} inputs in {layout.results} dated from the future, such as {late[0]}: was the "
+                            "clock set back? They now have the present time."
+                        )
                 held.enter_context(super().lock())
                 yield
 

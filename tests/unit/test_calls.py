@@ -7,11 +7,12 @@ import fcntl
 import os
 import re
 import socket
+import time
 from pathlib import Path
 
 import pytest
 
-from circuitdrift.calls import CallError, Holder, only_call
+from circuitdrift.calls import STAMP, CallError, Holder, bring_to_the_present, only_call
 
 HERE = socket.gethostname()
 
@@ -104,3 +105,18 @@ def test_a_file_system_without_locks_leaves_it_to_snakemake(tmp_path: Path, monk
     with only_call(lock) as before:
         assert before is None
     assert lock.read_text() == f"4711 {HERE}\n"
+
+
+def test_files_and_folders_of_the_future_get_the_present_time(tmp_path: Path) -> None:
+    now, hour = time.time(), 3600.0
+    file, old, folder = tmp_path / "file", tmp_path / "old", tmp_path / "folder"
+    file.touch()
+    old.touch()
+    folder.mkdir()
+    (folder / STAMP).touch()
+    for path, moment in ((file, now + hour), (old, now - hour), (folder / STAMP, now + hour)):
+        os.utime(path, (moment, moment))
+    assert bring_to_the_present([file, old, folder, tmp_path / "missing"]) == [file, folder]
+    assert now - hour == pytest.approx(old.stat().st_mtime)
+    for path in (file, folder, folder / STAMP):
+        assert path.stat().st_mtime == pytest.approx(now, abs=60)

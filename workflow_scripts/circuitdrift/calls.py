@@ -12,7 +12,8 @@ import errno
 import fcntl
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,9 @@ from circuitdrift.errors import CircuitDriftError, fix_of
 
 WITHOUT_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """What the kernel says where a file system has no locks; Snakemake's own lock must do there."""
+
+STAMP = ".snakemake_timestamp"
+"""The file inside a folder from whose time Snakemake takes the folder's."""
 
 
 class CallError(CircuitDriftError):
@@ -76,6 +80,25 @@ def only_call(path: Path) -> Iterator[Holder | None]:
         with suppress(OSError):  # the folder may have become read-only
             path.unlink()
         os.close(descriptor)
+
+
+def bring_to_the_present(paths: Iterable[Path]) -> list[Path]:
+    """Give the present time to files and folders that date from the future, as after a clock that was set back.
+
+    Snakemake deletes what a job has made if an input is newer.
+
+    Returns:
+        The paths that had a future time.
+    """
+    now = time.time()
+    late = []
+    for path in paths:
+        stamps = [stamp for stamp in (path, path / STAMP) if stamp.exists()]
+        if any(stamp.stat().st_mtime > now for stamp in stamps):
+            late.append(path)
+            for stamp in stamps:
+                os.utime(stamp)
+    return late
 
 
 def _locked(path: Path) -> int | None:
