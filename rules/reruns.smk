@@ -86,6 +86,7 @@ def lock_of_a_call(persistence):
                 )
 
         def _write_locks(self, lock_type, keys):
+            (self.path / "locks").mkdir(exist_ok=True)  # a call on another study removes the folder when it ends
             super()._write_locks(lock_type, [layout.in_use, *keys])
 
     return LockOfACall
