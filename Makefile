@@ -5,7 +5,7 @@ BIN := .venv/bin
 STUDY = $(shell $(BIN)/python -c 'import sys, yaml; print((yaml.safe_load(open(sys.argv[1])) or {}).get("study", "embedded"))' $(CONFIG))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-slurm check schema
+.PHONY: help setup run test test-fast test-slurm test-faults check schema
 
 help: ## print these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand --tabs=12
@@ -22,7 +22,7 @@ run: setup ## run the default study and write its report (CONFIG=configs/smoke.y
 	$(BIN)/snakemake --configfile $(CONFIG) --report results/$(STUDY)/report.html
 	@echo "figures: results/$(STUDY)/figures   tables: results/$(STUDY)/tables   report: results/$(STUDY)/report.html"
 
-test: setup check ## run the checks and all tests but those of SLURM
+test: setup check ## run the checks and all tests but those of SLURM and of faults
 	$(BIN)/python -m pytest
 
 test-fast: setup ## run the unit and oracle tests, under three minutes on two cores
@@ -30,6 +30,9 @@ test-fast: setup ## run the unit and oracle tests, under three minutes on two co
 
 test-slurm: setup ## run the smoke study through a real one-machine SLURM (Debian or Ubuntu, as root)
 	timeout --kill-after=60 1800 bash tests/slurm/one_node_slurm.sh $(BIN)/python -m pytest tests/slurm -m slurm
+
+test-faults: setup ## kill, interrupt, starve and misplace a small study; some of it as root
+	$(BIN)/python -m pytest tests/faults -m faults
 
 check: setup ## check style, types and spelling
 	$(BIN)/ruff check

@@ -1,13 +1,18 @@
-# Everything that reaches into Snakemake beyond what its documentation promises: which triggers re-run a job, and which
-# config file the user gave.
+# Everything that reaches into Snakemake beyond what its documentation promises: which triggers re-run a job, which call
+# may write the results, and which config file the user gave.
 #
-# needs     the running `workflow`
+# needs     the running `workflow`; `layout` (common.smk), once jobs start
 # makes     ROOT, the folder of the repository; CONFIG_FILE, the one config file of the study
-# steps     check that Snakemake still has what is used here; take out the trigger `code`; find the config file
+# steps     check that Snakemake still has what is used here; take out the trigger `code`; let one call at a time write the
+#           results of a study; tell jobs whose they are; find the config file
+import os
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import snakemake
 from snakemake.exceptions import WorkflowError
+from snakemake.logging import logger
+from snakemake.persistence import PersistenceBase
 from snakemake.settings.enums import RerunTrigger
 
 assert (
@@ -15,6 +20,8 @@ assert (
     and isinstance(RerunTrigger.all(), frozenset)
     and not isinstance(RerunTrigger.parse_choices_set(["code"]), frozenset)
     and isinstance(getattr(type(workflow), "is_main_process", None), property)
+    and hasattr(type(workflow), "_prepare_dag")
+    and all(hasattr(PersistenceBase, name) for name in ("lock", "locked", "all_outputfiles", "_write_locks"))
     and hasattr(workflow.config_settings, "config")
     and hasattr(workflow.config_settings, "configfiles")
 ), (
@@ -34,8 +41,59 @@ class WorkflowWithoutCodeTrigger(type(workflow)):
         triggers = self.dag_settings.rerun_triggers
         return triggers - {RerunTrigger.CODE} if isinstance(triggers, frozenset) else triggers
 
+    def _prepare_dag(self, *arguments, **settings):
+        super()._prepare_dag(*arguments, **settings)
+        self._persistence.__class__ = lock_of_a_call(type(self._persistence))
+
+
+# Snakemake's own lock is a file that outlives a killed process, and its message cannot tell whether that process still
+# runs. A lock of the kernel in the results can (circuitdrift.calls). With it in hand, what a killed call on this study has
+# left of Snakemake's lock is removed; its files are known by their first line, the path of the kernel's lock. A call that
+# makes no file needs no lock; jobs and dry runs have no lock of Snakemake's either, and so do not come here.
+def lock_of_a_call(persistence):
+    class LockOfACall(persistence):
+        @contextmanager
+        def lock(self):
+            from circuitdrift.calls import CallError, bring_to_the_present, only_call
+
+            with ExitStack() as held:
+                if any(True for _ in self.all_outputfiles()):
+                    try:
+                        before = held.enter_context(only_call(Path(layout.in_use)))
+                    except CallError as error:
+                        raise WorkflowError(str(error))
+                    if before:
+                        self._take_over(before)
+                    ours = {file for file in self.all_inputfiles() if file.startswith(f"{layout.results}/")}
+                    if late := bring_to_the_present(map(Path, sorted(ours))):
+                        logger.warning(
+                            f"{len(late)} inputs in {layout.results} dated from the future, such as {late[0]}: was the "
+                            "clock set back? They now have the present time."
+                        )
+                held.enter_context(super().lock())
+                yield
+
+        def _take_over(self, before):
+            if before.is_here:
+                logger.warning(f"The last call on {layout.results} ({before}) was killed; this one goes on from there.")
+                for file in self.path.glob("locks/*.lock"):
+                    if file.read_text().startswith(f"{layout.in_use}\n"):
+                        file.unlink()
+            elif self.locked:
+                raise WorkflowError(
+                    f"{layout.results}: the last call ({before}) was killed there, or still runs; make sure that neither it "
+                    "nor a job of it runs, then remove its lock with the option --unlock and call again"
+                )
+
+        def _write_locks(self, lock_type, keys):
+            (self.path / "locks").mkdir(exist_ok=True)  # a call on another study removes the folder when it ends
+            super()._write_locks(lock_type, [layout.in_use, *keys])
+
+    return LockOfACall
+
 
 workflow.__class__ = WorkflowWithoutCodeTrigger
+os.environ["CIRCUITDRIFT_SNAKEMAKE"] = str(os.getpid())  # jobs on this machine end with this process (stage.py)
 
 if workflow.config_settings.config:
     raise WorkflowError("--config KEY=VALUE is not supported: write a config file and give it with --configfile")

@@ -10,7 +10,7 @@ from circuitdrift.models.embedded_model import ROW_LENGTH, build_model, save_mod
 from circuitdrift.models.embedded_tokenizer import build_tokenizer
 from circuitdrift.models.manifest import write_manifest
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import write_table
+from circuitdrift.storage import write_table, writing
 from circuitdrift.training.pretraining import pretrain
 
 
@@ -52,7 +52,9 @@ def main(
 
 def _save_tokenizer(largest_number: int, folder: Path) -> list[str]:
     """Write the tokenizer's files and return their names."""
-    return [Path(file).name for file in build_tokenizer(largest_number).save_pretrained(folder) if Path(file).is_file()]
+    with writing(folder):
+        files = build_tokenizer(largest_number).save_pretrained(folder)
+    return [Path(file).name for file in files if Path(file).is_file()]
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ LIBRARY = Path(circuitdrift.__file__).parent
 # From the bottom up. A module may import from its own package and from those above it in this list.
 LAYERS = [
     "errors",
+    "calls",
     "provenance",
     "schemas",
     "seals",

@@ -7,6 +7,7 @@ import io
 import shutil
 import tarfile
 import zipfile
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -442,11 +443,23 @@ def test_hub_model_without_safetensors_is_refused(saved: Path, monkeypatch: pyte
         hub.fetch("somebody/model", "c" * 40)
 
 
-@pytest.mark.parametrize("error", [OfflineModeIsEnabled("offline"), LocalEntryNotFoundError("not cached")])
-def test_hub_out_of_reach_tells_what_to_do(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        OfflineModeIsEnabled("offline"),
+        LocalEntryNotFoundError("not cached"),
+        hub.HTTPError("[Errno -3] Temporary failure in name resolution"),
+    ],
+)
+@pytest.mark.parametrize("ask", [hub.fetch, hub.resolve_commit, hub.fetch_config], ids=lambda ask: ask.__name__)
+def test_hub_out_of_reach_tells_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, ask: Callable[[str, str], object]
+) -> None:
     def unreachable(*_: Any, **__: Any) -> str:
         raise error
 
-    monkeypatch.setattr(hub, "snapshot_download", unreachable)
+    for download in ("snapshot_download", "hf_hub_download"):
+        monkeypatch.setattr(hub, download, unreachable)
+    monkeypatch.setattr(hub.HfApi, "model_info", unreachable)
     with pytest.raises(ManifestError, match="check the network, or copy the model's folder here and use source: local"):
-        hub.fetch("somebody/model", "c" * 40)
+        ask("somebody/model", "c" * 40)

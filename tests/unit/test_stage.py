@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
+import os
 import pkgutil
+import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -86,7 +90,7 @@ def test_a_value_of_another_type_is_refused():
 def screen_and_log(tmp_path, monkeypatch, capfd):
     """Runs a ``main`` that raises an error, in a job, and gives what is then on the screen and in the log file."""
 
-    def run_failing(error: Exception) -> tuple[str, str]:
+    def run_failing(error: BaseException, code: int = 1) -> tuple[str, str]:
         def failing(provenance: Provenance) -> None:
             raise error
 
@@ -97,7 +101,7 @@ def screen_and_log(tmp_path, monkeypatch, capfd):
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             stage.run(failing)
-        assert ended.value.code == 1
+        assert ended.value.code == code
         return capfd.readouterr().err, log.read_text()
 
     return run_failing
@@ -138,6 +142,60 @@ def test_another_error_leaves_one_line_on_the_screen_and_its_traceback_in_the_lo
     assert "Traceback (most recent call last)" in log
     assert "raise error" in log
     assert "LookupError: a wire is loose" in log
+
+
+@pytest.mark.parametrize(
+    ("number", "fix"),
+    [
+        (errno.ENOSPC, "make room on that file system"),
+        (errno.EDQUOT, "your quota on that file system is used up"),
+        (errno.EROFS, "that file system is mounted read-only: mount it for writing"),
+        (errno.EACCES, "give yourself the right"),
+    ],
+)
+def test_what_the_operating_system_refuses_ends_a_job_with_a_fix(screen_and_log, number, fix):
+    for text in screen_and_log(OSError(number, os.strerror(number), "results/x")):
+        assert f" error: results/x: {os.strerror(number)}; {fix}" in text
+        assert text.endswith("then call again: what is finished is kept\n")
+        assert text.count("\n") == 1
+
+
+def test_a_refusal_behind_an_error_of_a_library_in_rust_is_recognised(screen_and_log):
+    for text in screen_and_log(RuntimeError("cannot save the tokenizer: No space left on device (os error 28)")):
+        assert " error: a file of this job: No space left on device; make room on that file system" in text
+
+
+def test_ctrl_c_ends_a_job_in_one_line(screen_and_log):
+    for text in screen_and_log(KeyboardInterrupt(), code=130):
+        assert text.endswith(" interrupted; the next call goes on from here\n")
+        assert text.count("\n") == 1
+
+
+def test_a_log_on_a_full_disk_leaves_the_messages_on_the_screen(monkeypatch, capfd):
+    def failing(provenance: Provenance) -> None:
+        raise LookupError("a wire is loose")
+
+    running = job(params={"code": "digest"}, log=["/dev/full"])
+    monkeypatch.setattr(sys.modules["__main__"], "snakemake", running, raising=False)
+    monkeypatch.setattr(logging.root, "handlers", [])
+    monkeypatch.setattr(logging, "raiseExceptions", True)
+    with pytest.raises(SystemExit):
+        stage.run(failing)
+    assert capfd.readouterr().err.endswith(" unexpected error: LookupError: a wire is loose\n")
+
+
+def test_a_job_ends_with_its_snakemake():
+    """Also when that is killed, which no handler notices, and before its own parent takes note of its end."""
+    snakemake = subprocess.Popen(["sleep", "60"])
+    script = f"from circuitdrift import stage; stage._end_with({snakemake.pid}); print('goes on')"
+    environment = os.environ | {"PYTHONPATH": str(Path(stage.__file__).parents[1])}
+    running = subprocess.Popen([sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE)
+    with pytest.raises(subprocess.TimeoutExpired):
+        running.wait(timeout=3)
+    snakemake.kill()
+    assert running.wait(timeout=60) == -signal.SIGKILL
+    assert running.stdout.read() == b""
+    assert snakemake.wait() == -signal.SIGKILL
 
 
 def test_an_error_that_was_not_expected_is_shown_whole_where_no_log_keeps_it(monkeypatch):

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pandas as pd
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import (
     StorageError,
+    WriteError,
     provenance_of,
     read_json,
     read_table,
@@ -18,6 +20,7 @@ from circuitdrift.storage import (
     write_json,
     write_table,
     write_tensors,
+    write_text,
 )
 
 NODES = pd.DataFrame(
@@ -121,3 +124,42 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         write_atomically(tmp_path / "j.json", fail)
     assert read_json(tmp_path / "j.json") == 1
     assert sorted(tmp_path.iterdir()) == before
+
+
+WRITERS = {
+    "table": lambda path: write_table(path, NODES, "nodes", Provenance.detached()),
+    "text": lambda path: write_text(path, "a"),
+}
+
+
+@pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS.keys())
+def test_a_full_disk_is_named_with_its_fix_and_leaves_nothing(tmp_path, write):
+    """The file that is written first lies on a device that is always full."""
+    path = tmp_path / "results" / "file"
+    path.parent.mkdir()
+    path.with_name(".file.part").symlink_to("/dev/full")
+    with pytest.raises(WriteError, match=r"results/file: cannot be written \(No space left on device\); make room"):
+        write(path)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_full_disk_is_named_although_safetensors_raises_an_error_of_its_own(tmp_path, monkeypatch):
+    def refuse(*arguments, **settings):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("safetensors.torch.save_file", refuse)
+    with pytest.raises(WriteError, match=r"results/file: cannot be written \(No space left on device\); make room"):
+        write_tensors(tmp_path / "results" / "file", {"a": torch.zeros(1)}, {}, Provenance.detached())
+    assert list((tmp_path / "results").iterdir()) == []
+
+
+def test_a_file_replaces_the_remains_of_a_killed_process(tmp_path):
+    (tmp_path / ".file.part").write_text("half")
+    write_text(tmp_path / "file", "whole")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+    assert (tmp_path / "file").read_text() == "whole"
+
+
+def test_an_error_of_the_program_is_no_refusal_of_the_system(tmp_path):
+    with pytest.raises(IsADirectoryError):
+        write_atomically(tmp_path / "file", lambda temporary: tmp_path.write_text("x"))

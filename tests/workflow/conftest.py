@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[2]
-PARTS = ("Snakefile", "config.yaml", "environment.yml", "configs", "docs", "profiles", "rules", "workflow_scripts")
+from checkout import ROOT as ROOT
+from checkout import copy_repository as copy_repository
 
 
 @dataclass(frozen=True)
@@ -34,19 +32,6 @@ class Workflow:
         result = self.call("--dry-run", *options, config=config)
         assert result.returncode == 0, result.stderr
         return set(re.findall(r"^(?:local)?rule (\S+):$", result.stdout + result.stderr, re.MULTILINE)) - {"all"}
-
-
-def copy_repository(target: Path) -> Path:
-    """Copy what the workflow needs, without results."""
-    target.mkdir(parents=True)
-    ignored = shutil.ignore_patterns("__pycache__")
-    for part in PARTS:
-        source = ROOT / part
-        if source.is_dir():
-            shutil.copytree(source, target / part, ignore=ignored)
-        else:
-            shutil.copy2(source, target / part)
-    return target
 
 
 @pytest.fixture

@@ -62,6 +62,7 @@ class Layout:
 
     def __init__(self, study: str) -> None:
         self.results = f"results/{study}"
+        self.in_use = f"{self.results}/.in_use"
         self.config = f"{self.results}/config.json"
 
         model = f"{self.results}/models/{{model}}"

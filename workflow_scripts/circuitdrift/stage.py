@@ -1,8 +1,9 @@
 """The binder between Snakemake and a stage script: it calls the script's ``main`` with a job's files and settings.
 
 A failing job ends here too. A :class:`~circuitdrift.errors.CircuitDriftError`, which the library raises on purpose,
-ends with its message on the screen and in the log file, any other exception with one line on the screen and its
-traceback in the log file.
+ends with its message on the screen and in the log file; so do a full disk, a file that cannot be written, and Ctrl-C.
+Any other exception ends with one line on the screen and its traceback in the log file. A job whose Snakemake has been
+killed ends at once.
 
 A script that is started by hand gets its job from :mod:`circuitdrift.planned_job`.
 """
@@ -13,20 +14,31 @@ import gc
 import importlib
 import inspect
 import logging
+import os
+import signal
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.errors import PydanticUserError
 
-from circuitdrift.errors import CircuitDriftError
+from circuitdrift.errors import CircuitDriftError, fix_of, system_error_of
 from circuitdrift.provenance import Provenance
 
 logger = logging.getLogger(__name__)
+
+SNAKEMAKE = "CIRCUITDRIFT_SNAKEMAKE"
+"""The environment variable in which Snakemake gives its process number to its jobs on the same machine."""
+
+SECONDS_BETWEEN_LOOKS = 0.5
+"""A job looks so often whether its Snakemake is alive; a call of Snakemake takes longer to start its first job."""
+
 if hasattr(sys.modules["__main__"], "snakemake"):
     # In a job, the imports after this one make objects that stay. Looking for garbage among them slows the start.
     gc.disable()
@@ -48,6 +60,8 @@ def run(main: Callable[..., None]) -> None:
     script = sys.modules["__main__"]
     if hasattr(script, "snakemake"):
         job = script.snakemake
+        if SNAKEMAKE in os.environ:
+            threading.Thread(target=_end_with, args=(int(os.environ[SNAKEMAKE]),), daemon=True).start()
         with _ending_in_own_lines(_log_of(job)):
             _call(main, job)
     else:
@@ -112,6 +126,7 @@ def _log_to(log: Path | None) -> None:
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log, mode="w"))
+    logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback with each message
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers)
 
 
@@ -126,10 +141,31 @@ def _ending_in_own_lines(log: Path | None) -> Iterator[None]:
     except CircuitDriftError as error:
         logger.error("error: %s", error)
         sys.exit(1)
+    except KeyboardInterrupt:
+        logger.error("interrupted; the next call goes on from here")
+        sys.exit(128 + signal.SIGINT)
     except Exception as error:
+        refused = system_error_of(error)
+        if refused and (fix := fix_of(refused)):
+            logger.error("error: %s: %s; %s", refused.filename or "a file of this job", refused.strerror, fix)
+            sys.exit(1)
         if log is None:
             raise
         logger.error("unexpected error: %s: %s", type(error).__name__, str(error).partition("\n")[0])
-        with log.open("a") as opened:
+        with suppress(OSError), log.open("a") as opened:
             traceback.print_exc(file=opened)
         sys.exit(1)
+
+
+def _end_with(snakemake: int) -> None:
+    """Wait until the Snakemake process that started this job ends, however it does, and end too.
+
+    The next call of Snakemake starts the job again, and two processes would write the same files.
+    """
+    import psutil
+
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(snakemake)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+    os.kill(os.getpid(), signal.SIGKILL)

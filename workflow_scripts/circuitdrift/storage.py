@@ -16,7 +16,8 @@ import json
 import logging
 import os
 import shlex
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -24,7 +25,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from circuitdrift.errors import CircuitDriftError
+from circuitdrift.errors import CircuitDriftError, fix_of, system_error_of
 from circuitdrift.provenance import Provenance
 from circuitdrift.schemas import SCHEMAS
 from circuitdrift.seals import UNSEALED, computed_seal, seal_in, write_seal
@@ -45,6 +46,10 @@ HEADER_LIMIT = 100_000_000
 
 class StorageError(CircuitDriftError):
     """A file that cannot be used; the message names the file, what is wrong with it, and the fix."""
+
+
+class WriteError(StorageError):
+    """A file that the operating system does not let us write; the message names the file, the reason, and the fix."""
 
 
 class DamageError(StorageError):
@@ -81,18 +86,43 @@ def _check_seal(path: Path, header: bytes, rest: BinaryIO) -> None:
         raise DamageError(path, "truncated, or changed since it was written (its sha256 is not the one it holds)")
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Call ``write`` on a temporary file beside ``path``, flush it to disk, and rename it to ``path``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Name a file or folder that is written inside, where the operating system refuses to write it.
+
+    Raises:
+        WriteError: the disk is full, or the path may not be written.
+    """
     try:
-        write(temporary)
-        temporary.chmod(0o644)  # safetensors makes files that only their owner can read
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.rename(path)
+        yield
+    except Exception as error:
+        refused = system_error_of(error)
+        if refused and (fix := fix_of(refused)):
+            raise WriteError(f"{path}: cannot be written ({os.strerror(refused.errno or 0)}); {fix}") from error
+        raise
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Call ``write`` on a temporary file beside ``path``, flush it to disk, and rename it to ``path``.
+
+    The temporary file has a fixed name, so the next process that writes ``path`` replaces the remains of a killed
+    process. Only one process at a time may write a file.
+
+    Raises:
+        WriteError: the disk is full, or the file may not be written. Nothing of it is left.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(temporary)
+            temporary.chmod(0o644)  # safetensors makes files that only their owner can read
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
+            temporary.rename(path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a file system that has become read-only
+            temporary.unlink(missing_ok=True)
 
 
 def write_table(path: Path, table: pd.DataFrame | pa.Table, schema: str, provenance: Provenance) -> None:

@@ -58,6 +58,7 @@ from circuitdrift.circuits.backward_rules import (
     relevance_rules,
 )
 from circuitdrift.circuits.gradients import Intervention, Loss, PassGradients, pass_gradients, reader_gradients
+from circuitdrift.circuits.memory import FittingBatches
 from circuitdrift.circuits.objectives import Objective
 from circuitdrift.circuits.path_outputs import OutputWatch, ends_of_steps
 from circuitdrift.circuits.prompts import PairBatch, PromptPairs, pair_batches
@@ -98,11 +99,12 @@ def score_edges(
         anatomy: the model.
         pairs: the examples.
         recipe: method, objective, number of steps, quadrature, number of folds.
-        batch_size: examples in one batch.
+        batch_size: examples in one batch; fewer once memory runs out.
         draw: name of the draw of random scores; draws of two names are independent.
 
     Raises:
         CircuitDriftError: an example lacks the corrupted answer that the objective needs.
+        MemoryLimitError: memory ran out with a single example at once.
     """
     _check_examples(pairs, recipe)
     n_folds = min(recipe.folds, len(pairs))
@@ -114,8 +116,10 @@ def score_edges(
     # Sums over batches are kept on the CPU, because not every device has float64.
     sums = torch.zeros(n_folds, anatomy.graph.n_writers, anatomy.graph.n_readers, dtype=torch.float64)
     with one_key_per_query_head(anatomy), without_parameter_gradients(anatomy):
+        fitting = FittingBatches()
         for batch in progress(batches, "scoring edges, batches", len(batches)):
-            sums += method(anatomy, batch, recipe, n_folds).to("cpu", torch.float64)
+            for _, found in fitting.run(batch, lambda part: method(anatomy, part, recipe, n_folds)):
+                sums += found.to("cpu", torch.float64)
     scores, by_fold = sums.sum(dim=0) / len(pairs), sums / sizes[:, None, None]
     return EdgeScores(scores.float(), by_fold.float(), tuple(sizes.tolist()))
 

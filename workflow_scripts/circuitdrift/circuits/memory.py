@@ -2,17 +2,29 @@
 
 The counts of bytes below estimate the largest tensors that exist at one time. A batch may take half of the free
 memory. Batch sizes are powers of two, so that a little more or less memory changes no number.
+
+Memory may run out all the same, where another process takes it or a limit is not known here. :class:`FittingBatches`
+then goes on with smaller batches.
 """
 
 from __future__ import annotations
 
+import gc
 import logging
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
-from circuitdrift.circuits.prompts import PromptPairs, pair_batches
+import torch
+
+from circuitdrift.circuits.prompts import PairBatch, PromptPairs, pair_batches
 from circuitdrift.compute import free_memory
 from circuitdrift.config.circuits import Attribution, BatchSize
 from circuitdrift.decoder.anatomy import Anatomy
+from circuitdrift.errors import CircuitDriftError
+
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +41,21 @@ VECTORS_PER_LAYER_AND_TOKEN = 30
 
 VECTORS_OF_A_FORWARD_PASS = 12
 """Activations of d_model that one block of a forward pass holds per token, most of them in its MLP."""
+
+
+OUT_OF_MEMORY = (
+    "out of memory",  # MPS, and CUDA in libraries
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "can't allocate memory",  # the CPU
+    "bad_alloc",
+    "could not create a primitive",  # oneDNN on the CPU, which gives no reason
+    "could not create a memory",
+)
+"""What torch's RuntimeErrors say when memory runs out, beside OutOfMemoryError."""
+
+
+class MemoryLimitError(CircuitDriftError):
+    """Memory that a single example does not fit into."""
 
 
 @dataclass(frozen=True)
@@ -106,3 +133,57 @@ def circuits_at_once(anatomy: Anatomy, batch_size: int, bytes_per_example: int) 
 def _power_of_two(at_most: float, largest: int) -> int:
     """The largest power of two that is at most both, and at least one."""
     return 1 << max(0, min(int(at_most), largest).bit_length() - 1)
+
+
+class FittingBatches:
+    """Runs work on batches, and on halves of a batch once memory has run out.
+
+    A batch that did not fit is repeated in two parts, these in parts again if need be, and all later batches have at
+    most the size that fitted.
+    """
+
+    def __init__(self) -> None:
+        self._most = sys.maxsize
+
+    def run(self, batch: PairBatch, work: Callable[[PairBatch], Result]) -> Iterator[tuple[PairBatch, Result]]:
+        """Call ``work`` on the batch, or on parts of it that fit, and yield each part with its result.
+
+        ``work`` must leave nothing behind where memory ran out in it.
+
+        Raises:
+            MemoryLimitError: memory ran out with a single example.
+        """
+        waiting = [batch]
+        while waiting:
+            part, *waiting = [*waiting[0].parts(self._most), *waiting[1:]]
+            try:
+                result = work(part)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                reason = str(error).partition("\n")[0]
+            else:
+                yield part, result
+                continue
+            # Outside of the handler, whose exception holds the frames of the work, and so their tensors.
+            self._take_fewer_than(len(part.indices), reason)
+            waiting.insert(0, part)
+
+    def _take_fewer_than(self, size: int, reason: str) -> None:
+        if size == 1:
+            raise MemoryLimitError(
+                f"memory ran out with a single example at once ({reason}); give the job more memory (mem_mb), run "
+                "fewer jobs at a time (--cores 1), use a larger device or execution.device cpu, or fewer circuit.steps"
+            )
+        self._most = _power_of_two(size - 1, size)
+        logger.warning("memory ran out with %d examples at once (%s); going on with %d", size, reason, self._most)
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on whatever device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in OUT_OF_MEMORY)

@@ -41,7 +41,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from circuitdrift.circuits.ablation import AblatedLogits, ablated_activations, batches_for, run_circuits
-from circuitdrift.circuits.memory import bytes_to_run_a_circuit, circuits_at_once, examples_at_once, largest_pair
+from circuitdrift.circuits.memory import (
+    FittingBatches,
+    bytes_to_run_a_circuit,
+    circuits_at_once,
+    examples_at_once,
+    largest_pair,
+)
 from circuitdrift.circuits.objectives import logit_difference
 from circuitdrift.circuits.prompts import PairBatch, PromptPairs, pair_batches
 from circuitdrift.circuits.selection import resized, select_circuit, size_of_own_circuit, tensors_of_table
@@ -255,6 +261,9 @@ def measure_circuits(
 
     The logit differences of an example without a corrupted answer are NaN. Without answers there are
     :data:`METRICS_OF_OUTPUTS` alone.
+
+    Raises:
+        MemoryLimitError: memory ran out with a single example at once.
     """
     needed = bytes_to_run_a_circuit(anatomy, largest_pair(anatomy, pairs))
     batch_size = examples_at_once(anatomy, measure.batch_size, needed)
@@ -263,11 +272,17 @@ def measure_circuits(
     ablated = ablated_activations(anatomy, batches, measure.ablation)
     metrics = METRICS if pairs.have_answers else METRICS_OF_OUTPUTS
     outcomes = [{metric: np.full((len(pairs), 3), np.nan) for metric in metrics} for _ in circuits]
-    for batch in progress(batches, f"running {len(circuits)} circuits, batches", len(batches)):
+
+    def values_of_circuits(batch: PairBatch) -> list[dict[str, Values]]:
         runs = run_circuits(anatomy, batch, circuits, ablated, at_once)
-        for outcome, logits in zip(outcomes, runs.circuits, strict=True):
-            for metric, values in _values_of_batch(runs, logits, batch).items():
-                outcome[metric][list(batch.indices)] = values
+        return [_values_of_batch(runs, logits, batch) for logits in runs.circuits]
+
+    fitting = FittingBatches()
+    for batch in progress(batches, f"running {len(circuits)} circuits, batches", len(batches)):
+        for part, found in fitting.run(batch, values_of_circuits):
+            for outcome, measured in zip(outcomes, found, strict=True):
+                for metric, values in measured.items():
+                    outcome[metric][list(part.indices)] = values
     unknown = [i for i, answer in enumerate(pairs.corrupted_answers) if not len(answer)]
     for outcome in outcomes if pairs.have_answers else ():
         outcome["logit_difference"][unknown] = np.nan

@@ -9,7 +9,7 @@ are compared with one another (docs/method.md#no-answers).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import pandas as pd
@@ -128,6 +128,22 @@ class PairBatch:
                 "KL divergence, or add a column 'answer' to the task's file"
             )
         return self.known_answers[place]
+
+    def parts(self, size: int) -> list[PairBatch]:
+        """The same pairs in batches of at most ``size``, in their order."""
+        if size >= len(self.indices):
+            return [self]
+        rows = [slice(start, start + size) for start in range(0, len(self.indices), size)]
+        return [
+            replace(
+                self,
+                indices=self.indices[some],
+                clean=self.clean[some],
+                corrupted=self.corrupted[some],
+                known_answers=self.known_answers and (self.known_answers[0][some], self.known_answers[1][some]),
+            )
+            for some in rows
+        ]
 
 
 def pair_batches(pairs: PromptPairs, batch_size: int, device: torch.device) -> list[PairBatch]:

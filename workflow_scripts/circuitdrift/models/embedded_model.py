@@ -14,7 +14,7 @@ from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 from circuitdrift.config.models import ScratchModel
 from circuitdrift.models.embedded_tokenizer import END_OF_TEXT, vocabulary
 from circuitdrift.provenance import Provenance
-from circuitdrift.storage import write_tensors
+from circuitdrift.storage import write_tensors, writing
 
 PERIODS = (2, 5, 10, 20, 50, 100, 200, 500, 1000)
 INITIAL_SCALE = 0.02
@@ -99,7 +99,8 @@ def save_model(model: GPTNeoXForCausalLM, weights: Path, provenance: Provenance)
         The names of the written files.
     """
     folder = weights.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save_pretrained(folder)
     write_tensors(weights, load_file(folder / "model.safetensors"), {"format": "pt"}, provenance)
     return ["config.json", "generation_config.json", weights.name]

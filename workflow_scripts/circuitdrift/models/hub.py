@@ -8,8 +8,8 @@ from collections.abc import Set
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
+from huggingface_hub import errors as hub_errors
 from huggingface_hub.errors import (
-    HfHubHTTPError,
     HFValidationError,
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
@@ -22,6 +22,9 @@ from circuitdrift.models.manifest import ManifestError, sha256_of
 COMMIT = re.compile(r"[0-9a-f]{40}")
 DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 FILES = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
+HTTPError: type[Exception] = hub_errors.HTTPError  # type: ignore[attr-defined] # of the HTTP client of huggingface_hub
+UNREACHABLE = (HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError)
+"""What is raised where the hub does not answer, or not as it should. A lack of network is an HTTPError."""
 TOKENIZER_FILES = ("tokenizer*.json", "tokenizer.model", "vocab.json", "merges.txt", "special_tokens_map.json")
 
 
@@ -41,7 +44,7 @@ def resolve_commit(model_id: str, revision: str) -> str:
         ) from None
     except HFValidationError as error:
         raise _not_an_id(model_id, error) from None
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+    except UNREACHABLE as error:
         raise _unreachable(model_id, error) from None
     if commit is None or not COMMIT.fullmatch(commit):
         raise ManifestError(f"{model_id}: the hub names no commit for revision '{revision}'; pin a commit hash")
@@ -61,7 +64,7 @@ def fetch(model_id: str, commit: str) -> Path:
     there = _contents_in_cache(model_id)
     try:
         folder = Path(snapshot_download(model_id, revision=commit, allow_patterns=wanted))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except UNREACHABLE as error:
         raise _unreachable(model_id, error) from None
     check_digests(folder, there)
     if not any(folder.glob("*.safetensors")):
@@ -121,7 +124,7 @@ def fetch_config(model_id: str, revision: str) -> Path:
         return Path(hf_hub_download(model_id, "config.json", revision=revision))
     except HFValidationError as error:
         raise _not_an_id(model_id, error) from None
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError) as error:
+    except UNREACHABLE as error:
         raise _unreachable(model_id, error) from None
 
 

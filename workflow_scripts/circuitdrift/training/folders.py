@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from circuitdrift.storage import write_atomically, writing
+
 
 def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill an empty folder, flush it to the disk, and rename it to its name.
@@ -19,10 +21,11 @@ def write_folder(folder: Path, write: Callable[[Path], None]) -> None:
         folder: the folder to make; an existing one is replaced.
         write: writes files, each flushed, and sub-folders into the folder that it is given.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = folder.with_name(f".{folder.name}.part")
-    remove_folder(temporary)
-    temporary.mkdir()
+    with writing(folder):
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        remove_folder(temporary)
+        temporary.mkdir()
     try:
         write(temporary)
         for parent, _, _ in os.walk(temporary):
@@ -65,9 +68,11 @@ def _link_or_copy(source: str, target: str) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system, or no hard links
-        shutil.copy2(source, target)
-        with open(target, "rb") as written:
-            os.fsync(written.fileno())
+        write_atomically(Path(target), lambda temporary: _copy(source, temporary))
+
+
+def _copy(source: str, target: Path) -> None:
+    shutil.copy2(source, target)
 
 
 def digests_of(folder: Path) -> dict[str, str]:
