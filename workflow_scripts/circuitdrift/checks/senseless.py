@@ -38,7 +38,7 @@ def senseless_values(study: Study, shapes: Mapping[str, ModelShape | None]) -> l
 def _nothing_to_do(study: Study) -> Iterator[str]:
     config = study.config
     circuits = config.recipes and study.models_and_tasks
-    if not (study.runs or circuits or config.imports):
+    if not (study.all_runs or circuits or config.imports):
         empty = [key for key in ("models", "tasks", "methods") if not getattr(config, key)]
         why = f"{' and '.join(empty)} is empty" if empty else "no task has a method"
         yield f"study: '{config.study}' has no run, no recipe and no import, so it does nothing: {why}"
