@@ -6,7 +6,7 @@ Their weights stay where they are. The folder of a given checkpoint holds a mani
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -50,8 +50,10 @@ def load_given(base: Path, manifest: Path, device: torch.device) -> PreTrainedMo
     folder = model_folder(manifest)
     file = folder / ADAPTER_WEIGHTS
     tensors = load_file(file)
+    model = load_model(base, device)
+    _untie_adapted_embeddings(model, tensors)
     with _quiet():
-        adapted = _with_adapter(load_model(base, device), folder)
+        adapted = _with_adapter(model, folder)
         _check_names({name: tuple(tensor.shape) for name, tensor in tensors.items()}, adapted, file)
         set_peft_model_state_dict(adapted, tensors, ADAPTER)
         merged = cast("PreTrainedModel", adapted.merge_and_unload())
@@ -101,6 +103,20 @@ def check_given_adapter(base: Path, folder: Path) -> None:
     with safe_open(file, framework="pt") as opened:
         found = {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
     _check_names(found, adapted, file)
+
+
+def _untie_adapted_embeddings(model: PreTrainedModel, names: Iterable[str]) -> None:
+    """Give a tied head weights of its own where an adapter changes embedding or head, since merging would change both.
+
+    Args:
+        model: the base model.
+        names: names of the adapter's tensors.
+    """
+    embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    if head.weight is embedding.weight:
+        modules = [name for name, module in model.named_modules() if module in (embedding, head)]
+        if any(f".{module}." in name for module in modules for name in names):
+            head.weight = torch.nn.Parameter(head.weight.detach().clone())
 
 
 def _with_adapter(model: PreTrainedModel, folder: Path) -> PeftModel:
