@@ -142,7 +142,7 @@ use rule measure_reliability as measure_reliability_given with:
 use rule classify_edges as classify_edges_given with:
     input:
         before=layout.base_circuit.scores,
-        after=of_given_circuits("scores", -1),
+        after=lambda wildcards: of_given_circuits("scores", -1)(wildcards)[0],
     wildcard_constraints:
         **OF_GIVEN_RUN,
 

@@ -36,6 +36,7 @@ from circuitdrift.config.circuits import Attribution, Selection
 from circuitdrift.config.given import GIVEN, DriftRanks, GivenCheckpoint
 from circuitdrift.config.methods import Training
 from circuitdrift.decoder.anatomy import AnatomyError
+from circuitdrift.models import hub
 from circuitdrift.models.manifest import ManifestError, read_manifest
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
@@ -70,7 +71,7 @@ def with_adapter(base: Path, folder: Path, config, seed: int = 2) -> Path:
     return folder
 
 
-def fetched(base: Path, number: str, **given: Path) -> Path:
+def fetched(base: Path, number: str, **given: Path | str) -> Path:
     """The folder of a given checkpoint, as the rule makes it."""
     checkpoint = base.parent / GIVEN / number
     fetch_checkpoint.main(base, checkpoint, GivenCheckpoint.model_validate(given))
@@ -218,6 +219,37 @@ def test_the_manifest_names_each_file_and_an_edit_is_noticed(base: Path, tmp_pat
     load_checkpoint(base, checkpoint, CPU)
     assert read_manifest(checkpoint / "manifest.json") != manifest
     assert before != other.joinpath("model.safetensors").read_bytes()
+
+
+def test_checkpoints_on_the_hub_are_pinned_to_a_commit_and_need_no_pickles(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = {"owner/base": tmp_path / "step2", "owner/lora": tmp_path / "lora"}
+    changed(neox().from_pretrained(base.parent)).save_pretrained(folders["owner/base"])
+    with_adapter(base, folders["owner/lora"], LoraConfig(r=2, target_modules=NEOX_TARGETS))
+    asked: list[tuple[str, str, list[str]]] = []
+
+    def snapshot(model_id: str, revision: str, allow_patterns: list[str]) -> str:
+        asked.append((model_id, revision, allow_patterns))
+        return str(folders[model_id])
+
+    def unpickle(*_: object, **__: object) -> None:
+        raise AssertionError("a pickle was read")
+
+    monkeypatch.setattr(hub, "resolve_commit", lambda model_id, revision: {"step2": "a", "main": "b"}[revision] * 40)
+    monkeypatch.setattr(hub, "snapshot_download", snapshot)
+    monkeypatch.setattr(torch, "load", unpickle)
+    whole = fetched(base, "01", id="owner/base", revision="step2")
+    adapter = fetched(base, "02", adapter_id="owner/lora")
+    assert read_manifest(whole / "manifest.json").source == {
+        "source": "hub", "id": "owner/base", "revision": "step2", "commit": "a" * 40,
+    }  # fmt: skip
+    assert read_manifest(adapter / "manifest.json").source["commit"] == "b" * 40
+    for checkpoint in (whole, adapter):
+        load_checkpoint(base, checkpoint, CPU)
+    patterns = {model_id: sorted(files) for model_id, _, files in asked}
+    assert patterns["owner/lora"] == ["adapter_config.json", "adapter_model.safetensors"]
+    assert not any(name.endswith((".bin", ".py")) for _, _, files in asked for name in files)
 
 
 # ------------------------------------------------------------------------------------------------- refusals

@@ -1,4 +1,4 @@
-"""Checkpoints that were trained elsewhere in the config, among a study's runs, and as far as they are checked at parsing."""
+"""Checkpoints that were trained elsewhere: in the config, among a study's runs, and as they are checked at parsing."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ SCRATCH = {"source": "scratch", "layers": 2, "heads": 2, "width": 16, "mlp_width
 
 def study(*checkpoints: dict, model: dict = HUB, folder: Path = Path("folder"), **sections) -> Study:
     """A study of one model with given checkpoints, and no method."""
-    raw = {"models": {"m": {**model, "checkpoints": list(checkpoints)}}, "tasks": TASKS, "methods": {}}
-    return Study(load_study({**raw, "given": {"critical_layers": 1, "critical_rank": 8}, **sections}, folder, "config.yaml"))
+    ranks = {"critical_layers": 1, "critical_rank": 8}
+    raw = {"models": {"m": {**model, "checkpoints": list(checkpoints)}}, "tasks": TASKS, "methods": {}, "given": ranks}
+    return Study(load_study({**raw, **sections}, folder, "config.yaml"))
 
 
 def refusal(*checkpoints: dict, **settings) -> str:
@@ -53,7 +54,7 @@ def test_paths_start_from_the_config_file_and_the_rest_is_kept():
         ({"path": "a", "revision": "main"}, ["models.m.checkpoints.0", "remove revision"]),
         ({"id": "~/folder"}, ["models.m.checkpoints.0", "owner/name", "use path"]),
         ({"adapter_id": "../x"}, ["models.m.checkpoints.0", "owner/name", "use adapter"]),
-        ({"revison": "a"}, ["models.m.checkpoints.0.revison", "did you mean 'revision'"]),
+        ({"pathh": "a"}, ["models.m.checkpoints.0.pathh", "did you mean 'path'"]),
         ({"revision": 4000}, ["models.m.checkpoints.0.revision", "not text"]),
         ("step4000", ["models.m.checkpoints.0", "not a mapping"]),
     ],
@@ -119,7 +120,8 @@ def test_figures_of_circuits_read_the_accuracy_of_given_checkpoints_and_comparis
 
 def test_a_study_of_given_checkpoints_alone_has_the_figures_and_tables_of_circuits():
     found = study({"path": "a"})
-    names = {entry.name for listed in (catalogue.FIGURES, catalogue.TABLES) for entry in catalogue.of_study(listed, found)}
+    listed = [*catalogue.of_study(catalogue.FIGURES, found), *catalogue.of_study(catalogue.TABLES, found)]
+    names = {entry.name for entry in listed}
     assert {"change_rates", "circuit_before_after", "drift_and_noise", "explorer", "layer_changes"} <= names
     assert {"critical_layers", "edge_changes"} <= names
     assert not {"method_accuracy", "training_cost"} & names

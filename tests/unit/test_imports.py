@@ -47,7 +47,9 @@ WITH_TENSORS = {
 """Stages of circuits as tensors, without a model."""
 
 WITH_A_MODEL = {
+    "fetch_checkpoint",
     "fetch_model",
+    "measure_accuracy",
     "measure_faithfulness",
     "measure_functional_drift",
     "measure_recipe_faithfulness",
