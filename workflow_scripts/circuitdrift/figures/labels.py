@@ -52,7 +52,7 @@ FAMILIES = {
     "random_lora": Family("RandomLoRA", "X", (0, (3, 1.5))),
     "circuit_lora": Family("CircuitLoRA", "^"),
     "grpo": Family("GRPO", "*"),
-    GIVEN: Family("Given checkpoints", "P", (0, (5, 1.5))),
+    GIVEN: Family("Given checkpoints", "<", (0, (5, 1.5))),
 }
 """By a method's ``kind``, in the order of legends and tables; last, checkpoints that no method of the study trained."""
 
