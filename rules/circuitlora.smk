@@ -76,4 +76,4 @@ rule allocate_random_lora:
 
 rule allocations:
     input:
-        study.of_runs(layout.allocation.adapter_config, study.allocated_runs),
+        study.of_runs(layout.allocation.adapter_config, (*study.allocated_runs, *study.allocated_lora_runs)),

@@ -117,7 +117,7 @@ def memory_for(small, large):
 
 def ranks_of(model, task, method, seed):
     """The allocation of ranks that a method trains with; none where all layers have the same rank."""
-    if method in study.methods_of("circuit_lora") + study.methods_of("random_lora"):
+    if study.config.methods[method].kind in {"circuit_lora", "random_lora", "allocated_lora"}:
         return layout.allocation.adapter_config.format(model=model, task=task, name=method, seed=seed)
     return []
 
@@ -155,6 +155,32 @@ def scores_of_phase_1(wildcards):
 def edges_of_phase_1(wildcards):
     """The edges tables of the same two circuits."""
     return study.of_circuits(phase_1_of(wildcards), "edges", 0, -1)
+
+
+def gradients_of_model(wildcards):
+    """The gradients that an allocation follows; none where it follows something else."""
+    follows = wildcards.name in study.methods_allocated_by("fisher", "gradient_norm")
+    return layout.gradients.format(**wildcards) if follows else []
+
+
+def activation_ranks_of(wildcards):
+    """EVA's ranks, where an allocation follows them."""
+    follows = wildcards.name in study.methods_allocated_by("eva")
+    return layout.activation_ranks.format(**wildcards) if follows else []
+
+
+def drift_of_phase_1(wildcards):
+    """The changes by layer of an allocation's phase 1, same seed, where the allocation follows drift."""
+    if wildcards.name not in study.methods_allocated_by("inverted"):
+        return []
+    return layout.drift.layers.format(method=study.phase_1[wildcards.name], **wildcards)
+
+
+def last_checkpoint_of_phase_1(wildcards):
+    """The last checkpoint of an allocation's AdaLoRA, same seed, where the allocation follows its ranks."""
+    if wildcards.name not in study.methods_allocated_by("adalora"):
+        return []
+    return layout.checkpoint(study.checkpoints[-1]).format(method=study.phase_1[wildcards.name], **wildcards)
 
 
 def reworded_scores(wildcards):

@@ -90,6 +90,7 @@ for job in study.circuit_jobs:
             nodes=[circuit.nodes for circuit in job.circuits],
         output:
             importances=[circuit.importances for circuit in job.circuits],
+            merged=[circuit.merged for circuit in job.circuits],
             graphml=[circuit.graphml for circuit in job.circuits],
         log:
             f"<logs>/export_circuits/{job.log_name}.log",

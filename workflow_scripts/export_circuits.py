@@ -5,7 +5,7 @@ from pathlib import Path
 
 from circuitdrift import stage
 from circuitdrift.circuits.exchange.graphml import write_graphml
-from circuitdrift.circuits.exchange.writing import write_eap_json
+from circuitdrift.circuits.exchange.writing import write_eap_json, write_merged_eap_json
 from circuitdrift.models.sizes import shape_of_model
 from circuitdrift.storage import read_table
 
@@ -17,6 +17,7 @@ def main(
     edges: list[Path],
     nodes: list[Path],
     importances: list[Path],
+    merged: list[Path],
     graphml: list[Path],
 ) -> None:
     """Write each circuit in EAP-IG's JSON and as GraphML.
@@ -26,15 +27,19 @@ def main(
         edges: edges tables of the circuits.
         nodes: nodes tables of the same circuits.
         importances: output, scores of every edge and membership in the circuit, for EAP-IG and the MIB benchmark.
+        merged: output, the same with the q, k and v inputs of a head merged, for tools of EAP-IG's older form.
         graphml: output, the nodes and edges that the circuit keeps.
 
     Raises:
         ExchangeError: a table is not that of a whole circuit.
     """
     width = shape_of_model(manifest).width
-    for edge_path, node_path, json_path, graphml_path in zip(edges, nodes, importances, graphml, strict=True):
+    for edge_path, node_path, json_path, merged_path, graphml_path in zip(
+        edges, nodes, importances, merged, graphml, strict=True
+    ):
         edge_table, node_table = read_table(edge_path, "edges"), read_table(node_path, "nodes")
         write_eap_json(json_path, edge_table, node_table, width, edge_path)
+        write_merged_eap_json(merged_path, edge_table, node_table, edge_path)
         write_graphml(graphml_path, edge_table, node_table)
         logger.info("%s: %d edges of the circuit written", edge_path.parent, int(edge_table["in_circuit"].sum()))
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import random
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -22,25 +23,14 @@ sys.path.insert(0, str(HERE.parents[1] / "workflow_scripts"))
 from transformers import PreTrainedTokenizerBase  # noqa: E402
 
 from circuitdrift.models.tokenizer import load_tokenizer  # noqa: E402
+from circuitdrift.tasks.complex_ioi import NAMES, OBJECTS  # noqa: E402
 from circuitdrift.tasks.tokenization import encode_answer, encode_prompt  # noqa: E402
 
 SPLITS = {"train": 1280, "circuit": 100, "test": 300}
 SEED = 42
-NAMES = """
-Adam Alan Alex Alice Andrew Anna Anne Ben Bill Bob Brian Carl Carol Chris Clara Daniel David Edward Ellen Emily Emma
-Eric Frank George Grace Harry Helen Henry Jack James Jane Jason Jean Jeff Jim Joe John Julia Karen Kate Kelly Kevin
-Laura Lisa Louis Lucy Maria Mark Martin Mary Max Michael Mike Nancy Paul Peter Richard Robert Rose Ruth Ryan Sam
-Sarah Scott Simon Steve Susan Tim Tom
-""".split()  # noqa: SIM905
-OBJECTS = """
-apple bag ball basket bell bike boat book bottle bowl box bread brush bucket cake camera candle cap card chain chair
-clock cloth coat cup desk dress drum flag flower fork glass glove guitar hammer hat jar key knife ladder lamp map
-milk mirror mug needle net pan paper pen pencil phone pipe plate pot ring rope ruler shirt shoe soap spoon sword
-table tent ticket towel toy wheel wire
-""".split()  # noqa: SIM905
 
 
-def single_tokens(words: list[str], tokenizer: PreTrainedTokenizerBase, first: bool) -> list[str]:
+def single_tokens(words: Sequence[str], tokenizer: PreTrainedTokenizerBase, first: bool) -> list[str]:
     """The words that are one token after a space and, where one may open a prompt (``first``), without it too."""
     return [
         word

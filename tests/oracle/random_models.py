@@ -8,16 +8,30 @@ from typing import Any
 import torch
 from transformers import (
     AutoModelForCausalLM,
+    BloomConfig,
+    CohereConfig,
+    FalconConfig,
+    GemmaConfig,
     GPT2Config,
+    GPTBigCodeConfig,
+    GPTJConfig,
     GPTNeoConfig,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    MptConfig,
+    OlmoConfig,
     OPTConfig,
+    Phi3Config,
+    PhiConfig,
     PretrainedConfig,
     PreTrainedModel,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
+    StableLmConfig,
+    Starcoder2Config,
 )
 
 from circuitdrift.circuits.prompts import PromptPairs
@@ -92,6 +106,70 @@ MODELS: dict[str, Callable[[], PreTrainedModel]] = {
     "qwen3 grouped, sliding": lambda: small_gated(Qwen3Config, 4, 2, head_dim=6, attention_bias=True, **SLIDING),
     "qwen3 tied": lambda: small_gated(Qwen3Config, 2, 1, head_dim=10, tie_word_embeddings=True),
 }
+
+
+MULTIPLIERS = {
+    "embedding_multiplier": 3.0,
+    "residual_multiplier": 0.4,
+    "attention_multiplier": 0.7,
+    "logits_scaling": 2.0,
+}
+
+
+LONGROPE = {
+    "rope_type": "longrope",
+    "rope_theta": 10000.0,
+    "short_factor": [1.0, 1.1, 1.3, 2.0],
+    "long_factor": [1.0, 2.0, 3.0, 4.0],
+}
+
+
+def partly_rotated(share: float) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": share}}
+
+
+def small_mpt(**attention: float) -> PreTrainedModel:
+    """Its configuration has names of its own for the sizes, and a section for the attention."""
+    sizes = {"vocab_size": VOCABULARY, "d_model": 16, "n_heads": 2, "n_layers": 2, "max_seq_len": 32}
+    config = MptConfig(**sizes, attn_config=attention)
+    return randomised(AutoModelForCausalLM.from_config(config, attn_implementation="eager"))
+
+
+FURTHER_MODELS: dict[str, Callable[[], PreTrainedModel]] = {
+    "bloom": lambda: small(BloomConfig, 2),
+    "cohere": lambda: small_gated(CohereConfig, 4, 2, logit_scale=0.6),
+    "cohere normed": lambda: small_gated(CohereConfig, 2, 2, use_qk_norm=True, attention_bias=True),
+    "falcon one norm, one key": lambda: small(FalconConfig, 4),
+    "falcon one norm": lambda: small(FalconConfig, 2, multi_query=False, bias=True),
+    "falcon two norms, grouped": lambda: small(FalconConfig, 4, new_decoder_architecture=True, num_kv_heads=2),
+    "falcon new, one norm": lambda: small(
+        FalconConfig, 2, new_decoder_architecture=True, num_kv_heads=1, num_ln_in_parallel_attn=1
+    ),
+    "falcon sequential": lambda: small(FalconConfig, 2, parallel_attn=False, tie_word_embeddings=False),
+    "gemma": lambda: small_gated(GemmaConfig, 4, 2, head_dim=6),
+    "gpt_bigcode one key": lambda: small(GPTBigCodeConfig, 4, n_inner=20),
+    "gpt_bigcode": lambda: small(GPTBigCodeConfig, 2, n_inner=20, multi_query=False),
+    "gptj": lambda: small(GPTJConfig, 2, n_inner=20, rotary_dim=4),
+    "granite": lambda: small_gated(GraniteConfig, 2, 1, attention_bias=True, mlp_bias=True, **MULTIPLIERS),
+    "mpt": lambda: small_mpt(softmax_scale=0.6),
+    "mpt clipped": lambda: small_mpt(clip_qkv=0.8),
+    "olmo": lambda: small_gated(OlmoConfig, 4, 2),
+    "olmo clipped": lambda: small_gated(OlmoConfig, 2, 2, clip_qkv=0.8, tie_word_embeddings=True),
+    "phi": lambda: small_gated(PhiConfig, 4, 2),
+    "phi normed": lambda: small_gated(PhiConfig, 2, 1, qk_layernorm=True),
+    "phi3 grouped, sliding": lambda: small_gated(Phi3Config, 4, 2, sliding_window=3, **partly_rotated(1.0)),
+    "phi3 partly rotated": lambda: small_gated(Phi3Config, 2, 2, **partly_rotated(0.5)),
+    "phi3 longrope": lambda: small_gated(
+        Phi3Config, 2, 1, rope_parameters=LONGROPE, original_max_position_embeddings=8
+    ),
+    "smollm3": lambda: small_gated(SmolLM3Config, 4, 2, no_rope_layers=[1, 0]),
+    "stablelm": lambda: small_gated(StableLmConfig, 2, 1, use_qkv_bias=True, **partly_rotated(0.25)),
+    "stablelm parallel, normed": lambda: small_gated(
+        StableLmConfig, 2, 2, use_parallel_residual=True, qk_layernorm=True, **partly_rotated(0.5)
+    ),
+    "starcoder2 sliding": lambda: small_gated(Starcoder2Config, 4, 2, sliding_window=3),
+}
+"""Variants of further architectures, on which the oracles of one file run (test_further_architectures.py)."""
 
 
 def random_pairs(n: int, seed: int = 1) -> tuple[list[list[int]], list[list[int]]]:

@@ -16,6 +16,7 @@ from transformers import GPTNeoXConfig
 
 from circuitdrift.config.methods import (
     AdaLoraMethod,
+    AllocatedLoraMethod,
     CircuitLoraMethod,
     DoraMethod,
     EvaLoraMethod,
@@ -67,7 +68,7 @@ def a_state_after_every_step(monkeypatch):
 
 
 def test_every_kind_of_method_has_a_builder_or_needs_none():
-    without = {FullMethod, CircuitLoraMethod, RandomLoraMethod}
+    without = {FullMethod, CircuitLoraMethod, RandomLoraMethod, AllocatedLoraMethod}
     assert set(get_args(get_args(MethodConfig)[0])) == {*BUILDERS, *without}
     assert not without & set(BUILDERS)
 
@@ -337,7 +338,7 @@ def test_eva_depends_on_the_data_alone_and_leaves_a_plain_lora_configuration():
 
 def test_eva_that_cannot_be_determined_is_refused(monkeypatch):
     split = Examples(examples(2), CPU)
-    with pytest.raises(AdapterError, match=r"eva_lora: no batch of prompts has 16 tokens; lower rank"):
+    with pytest.raises(AdapterError, match=r"eva: no batch of prompts has 16 tokens; lower rank"):
         prepare_model(random_model("gpt_neox"), BASE, EvaLoraMethod(kind="eva_lora", rank=16), 2.0, None, split, 10, 0)
     model = random_model("gpt_neox")
     adapted = attach_adapters(model, adapter_config_of(METHODS["eva_lora"], model, 2.0, 10, BASE), seed=0)

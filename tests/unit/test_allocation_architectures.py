@@ -8,14 +8,28 @@ import pytest
 from peft import LoraConfig, get_peft_model
 from peft.tuners.lora import LoraLayer
 from transformers import (
+    BloomConfig,
+    CohereConfig,
+    FalconConfig,
+    GemmaConfig,
     GPT2Config,
+    GPTBigCodeConfig,
+    GPTJConfig,
     GPTNeoConfig,
     GPTNeoXConfig,
+    GraniteConfig,
     LlamaConfig,
     MistralConfig,
+    MptConfig,
+    OlmoConfig,
     OPTConfig,
+    Phi3Config,
+    PhiConfig,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
+    StableLmConfig,
+    Starcoder2Config,
 )
 
 from circuitdrift.allocation.architectures import base_architecture, shape_of_architecture
@@ -36,6 +50,20 @@ OTHER_SIZES = {
     "mistral": MistralConfig(num_hidden_layers=3, **GATED),
     "qwen2": Qwen2Config(num_hidden_layers=3, **GATED),
     "qwen3": Qwen3Config(num_hidden_layers=3, **GATED),
+    "bloom": BloomConfig(hidden_size=32, n_layer=3, n_head=8),
+    "cohere": CohereConfig(num_hidden_layers=3, **GATED),
+    "falcon": FalconConfig(hidden_size=32, num_hidden_layers=3, num_attention_heads=8, new_decoder_architecture=True),
+    "gemma": GemmaConfig(num_hidden_layers=3, **GATED),
+    "gpt_bigcode": GPTBigCodeConfig(n_embd=32, n_layer=3, n_head=8),
+    "gptj": GPTJConfig(n_embd=32, n_layer=3, n_head=8, rotary_dim=2),
+    "granite": GraniteConfig(num_hidden_layers=3, **GATED),
+    "mpt": MptConfig(d_model=32, n_layers=3, n_heads=8),
+    "olmo": OlmoConfig(num_hidden_layers=3, **GATED),
+    "phi": PhiConfig(num_hidden_layers=3, **GATED),
+    "phi3": Phi3Config(num_hidden_layers=3, pad_token_id=None, **GATED),
+    "smollm3": SmolLM3Config(num_hidden_layers=3, **GATED),
+    "stablelm": StableLmConfig(num_hidden_layers=3, use_parallel_residual=True, **GATED),
+    "starcoder2": Starcoder2Config(num_hidden_layers=3, **GATED),
 }
 
 
@@ -61,11 +89,15 @@ def test_ranks_reach_the_same_modules_in_a_model_of_another_size(architecture, t
     assert len(found) >= 12
 
 
-def test_parallel_blocks_are_gpt_neox_and_others_must_be_named():
+def test_parallel_blocks_are_gpt_neox_unless_another_is_named():
     assert base_architecture(None, parallel=True) == "gpt_neox"
     assert base_architecture("gpt2", parallel=False) == "gpt2"
     assert base_architecture("gpt_neox", parallel=False) == "gpt_neox"  # use_parallel_residual: false
+    assert [base_architecture("falcon", parallel) for parallel in (True, False)] == ["falcon", "falcon"]
+    assert base_architecture("phi", parallel=True) == "phi"
     with pytest.raises(AllocationError, match="architecture: gpt2"):
         base_architecture(None, parallel=False)
     with pytest.raises(AllocationError, match="those of llama do not"):
         base_architecture("llama", parallel=True)
+    with pytest.raises(AllocationError, match="MLP of gptj run in parallel, those of the circuits do not"):
+        base_architecture("gptj", parallel=False)

@@ -104,6 +104,10 @@ GATED = {
     ("output",): ["self_attn.o_proj"], ("mlp_input",): ["mlp.gate_proj", "mlp.up_proj"],
     ("mlp_output",): ["mlp.down_proj"],
 }  # fmt: skip
+FUSED_BY_HEAD = {
+    ("q", "k", "v"): ["self_attention.query_key_value"], ("output",): ["self_attention.dense"],
+    ("mlp_input",): ["mlp.dense_h_to_4h"], ("mlp_output",): ["mlp.dense_4h_to_h"],
+}  # fmt: skip
 GROUPS = {
     "gpt_neox": {
         ("q", "k", "v"): ["attention.query_key_value"], ("output",): ["attention.dense"],
@@ -122,6 +126,28 @@ GROUPS = {
         ("mlp_input",): ["mlp.c_fc"], ("mlp_output",): ["mlp.c_proj"],
     },
     **dict.fromkeys(["llama", "mistral", "qwen2", "qwen3"], GATED),
+    **dict.fromkeys(["cohere", "gemma", "granite", "olmo", "smollm3", "stablelm"], GATED),
+    **dict.fromkeys(["bloom", "falcon"], FUSED_BY_HEAD),
+    "gpt_bigcode": {
+        ("q", "k", "v"): ["attn.c_attn"], ("output",): ["attn.c_proj"],
+        ("mlp_input",): ["mlp.c_fc"], ("mlp_output",): ["mlp.c_proj"],
+    },
+    "gptj": {
+        ("q",): ["attn.q_proj"], ("k",): ["attn.k_proj"], ("v",): ["attn.v_proj"],
+        ("output",): ["attn.out_proj"], ("mlp_input",): ["mlp.fc_in"], ("mlp_output",): ["mlp.fc_out"],
+    },
+    "mpt": {
+        ("q", "k", "v"): ["attn.Wqkv"], ("output",): ["attn.out_proj"],
+        ("mlp_input",): ["ffn.up_proj"], ("mlp_output",): ["ffn.down_proj"],
+    },
+    "phi": {
+        **GATED, ("output",): ["self_attn.dense"], ("mlp_input",): ["mlp.fc1"], ("mlp_output",): ["mlp.fc2"],
+    },
+    "phi3": {
+        ("q", "k", "v"): ["self_attn.qkv_proj"], ("output",): ["self_attn.o_proj"],
+        ("mlp_input",): ["mlp.gate_up_proj"], ("mlp_output",): ["mlp.down_proj"],
+    },
+    "starcoder2": {**GATED, ("mlp_input",): ["mlp.c_fc"], ("mlp_output",): ["mlp.c_proj"]},
 }  # fmt: skip
 
 

@@ -12,16 +12,27 @@ from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     BloomConfig,
+    CodeGenConfig,
+    CohereConfig,
+    FalconConfig,
+    GemmaConfig,
     GPT2Config,
+    GPTBigCodeConfig,
+    GPTJConfig,
     GPTNeoConfig,
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
+    MixtralConfig,
+    MptConfig,
     OPTConfig,
+    Phi3Config,
+    PhiConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
     Qwen3Config,
+    StableLmConfig,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
@@ -65,10 +76,25 @@ CONFIGS = [
     OPTConfig(**SIZES, ffn_dim=8),
     Qwen2Config(**SIZES, intermediate_size=8, num_key_value_heads=2),
     Qwen3Config(**SIZES, intermediate_size=8, num_key_value_heads=1, head_dim=4),
+    BloomConfig(**SIZES),
+    FalconConfig(**SIZES),
+    FalconConfig(**SIZES, new_decoder_architecture=True, num_kv_heads=1),
+    GemmaConfig(**SIZES, intermediate_size=8, num_key_value_heads=1, head_dim=4),
+    GPTBigCodeConfig(**SIZES),
+    GPTJConfig(**SIZES, rotary_dim=4),
+    MptConfig(d_model=16, n_layers=3, n_heads=2, vocab_size=30),
+    Phi3Config(**SIZES, intermediate_size=8, num_key_value_heads=1, pad_token_id=None),
+    PhiConfig(**SIZES, intermediate_size=8),
+    StableLmConfig(**SIZES, intermediate_size=8, num_key_value_heads=2, use_parallel_residual=True),
 ]
 REFUSED = [
-    BloomConfig(hidden_size=16, n_layer=2, n_head=2, vocab_size=30),
+    CodeGenConfig(n_embd=16, n_layer=2, n_head=2, vocab_size=30),
+    MixtralConfig(**SIZES, intermediate_size=8, num_key_value_heads=1),
     GPT2Config(**SIZES, add_cross_attention=True),
+    BloomConfig(**SIZES, apply_residual_connection_post_layernorm=True),
+    CohereConfig(**SIZES, num_key_value_heads=1, use_qk_norm=True),
+    FalconConfig(**SIZES, alibi=True),
+    StableLmConfig(**SIZES, num_key_value_heads=1, qk_layernorm=True),
     OPTConfig(**SIZES, ffn_dim=8, do_layer_norm_before=False),
     OPTConfig(**SIZES, ffn_dim=8, word_embed_proj_dim=8),
 ]
@@ -109,6 +135,9 @@ def test_a_saved_config_tells_the_shape_that_the_model_has(config: PretrainedCon
         graph = anatomy.graph
         found = (shape.layers, shape.heads, shape.width, shape.edges)
         assert found == (graph.n_layers, graph.n_heads, anatomy.embedding.weight.shape[1], graph.n_edges)
+        names = {name: len(weight.flatten()) for name, weight in anatomy.model.named_parameters() if weight.ndim == 2}
+        positions = sum(size for name, size in names.items() if "wpe" in name or "positions" in name)
+        assert shape.parameters == sum(names.values()) - positions
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.model_type)
@@ -132,7 +161,7 @@ def test_what_the_engine_refuses_is_refused_without_it(config: PretrainedConfig,
 def test_a_package_of_an_unsupported_architecture_ends_in_the_job_that_fetches_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = saved(REFUSED[1], tmp_path / "model")
+    folder = saved(GPT2Config(**SIZES, add_cross_attention=True), tmp_path / "model")
     monkeypatch.setattr(package, "fetch", lambda *_: folder)
     manifest = tmp_path / "results" / "manifest.json"
     model = PackageModel(source="package", package="m==1", file="m.gguf", sha256="a" * 64)

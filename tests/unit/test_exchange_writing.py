@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from xml.etree import ElementTree
 
+import duckdb
 import networkx
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import ROOT
 from exchange_files import content, edges_of, nodes_of, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,13 +21,15 @@ from hypothesis import strategies as st
 from circuitdrift.circuits.exchange.eap_json import ExchangeError, is_merged, merge_rows
 from circuitdrift.circuits.exchange.graphml import graphml, write_graphml
 from circuitdrift.circuits.exchange.reading import read_circuits
-from circuitdrift.circuits.exchange.writing import eap_json, write_eap_json
-from circuitdrift.circuits.selection import edge_table, node_table, select_circuit
+from circuitdrift.circuits.exchange.writing import eap_json, merged_eap_json, write_eap_json, write_merged_eap_json
+from circuitdrift.circuits.selection import edge_table, node_table, prune, select_circuit
 from circuitdrift.config.circuits import Selection
 from circuitdrift.decoder.graph import Graph
+from circuitdrift.layout import Layout
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
 
+RELEASED = ROOT.parent / "shared" / "authors_circuits"
 ORIGIN = Path("edges.parquet")
 FRACTION = 0.8  # enough of the smallest graph to be a circuit
 GRAPHS = [Graph(2, 3, True), Graph(3, 2, False), Graph(1, 1, True), Graph(11, 2, False)]
@@ -123,7 +128,7 @@ def test_export_then_import_gives_the_same_tables(tmp_path, graph):
         assert again == (tmp_path / f"{name}.parquet").read_bytes()
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=True))
 def test_any_float32_survives_the_round_trip(tmp_path_factory, value):
     graph = GRAPHS[2]
@@ -168,6 +173,85 @@ def test_what_cannot_be_exported_is_refused_and_leaves_no_file(tmp_path):
         with pytest.raises(ExchangeError, match=rf"edges\.parquet.*{words}"):
             write_eap_json(tmp_path / "out.json", wrong_edges, wrong_nodes, 8, ORIGIN)
     assert list(tmp_path.iterdir()) == []
+
+
+# --------------------------------------------------------------------------------------------- the merged form
+
+
+@pytest.mark.parametrize("graph", GRAPHS, ids=str)
+def test_a_merged_edge_has_the_sum_of_its_scores_and_is_in_where_one_of_them_is(tmp_path, graph):
+    edges, nodes = tables(graph, drawn(graph, seed=3))
+    write_merged_eap_json(tmp_path / "merged.json", edges, nodes, ORIGIN)
+    read = json.loads((tmp_path / "merged.json").read_text())
+    assert read["cfg"] == {"n_layers": graph.n_layers, "n_heads": graph.n_heads, "parallel_attn_mlp": graph.parallel}
+    expected: dict[str, list[float]] = {}
+    kept = set()
+    for row in edges.itertuples():
+        expected.setdefault(f"{row.source}->{row.target}", []).append(float(row.score))
+        if row.in_circuit:
+            kept.add(f"{row.source}->{row.target}")
+    assert set(read["edges"]) == set(edges_of(graph.n_layers, graph.n_heads, graph.parallel, merged=True))
+    assert {name for name, edge in read["edges"].items() if edge["in_graph"]} == kept
+    for name, parts in expected.items():
+        assert read["edges"][name]["score"] == pytest.approx(sum(parts), rel=1e-6, abs=1e-7)
+
+
+def test_a_merged_circuit_is_imported_and_exported_as_it_was(tmp_path):
+    original = content({"input->a0.h1": 0.5, "a0.h1->m1": -0.25, "m1->logits": 2.0}, merged=True)
+    circuit = read_circuits([write(tmp_path / "in.json", original)])[0]
+    assert merged_eap_json(circuit.edges, circuit.nodes, ORIGIN) == original
+
+
+@pytest.mark.skipif(not RELEASED.is_dir(), reason="the circuits that the paper's authors released are not here")
+def test_a_circuit_of_the_papers_authors_comes_back_as_they_wrote_it(tmp_path):
+    path = RELEASED / "compositional_epoch0.json.gz"
+    original = json.loads(gzip.decompress(path.read_bytes()))
+    circuit = read_circuits([path])[0]
+    again = merged_eap_json(circuit.edges, circuit.nodes, ORIGIN)
+    assert again["cfg"] == original["cfg"]
+    for name, edge in original["edges"].items():
+        assert again["edges"][name]["in_graph"] == edge["in_graph"]
+        assert again["edges"][name]["score"] == pytest.approx(edge["score"], rel=1e-6)
+
+
+# ---------------------------------------------------------------------------------------- MIB and other readers
+
+
+def test_a_submission_to_mib_is_one_folder_with_one_file():
+    """MIB's circuit track takes ``{task}_{model}/importances.json``."""
+    path = Path(Layout("smoke").base_circuit.importances)
+    assert (path.parent.name, path.name) == ("{task}_{model}", "importances.json")
+    others = {
+        Path(other).parent for other in (Layout("smoke").base_circuit.merged, Layout("smoke").base_circuit.graphml)
+    }
+    assert path.parent not in others
+
+
+@pytest.mark.parametrize("percentage", [0.2, 0.5, 1.0])
+def test_mib_takes_the_circuits_of_a_study_from_the_exported_scores(tmp_path, percentage):
+    """With ``--absolute`` MIB keeps the edges of largest absolute score, a share of all edges, and prunes."""
+    graph = GRAPHS[0]
+    scores = drawn(graph, seed=4) * graph.edge_mask
+    edges, nodes = tables(graph, scores)
+    write_eap_json(tmp_path / "importances.json", edges, nodes, 48, ORIGIN)
+    read = StrictReader(tmp_path / "importances.json")
+    largest = np.sort(np.abs(read.scores[graph.edge_mask.numpy()]))[::-1][: int(percentage * graph.n_edges)].min()
+    kept = (np.abs(read.scores) >= largest) & graph.edge_mask.numpy()
+    assert np.array_equal(
+        prune(graph, torch.from_numpy(kept)), select_circuit(graph, scores, Selection(fraction=percentage))
+    )
+
+
+def test_duckdb_reads_the_tables(tmp_path):
+    edges, _ = tables(GRAPHS[0], drawn(GRAPHS[0]))
+    path = tmp_path / "edges.parquet"
+    write_table(path, edges, "edges", Provenance.detached())
+    found = duckdb.sql(f"select source, count(*), sum(score) from '{path}' where in_circuit group by source").fetchall()
+    kept = edges[edges["in_circuit"]].groupby("source")["score"]
+    assert {(source, n) for source, n, _ in found} == set(kept.size().items())
+    assert {source: total for source, _, total in found} == pytest.approx(kept.sum().to_dict(), rel=1e-5)
+    inputs = [which for (which,) in duckdb.sql(f"select qkv from '{path}'").fetchall()]
+    assert inputs == [None if pd.isna(which) else which for which in edges["qkv"]]
 
 
 # -------------------------------------------------------------------------------------------------- GraphML

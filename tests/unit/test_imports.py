@@ -47,6 +47,7 @@ WITH_TENSORS = {
 """Stages of circuits as tensors, without a model."""
 
 WITH_A_MODEL = {
+    "export_peft_experiment",
     "fetch_checkpoint",
     "fetch_model",
     "measure_accuracy",
@@ -56,6 +57,7 @@ WITH_A_MODEL = {
     "pretrain",
     "score_edges",
     "score_controls",
+    "measure_gradients",
     "score_untrained",
     "select_minimal_circuits",
 }
@@ -65,7 +67,9 @@ WITH_ADAPTERS = {
     "allocate_circuit_lora",
     "allocate_imported_ranks",
     "allocate_random_lora",
+    "allocate_ranks",
     "finetune",
+    "measure_activation_ranks",
     "search_learning_rate",
 }
 """Stages that attach adapters or write their configuration."""

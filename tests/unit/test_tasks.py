@@ -18,9 +18,11 @@ from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from circuitdrift.tasks import compositional
+from circuitdrift.tasks.capitals import CAPITALS
+from circuitdrift.tasks.complex_ioi import NAMES, OBJECTS
 from circuitdrift.tasks.compositional import CompositionalTask
 from circuitdrift.tasks.encoding import Encoding
-from circuitdrift.tasks.examples import LARGEST_ANSWER_SHARE, Example, TaskError
+from circuitdrift.tasks.examples import Example, TaskError
 from circuitdrift.tasks.families import TaskConfig
 from circuitdrift.tasks.generation import generate_examples
 from circuitdrift.tasks.splits import SPLITS, Splits, allot
@@ -34,6 +36,9 @@ TASKS = {
     "lcm": {"family": "lcm"},
     "function": {"family": "function"},
     "compositional": {"family": "compositional"},
+    "comparison": {"family": "comparison"},
+    "complex_ioi": {"family": "complex_ioi"},
+    "capital_country": {"family": "capital_country"},
     "sub_add_sub": {"family": "sub_task", "of": "compositional", "part": "add_sub"},
     "sub_mul_div": {"family": "sub_task", "of": "compositional", "part": "mul_div"},
 }
@@ -46,7 +51,9 @@ def word_level(numbers: range | None) -> Encoding:
     """A tokenizer of words, signs and the given integers; None: digits are tokens, numbers are not."""
     words = re.findall(
         r"[A-Za-z']+|[^\sA-Za-z\d]",
-        f"{INSTRUCTION} Derive sequence least common multiple LCM two numbers There is a function y x Given .,()+-*/=",
+        f"{INSTRUCTION} Derive sequence least common multiple LCM two numbers There is a function y x Given .,()+-*/=>?"
+        f" Is Answer Yes No needed wanted handed If corresponds then to {' '.join(NAMES + OBJECTS)}"
+        f" {' '.join(CAPITALS)} {' '.join(CAPITALS.values())}",
     )
     numerals = [str(n) for n in numbers or range(10)]
     ids = {token: i for i, token in enumerate(dict.fromkeys(["<eos>", "<unk>", *words, *numerals]))}
@@ -119,9 +126,10 @@ def test_prompts_are_known_and_equally_long_and_answers_are_one_known_token(name
 
 @pytest.mark.parametrize("name", GENERATED)
 def test_always_giving_one_answer_earns_little_in_every_split(name: str) -> None:
+    largest_share = 0.5 if name == "comparison" else 0.04
     for members in splits_of(name).values():
         most = Counter(example.answer for example in members).most_common(1)[0][1]
-        assert most <= max(1, LARGEST_ANSWER_SHARE * len(members) + 2)
+        assert most <= max(1, largest_share * len(members) + 2)
 
 
 @pytest.mark.parametrize("name", ["add_sub", "add_sub_500", "mul_div", "compositional"])
@@ -225,8 +233,13 @@ def kind_of(name: str, example: Example) -> str:
         pair = [int(number) for number in re.findall(r"\d+", example.clean)][-2:]
         divisor = math.gcd(*pair)
         return "multiple" if divisor == min(pair) else "coprime" if divisor == 1 else "common factor"
-    if name == "function":
-        return "function"
+    if name in {"function", "capital_country"}:
+        return {"function": "function", "capital_country": "country"}[name]
+    if name == "comparison":
+        first, second = (int(number) for number in re.findall(r"\d+", example.clean))
+        return "greater" if first > second else "smaller"
+    if name == "complex_ioi":
+        return "first" if example.clean.startswith(example.answer.strip()) else "second"
     return re.sub(r"[^-+*/]", "", example.clean.removeprefix(INSTRUCTION))
 
 
@@ -272,6 +285,80 @@ def test_compositional_corruption_changes_the_last_number_alone() -> None:
             corrupted.first, corrupted.inner, corrupted.second, corrupted.outer,
         )  # fmt: skip
         assert clean.middle >= 2
+
+
+def test_comparisons_are_right_and_swapped_and_each_answer_is_half() -> None:
+    for members in splits_of("comparison").values():
+        for example in members:
+            first, second = (int(number) for number in re.findall(r"\d+", example.clean))
+            assert example.clean == f"Is {first} > {second}? Answer:"
+            assert example.corrupted == f"Is {second} > {first}? Answer:"
+            assert example.answer == (" Yes" if first > second else " No")
+            assert {example.answer, example.corrupted_answer} == {" Yes", " No"}
+        counts = Counter(example.answer for example in members)
+        assert abs(counts[" Yes"] - counts[" No"]) <= 1
+
+
+def test_who_gets_the_object_follows_from_the_scene_and_the_corruption_hands_over_the_other() -> None:
+    scene = re.compile(r"(\w+) needed (\w+), (\w+) wanted (\w+), (\w+) handed (\w+) to$")
+    homes: dict[tuple[str, ...], str] = {}
+    for split, members in splits_of("complex_ioi").items():
+        for example in members:
+            owners = []
+            for prompt, answer in ((example.clean, example.answer), (example.corrupted, example.corrupted_answer)):
+                one, first, other, second, giver, given = scene.match(prompt).groups()  # type: ignore[union-attr]
+                assert answer == f" { {first: one, second: other}[given] }"
+                assert len({one, other, giver}) == 3
+                assert first != second
+                owners.append((one, first, other, second, giver))
+            assert owners[0] == owners[1]
+            assert homes.setdefault(owners[0], split) == split
+
+
+def capitals_asked(splits: Splits) -> dict[str, list[tuple[str, str, str]]]:
+    """The worked country, the country that is asked for and that of the corrupted prompt, by split."""
+    form = re.compile(r"If (.+) corresponds to (.+), then (.+) corresponds to$")
+    found: dict[str, list[tuple[str, str, str]]] = {}
+    for split, members in splits.items():
+        for example in members:
+            worked, capital, asked = form.match(example.clean).groups()  # type: ignore[union-attr]
+            other_worked, _, other = form.match(example.corrupted).groups()  # type: ignore[union-attr]
+            assert (capital, example.answer) == (CAPITALS[worked], f" {CAPITALS[asked]}")
+            assert (other_worked, example.corrupted_answer) == (worked, f" {CAPITALS[other]}")
+            assert len({worked, asked, other}) == 3
+            found.setdefault(split, []).append((worked, asked, other))
+    return found
+
+
+def test_capitals_are_right_and_no_two_splits_have_the_same_two_countries() -> None:
+    homes: dict[frozenset[str], str] = {}
+    for split, members in capitals_asked(splits_of("capital_country")).items():
+        for worked, asked, _ in members:
+            assert homes.setdefault(frozenset((worked, asked)), split) == split
+
+
+def test_held_out_countries_are_asked_for_in_one_split_alone_and_given_in_none() -> None:
+    asked = capitals_asked(generate({"family": "capital_country"}, held_out="countries"))
+    countries = {split: {country for _, country, _ in members} for split, members in asked.items()}
+    worked = {country for members in asked.values() for country, _, _ in members}
+    for one, other in (("train", "circuit"), ("train", "test"), ("circuit", "test")):
+        assert not countries[one] & countries[other]
+    assert not worked & set().union(*countries.values())
+    assert min(map(len, countries.values())) >= 3
+
+
+def test_the_list_of_capitals_has_each_country_and_each_capital_once() -> None:
+    assert len(CAPITALS) > 140
+    assert len(set(CAPITALS.values())) == len(CAPITALS)
+    assert not set(CAPITALS) & set(CAPITALS.values())
+
+
+@pytest.mark.parametrize("name", ["complex_ioi", "capital_country", "comparison"])
+def test_families_of_words_are_refused_where_the_tokenizer_lacks_the_words(name: str) -> None:
+    numbers_alone = Encoding(lambda text: [0], lambda text: [0], unknown_id=0)
+    task = TypeAdapter(TaskConfig).validate_python({**TASKS[name], **SIZES})
+    with pytest.raises(TaskError, match="fit this model's tokenizer"):
+        generate_examples(task, numbers_alone)
 
 
 @pytest.mark.parametrize("part", ["add_sub", "mul_div"])

@@ -79,6 +79,11 @@ def test_the_circuit_split_of_a_small_file_gets_the_rows_that_its_folds_need(tmp
         assert [len(splits[split]) for split in ("train", "circuit", "test")] == sizes
 
 
+def test_no_split_of_a_small_file_is_empty_however_unequal_the_sizes_asked_for(tmp_path: Path) -> None:
+    splits = examples_from_file(task(csv(tmp_path, frame(48)), train=1, circuit=200, test=100), ENCODING)
+    assert {split: len(examples) for split, examples in splits.items()} == {"train": 1, "circuit": 32, "test": 15}
+
+
 def test_text_is_taken_verbatim_from_csv_and_parquet_alike(tmp_path: Path) -> None:
     table = frame()
     table.loc[0, "clean"] = 'He said "no, thanks" in 2020, then'

@@ -37,8 +37,8 @@ FOLDERS = [
     case("model type that is a number", config(model_type=3), ["config.json", "no model_type"]),
     case(
         "unsupported architecture",
-        config(model_type="bloom"),
-        ["'bloom'", "no circuits of this architecture", "LlamaForCausalLM"],
+        config(model_type="codegen"),
+        ["'codegen'", "no circuits of this architecture", "LlamaForCausalLM"],
     ),
     case(
         "OPT-350m",

@@ -33,6 +33,7 @@ TARGETS = [
     "tables",
     "imports",
     "exports",
+    "peft_experiments",
     "benchmark_attribution",
     "benchmark_training",
     "benchmark_startup",

@@ -317,6 +317,11 @@ def test_every_circuit_can_be_exported(smoke):
         written = read_json(table.parent / "exchange" / "add_sub_100_toy" / "importances.json")
         assert written["cfg"] == {"n_layers": 2, "n_heads": 2, "parallel_attn_mlp": True, "d_model": 32}
         assert [edge["score"] for edge in written["edges"].values()] == edges["score"].tolist()
+        merged = read_json(table.parent / "exchange" / "merged.json")
+        kept = edges[edges["in_circuit"]]
+        assert sum(edge["in_graph"] for edge in merged["edges"].values()) == len(
+            kept[["source", "target"]].drop_duplicates()
+        )
         graph = networkx.read_graphml(table.parent / "exchange" / "circuit.graphml")
         assert graph.number_of_edges() == edges["in_circuit"].sum()
     assert smoke.rules_to_run("exports") == set()

@@ -20,6 +20,7 @@ class CircuitFiles:
         self.faithfulness = f"{folder}/faithfulness.parquet"
         self.faithfulness_areas = f"{folder}/faithfulness_areas.parquet"
         self.importances = f"{folder}/exchange/{{task}}_{{model}}/importances.json"
+        self.merged = f"{folder}/exchange/merged.json"
         self.graphml = f"{folder}/exchange/circuit.graphml"
 
 
@@ -51,6 +52,7 @@ class AllocationFiles:
     def __init__(self, folder: str) -> None:
         self.critical_layers = f"{folder}/critical_layers.parquet"
         self.module_changes = f"{folder}/module_changes.parquet"
+        self.ranks = f"{folder}/ranks.parquet"
         self.adapter_config = f"{folder}/adapter_config.json"
 
 
@@ -99,6 +101,10 @@ class Layout:
         self.controls = f"{drift}/controls.parquet"
         self.model_controls = f"{self.results}/drift/{{model}}/{{task}}/model_controls.parquet"
         self.allocation = AllocationFiles(f"{self.results}/allocation/{{model}}/{{task}}/{{name}}/seed-{{seed}}")
+
+        self.gradients = f"{self.results}/allocation/{{model}}/{{task}}/gradients.parquet"
+        self.activation_ranks = f"{self.results}/allocation/{{model}}/{{task}}/{{name}}/activation_ranks.parquet"
+        self.peft_experiment = f"{self.results}/peft/experiments/lora/{{model}}-{{task}}-{{name}}-seed-{{seed}}"
 
         self.imported_drift = DriftFiles(f"{self.results}/drift/imported/{{name}}")
         self.imported_allocation = AllocationFiles(f"{self.results}/allocation/imported/{{name}}")

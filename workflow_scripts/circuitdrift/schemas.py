@@ -313,5 +313,24 @@ SCHEMAS: dict[str, pa.Schema] = {
             "score_change_normalised": pa.float64(),
         }
     ),
+    "gradients": pa.schema(
+        {
+            "layer": pa.int16(),
+            "module": pa.string(),
+            "weights": pa.int64(),
+            "fisher": pa.float64(),
+            "gradient_norm": pa.float64(),
+        }
+    ),
+    "activation_ranks": pa.schema({"layer": pa.int16(), "module": pa.string(), "rank": pa.int16()}),
+    "ranks": pa.schema(
+        {
+            "layer": pa.int16(),
+            "module": pa.string(),
+            "value": pa.float64(),
+            "rank": pa.int16(),
+            "parameters": pa.int64(),
+        }
+    ),
     "figure": pa.schema({}),
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from circuitdrift.config.given import GIVEN, GIVEN_SEED, GivenCheckpoint
-from circuitdrift.config.methods import CircuitLoraMethod, RandomLoraMethod
+from circuitdrift.config.methods import AllocatedLoraMethod, CircuitLoraMethod, RandomLoraMethod
 from circuitdrift.config.models import HubModel, ScratchModel
 from circuitdrift.config.reading import check_imported_files, load_study
 from circuitdrift.config.study import OWN_RECIPE, StudyConfig
@@ -183,8 +183,15 @@ class Study:
     @cached_property
     def phase_1(self) -> dict[str, str]:
         """The method that is the phase 1 of each method that has one."""
-        methods = self.config.methods
-        return {name: m.phase_1 for name, m in methods.items() if isinstance(m, CircuitLoraMethod)}
+        methods = self.config.methods.items()
+        of_two_phases = {n: m.phase_1 for n, m in methods if isinstance(m, CircuitLoraMethod | AllocatedLoraMethod)}
+        return {name: phase_1 for name, phase_1 in of_two_phases.items() if phase_1}
+
+    @cached_property
+    def traced_phase_1(self) -> frozenset[str]:
+        """Names of each ``phase_1`` whose circuits decide ranks; of an AdaLoRA its ranks alone do."""
+        names = frozenset(self.phase_1.values()) - {GIVEN}
+        return frozenset(name for name in names if self.config.methods[name].kind != "adalora")
 
     @cached_property
     def layer_sets(self) -> dict[str, dict[str, list[int]]]:
@@ -217,10 +224,10 @@ class Study:
 
     @cached_property
     def drift_methods(self) -> tuple[str, ...]:
-        """Methods whose checkpoints' circuits are extracted: those configured, and every ``phase_1``."""
+        """Methods whose checkpoints' circuits are extracted: those configured, and each ``phase_1`` that needs them."""
         config = self.config
         wanted = config.methods if config.drift.methods == "all" else config.drift.methods
-        return tuple(name for name in config.methods if name in wanted or name in self.phase_1.values())
+        return tuple(name for name in config.methods if name in wanted or name in self.traced_phase_1)
 
     @cached_property
     def drift_runs(self) -> tuple[Run, ...]:
@@ -252,7 +259,7 @@ class Study:
 
     @cached_property
     def allocated_runs(self) -> tuple[Run, ...]:
-        """Runs whose ranks differ between layers, and given checkpoints, whose drift gives such ranks."""
+        """Runs of CircuitLoRA and RandomLoRA, whose critical layers decide their ranks, and given checkpoints."""
         methods = self.config.methods
         own = (r for r in self.runs if isinstance(methods[r.method], CircuitLoraMethod | RandomLoraMethod))
         return (*own, *self.given_runs)
@@ -260,7 +267,12 @@ class Study:
     @cached_property
     def circuit_lora_runs(self) -> tuple[Run, ...]:
         """Runs whose ranks follow the drift of a phase 1."""
-        return tuple(run for run in self.runs if run.method in self.phase_1)
+        return tuple(run for run in self.runs if run.method in self.methods_of("circuit_lora"))
+
+    @cached_property
+    def allocated_lora_runs(self) -> tuple[Run, ...]:
+        """Runs whose ranks follow a rule other than drift."""
+        return tuple(run for run in self.runs if run.method in self.methods_of("allocated_lora"))
 
     @cached_property
     def tuned_runs(self) -> tuple[Run, ...]:
@@ -305,6 +317,11 @@ class Study:
         """Names of the methods whose ranks differ between the modules of a layer."""
         methods = self.config.methods.items()
         return tuple(n for n, m in methods if isinstance(m, CircuitLoraMethod) and m.allocation == "per_module")
+
+    def methods_allocated_by(self, *allocations: str) -> tuple[str, ...]:
+        """Names of the methods of kind ``allocated_lora`` with one of these allocations."""
+        methods = self.config.methods.items()
+        return tuple(n for n, m in methods if isinstance(m, AllocatedLoraMethod) and m.allocation in allocations)
 
     @cached_property
     def prompt_files(self) -> dict[str, Path]:

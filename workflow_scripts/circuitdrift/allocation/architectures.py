@@ -7,17 +7,18 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoConfig
 
 from circuitdrift.allocation.ranks import AllocationError
+from circuitdrift.decoder.architectures import ARCHITECTURES, MODEL_TYPES, always, never
 from circuitdrift.decoder.linears import shape_of_config
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PARALLEL = "gpt_neox"
-"""The only architecture whose attention and MLP run in parallel."""
+"""The architecture that circuits with attention and MLP in parallel belong to where no other is named."""
 
 
 def base_architecture(wanted: str | None, parallel: bool) -> str:
-    """The architecture of the config, or the only architecture that fits the graph.
+    """The architecture of the config, or the one that a graph with attention and MLP in parallel means by default.
 
     Args:
         wanted: the architecture of the config; None leaves the choice to the graph.
@@ -31,12 +32,20 @@ def base_architecture(wanted: str | None, parallel: bool) -> str:
             "architecture: the circuits' MLPs read their own layer's heads, as in several architectures; "
             "name one, such as architecture: gpt2"
         )
-    if wanted not in {None, PARALLEL} and parallel:
+    if wanted is None:
+        return PARALLEL
+    of_model = ARCHITECTURES[MODEL_TYPES[wanted]].parallel
+    if parallel and of_model is never:
         raise AllocationError(
             f"architecture: attention and MLP of the circuits run in parallel, those of {wanted} do not; "
-            f"set it to {PARALLEL}, or import circuits of a {wanted} model"
+            f"name another one, such as {PARALLEL}, or import circuits of a {wanted} model"
         )
-    return wanted or PARALLEL
+    if not parallel and of_model is always:
+        raise AllocationError(
+            f"architecture: attention and MLP of {wanted} run in parallel, those of the circuits do not; "
+            f"name another one, such as gpt2, or import circuits of a {wanted} model"
+        )
+    return wanted
 
 
 def shape_of_architecture(architecture: str, n_layers: int) -> PreTrainedModel:

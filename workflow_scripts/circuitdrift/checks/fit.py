@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from circuitdrift.config.circuits import Selection
 from circuitdrift.config.given import GIVEN, DriftRanks
-from circuitdrift.config.methods import CircuitLoraMethod, MethodConfig, RandomLoraMethod
+from circuitdrift.config.methods import AllocatedLoraMethod, CircuitLoraMethod, MethodConfig, RandomLoraMethod
 from circuitdrift.decoder.size import edges_in_share
 from circuitdrift.errors import CircuitDriftError
 from circuitdrift.models.shapes import ModelShape
@@ -64,7 +64,7 @@ def _problems_of_ranks(key: str, method: MethodConfig, model: str, shape: ModelS
 
 
 def _problems_of_layers(key: str, method: MethodConfig, model: str, shape: ModelShape) -> list[str]:
-    if not isinstance(method, CircuitLoraMethod | RandomLoraMethod):
+    if not isinstance(method, CircuitLoraMethod | RandomLoraMethod | AllocatedLoraMethod):
         return []
     problems = []
     if method.critical_layers > shape.layers:
@@ -72,6 +72,14 @@ def _problems_of_layers(key: str, method: MethodConfig, model: str, shape: Model
             f"{key}.critical_layers: {method.critical_layers} exceeds the {shape.layers} layers of model '{model}'; "
             f"lower it to at most {shape.layers}"
         )
+    elif isinstance(method, AllocatedLoraMethod) and method.allocation == "uniform":
+        ranks = method.critical_layers * method.critical_rank + (shape.layers - method.critical_layers) * method.rank
+        if ranks % shape.layers:
+            problems.append(
+                f"{key}.critical_rank: no uniform rank has exactly the size of {method.critical_rank} in "
+                f"{method.critical_layers} and {method.rank} in the other of {shape.layers} layers of model '{model}', "
+                f"whose mean is {ranks / shape.layers:.4g}; choose ranks whose mean is whole, or another allocation"
+            )
     for layers_key in ("include_layers", "exclude_layers"):
         if beyond := [layer for layer in getattr(method, layers_key, ()) if layer >= shape.layers]:
             problems.append(

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from circuitdrift.circuits.prompts import PairBatch
 from circuitdrift.circuits.traced_pairs import TracedPair, trace_pair
 from circuitdrift.decoder.anatomy import Anatomy, Block, Projection
+from circuitdrift.decoder.logits import last_logits
 from circuitdrift.decoder.tracing import (
     AfterHook,
     BeforeHook,
@@ -134,7 +135,8 @@ def _trace_of(anatomy: Anatomy, ablated: Ablated, pair: TracedPair, n_answer: in
     for block, values, mlp in zip(anatomy.blocks, ablated.head_values, ablated.mlp_outputs, strict=True):
         attention_inputs.append(everywhere(stream))
         heads = written_by_heads(block, values[None, None], anatomy.graph.n_heads).sum(dim=0)[0, 0]
-        heads = heads if block.output.bias is None else heads + block.output.bias.to(heads.dtype)
+        bias = block.output_bias()
+        heads = heads if bias is None else heads + bias.to(heads.dtype)
         mlp_inputs.append(everywhere(stream if anatomy.graph.parallel else stream + heads))
         stream = stream + heads + mlp
     final_input = everywhere(stream)
@@ -144,8 +146,15 @@ def _trace_of(anatomy: Anatomy, ablated: Ablated, pair: TracedPair, n_answer: in
         attention_inputs=tuple(attention_inputs),
         mlp_inputs=tuple(mlp_inputs),
         final_input=final_input,
-        logits=anatomy.unembedding(anatomy.final_norm.module(final_input[:, -n_answer:])),
+        logits=_logits_of_stream(anatomy, stream).expand(len(pair.clean.logits), n_answer, -1),
     )
+
+
+def _logits_of_stream(anatomy: Anatomy, stream: Float[Tensor, " d_model"]) -> Float[Tensor, "1 1 vocabulary"]:
+    """What the model makes of a residual stream at its end: norm, head, and whatever bounds or scales its logits."""
+    last = stream.to(anatomy.dtype)[None, None]
+    with hooked(before=[(anatomy.final_norm.module, lambda module, args: (last,))]):
+        return last_logits(anatomy.model, last, cache=None, n_last=1)
 
 
 @torch.no_grad()
@@ -180,11 +189,11 @@ class _CircuitRun:
         before: list[tuple[nn.Module, BeforeHook]] = []
         after: list[tuple[nn.Module, AfterHook]] = []
         for layer, block in enumerate(self.anatomy.blocks):
-            for module, parts in _by_module(block).items():
+            for module, parts in block.projections_by_module.items():
                 after.append((module, self._replace_projections(layer, block, parts)))
             before.append((block.output, self._record_heads(layer, block)))
             before.append((block.mlp_norm.module, self._replace_mlp_input(layer)))
-            after.append((block.mlp, self._record_mlp(layer)))
+            after.append((block.mlp, self._record_mlp(layer, block)))
         before.append((self.anatomy.final_norm.module, self._replace_final_input))
         return before, after
 
@@ -207,7 +216,8 @@ class _CircuitRun:
             replaced = torch.empty_like(output)
             for which, projection in parts.items():
                 readers, n_writers = graph.head_readers(layer, which), graph.n_writers_before_heads(layer)
-                read = block.attention_norm.module(self.patched(self.base.attention_inputs[layer], readers, n_writers))
+                patched = self.patched(self.base.attention_inputs[layer], readers, n_writers)
+                read = block.attention_norm.module.forward(patched)  # no hooks: the norm may be the MLP's too
                 vectors = torch.einsum("chbpd,hed->cbphe", read, projection.weight()).flatten(0, 1)
                 bias = projection.bias()
                 projection.by_head(replaced).copy_(vectors if bias is None else vectors + bias)
@@ -234,11 +244,11 @@ class _CircuitRun:
 
         return hook
 
-    def _record_mlp(self, layer: int) -> AfterHook:
+    def _record_mlp(self, layer: int, block: Block) -> AfterHook:
         def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             dtype = self.differences.dtype
-            written = self.by_circuit(output).to(dtype) - self.base.mlp_outputs[layer].to(dtype)
-            self.differences[:, self.anatomy.graph.mlp(layer)] = written
+            written = self.by_circuit(block.written_by_mlp(output)).to(dtype)
+            self.differences[:, self.anatomy.graph.mlp(layer)] = written - self.base.mlp_outputs[layer].to(dtype)
 
         return hook
 
@@ -246,11 +256,3 @@ class _CircuitRun:
         graph = self.anatomy.graph
         readers = slice(graph.n_readers - 1, graph.n_readers)
         return (self.patched(self.base.final_input, readers, graph.n_writers).reshape(args[0].shape),)
-
-
-def _by_module(block: Block) -> dict[nn.Module, dict[str, Projection]]:
-    """The projections of a block by the module that computes them: one module for all three, or one for each."""
-    modules: dict[nn.Module, dict[str, Projection]] = {}
-    for which, projection in block.projections.items():
-        modules.setdefault(projection.module, {})[which] = projection
-    return modules

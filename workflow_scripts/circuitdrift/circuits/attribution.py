@@ -208,7 +208,7 @@ def _interpolations(
         heads = interpolated(pair.corrupted.head_values[layer], pair.clean.head_values[layer]).flatten(0, 1)
         yield clean_embeddings, Intervention(before=[(block.output, _reading(heads))])
         mlp = interpolated(pair.corrupted.mlp_outputs[layer], pair.clean.mlp_outputs[layer]).flatten(0, 1)
-        yield clean_embeddings, Intervention(after=[(block.mlp, _writing(mlp))])
+        yield clean_embeddings, Intervention(after=[(block.mlp, _writing(mlp / block.multiplier))])
 
 
 def _reading(value: Tensor) -> BeforeHook:

@@ -31,7 +31,7 @@ class BlockGradients:
         heads: gradients at the outputs of the projections, in the order of the graph's readers: q of all heads, then
             k, then v.
         mlp_input: input of the MLP norm.
-        mlp: gradient at the output of the MLP norm.
+        mlp: gradient at the output of the MLP norm, through the MLP alone.
     """
 
     attention_input: Float[Tensor, "pass batch position d_model"]
@@ -101,17 +101,34 @@ def pass_gradients(
     watched: dict[nn.Module, Tensor] = {}
     norms = [anatomy.final_norm.module]
     projections: list[nn.Module] = []
+    changed_in_place: set[nn.Module] = set()
     for block in anatomy.blocks:
         norms += [block.attention_norm.module, block.mlp_norm.module]
-        projections += dict.fromkeys(projection.module for projection in block.projections.values())
-    outputs = [anatomy.final_norm.module, *(block.mlp_norm.module for block in anatomy.blocks), *projections]
+        projections += block.projections_by_module
+        if block.in_place:
+            changed_in_place.update(block.projections_by_module)
+    outputs = [anatomy.final_norm.module, *projections]
+    outputs += [block.mlp_norm.module for block in anatomy.blocks if not block.shares_norm]
     shape = embeddings.shape
+
+    def watch_input(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        # A tensor of its own: the gradient at the norm's output would include that of the attention.
+        watched[module] = args[0].view_as(args[0])
+        return (watched[module], *args[1:])
+
+    def watch_output(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+        watched[module] = output
+        return output.clone() if module in changed_in_place else None
+
     with (
         torch.enable_grad(),
         hooked(intervention.before, intervention.after),
         hooked(
-            before=[(module, lambda module, args: read.update({module: args[0].detach()})) for module in norms],
-            after=[(module, lambda module, args, output: watched.update({module: output})) for module in outputs],
+            before=[
+                *((module, lambda module, args: read.update({module: args[0].detach()})) for module in norms),
+                *((block.mlp, watch_input) for block in anatomy.blocks if block.shares_norm),
+            ],
+            after=[(module, watch_output) for module in outputs],
         ),
     ):
         logits = logits_after(anatomy, prefix, embeddings.flatten(0, 1).detach().requires_grad_(True), n_answer)
@@ -135,7 +152,7 @@ def pass_gradients(
                 heads=heads.unflatten(0, shape[:2]),
                 projected=projected.detach().unflatten(0, shape[:2]),
                 mlp_input=streams(read[block.mlp_norm.module]),
-                mlp=streams(gradients[block.mlp_norm.module]),
+                mlp=streams(gradients[block.mlp if block.shares_norm else block.mlp_norm.module]),
             )
         )
     final = anatomy.final_norm.module

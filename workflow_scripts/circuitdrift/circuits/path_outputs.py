@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from circuitdrift.circuits.gradients import Intervention, PassGradients
 from circuitdrift.circuits.traced_pairs import WriterOutputs
 from circuitdrift.config.circuits import Quadrature
-from circuitdrift.decoder.anatomy import Anatomy
+from circuitdrift.decoder.anatomy import Anatomy, Block
+from circuitdrift.decoder.tracing import AfterHook
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class PathPoint:
     Attributes:
         embeddings: the output of node ``input``.
         head_values: for each layer the input of the output projection, all heads side by side.
-        mlp_outputs: for each layer the output of the MLP.
+        mlp_outputs: for each layer what the MLP writes to the residual stream.
     """
 
     embeddings: Float[Tensor, "batch position d_model"]
@@ -49,8 +50,11 @@ class OutputWatch:
         blocks = self._anatomy.blocks
         return Intervention(
             before=[(block.output, lambda module, args: keep({module: args[0].detach()})) for block in blocks],
-            after=[(block.mlp, lambda module, args, output: keep({module: output.detach()})) for block in blocks],
+            after=[(block.mlp, self._keep_written(block)) for block in blocks],
         )
+
+    def _keep_written(self, block: Block) -> AfterHook:
+        return lambda module, args, output: self._seen.update({module: block.written_by_mlp(output.detach())})
 
     def points(self, gradients: PassGradients) -> list[PathPoint]:
         """The outputs of each pass, after the passes that gave these gradients have run."""

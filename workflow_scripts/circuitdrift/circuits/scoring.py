@@ -20,7 +20,7 @@ from circuitdrift.provenance import Provenance
 logger = logging.getLogger(__name__)
 
 
-def score_prompts(anatomy: Anatomy, pairs: PromptPairs, recipe: Attribution, draw: str) -> EdgeScores:
+def score_prompts(anatomy: Anatomy, pairs: PromptPairs, recipe: Attribution, draw: str = "") -> EdgeScores:
     """Check a model's anatomy on a prompt, choose the batch size by the free memory, and score.
 
     Args:

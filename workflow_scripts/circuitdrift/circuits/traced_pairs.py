@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from circuitdrift.circuits.prompts import PairBatch
-from circuitdrift.decoder.anatomy import Anatomy
+from circuitdrift.decoder.anatomy import Anatomy, AnatomyError
 from circuitdrift.decoder.tracing import Prefix, Trace, run_prefix, trace, written_by_heads
 
 
@@ -47,14 +47,24 @@ class WriterOutputs(Protocol):
 
     @property
     def mlp_outputs(self) -> tuple[Float[Tensor, "batch position d_model"], ...]:
-        """For each layer the output of the MLP."""
+        """For each layer what the MLP writes to the residual stream."""
 
 
 @torch.no_grad()
 def trace_pair(anatomy: Anatomy, batch: PairBatch) -> TracedPair:
-    """Run the tokens that a batch's prompts share once, and the rest of both prompts as one batch."""
+    """Run the tokens that a batch's prompts share once, and the rest of both prompts as one batch.
+
+    Raises:
+        AnatomyError: the prompts are so long that their first tokens would be encoded otherwise by themselves.
+    """
+    if anatomy.longest is not None and batch.clean.shape[1] > anatomy.longest:
+        raise AnatomyError(
+            f"a prompt has {batch.clean.shape[1]} tokens, but from {anatomy.longest + 1} on this model's rotary "
+            "frequencies depend on the length of the sequence, so that the tokens which prompts share cannot run by "
+            f"themselves; use prompts of at most {anatomy.longest} tokens"
+        )
     prefix = run_prefix(anatomy, batch.clean[:, : batch.n_shared])
-    both = anatomy.embedding(torch.cat([batch.clean, batch.corrupted])[:, batch.n_shared :])
+    both = anatomy.embed(torch.cat([batch.clean, batch.corrupted])[:, batch.n_shared :])
     traced = trace(anatomy, both, prefix, batch.n_answer)
     n = len(batch.indices)
     return TracedPair(

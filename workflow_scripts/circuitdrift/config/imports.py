@@ -12,7 +12,30 @@ from circuitdrift.config.methods import Policy
 from circuitdrift.provenance import BASE_CHECKPOINT
 
 CheckpointLabel = Annotated[str, Field(pattern=r"^[0-9]{2}$")]
-Architecture = Literal["gpt_neox", "gpt_neo", "opt", "gpt2", "llama", "mistral", "qwen2", "qwen3"]
+Architecture = Literal[
+    "gpt_neox",
+    "gpt_neo",
+    "opt",
+    "gpt2",
+    "llama",
+    "mistral",
+    "qwen2",
+    "qwen3",
+    "bloom",
+    "cohere",
+    "falcon",
+    "gemma",
+    "gpt_bigcode",
+    "gptj",
+    "granite",
+    "mpt",
+    "olmo",
+    "phi",
+    "phi3",
+    "smollm3",
+    "stablelm",
+    "starcoder2",
+]
 
 
 class ImportedCircuits(DriftRanks):

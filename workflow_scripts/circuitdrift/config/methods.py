@@ -225,6 +225,58 @@ class RandomLoraMethod(Method):
         return included if len(included) == self.critical_layers else ()
 
 
+class AllocatedLoraMethod(Method):
+    """Plain LoRA whose ranks follow another rule than drift, at exactly the size of a CircuitLoRA of the same ranks.
+
+    ``rank``, ``critical_rank`` and ``critical_layers`` set the number of parameters: ``critical_rank`` in that many
+    layers and ``rank`` in the others. Every ``allocation`` has exactly this number, or is refused.
+    """
+
+    kind: Literal["allocated_lora"]
+    rank: int = Field(ge=1)
+    critical_rank: int = Field(ge=1)
+    critical_layers: int = Field(5, ge=1)
+    allocation: Literal["uniform", "random", "inverted", "mlp", "fisher", "gradient_norm", "eva", "adalora"] = Field(
+        description="what ranks follow. uniform: one rank; random: layers drawn at random; inverted: the layers of "
+        "smallest drift in phase_1; mlp: one rank in the MLPs, none in the attention; fisher: squared gradients of the "
+        "base model on single train prompts; gradient_norm: its weights times their mean gradient, as in GoRA; eva: "
+        "EVA's redistribution by activations; adalora: the ranks that phase_1 ended with"
+    )
+    by: Literal["layers", "modules"] = Field(
+        "layers",
+        description="for fisher and gradient_norm. layers: critical_rank in the layers of largest value; modules: "
+        "every linear by its own value, as GoRA does",
+    )
+    phase_1: Name | None = Field(None, description="inverted: a lora or full method; adalora: an adalora method")
+    draw: int = Field(0, ge=0, description="random: number of the draw; use another number for each random method")
+
+    @model_validator(mode="after")
+    def _budget_has_something_to_spend(self) -> AllocatedLoraMethod:
+        if self.critical_rank <= self.rank:
+            raise ValueError(
+                f"critical_rank: {self.critical_rank} is not above rank {self.rank}, so allocation "
+                f"'{self.allocation}' has nothing to spend; raise it"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _no_key_is_ignored(self) -> AllocatedLoraMethod:
+        if self.allocation in {"inverted", "adalora"} and self.phase_1 is None:
+            kind = "an adalora" if self.allocation == "adalora" else "a lora or full"
+            raise ValueError(
+                f"allocation: {self.allocation} follows another run; add phase_1, the name of {kind} method"
+            )
+        if self.allocation not in {"inverted", "adalora"} and self.phase_1 is not None:
+            raise ValueError(f"phase_1: allocation {self.allocation} follows no other run; remove phase_1")
+        if self.allocation not in {"fisher", "gradient_norm"} and self.by == "modules":
+            raise ValueError(
+                f"by: allocation {self.allocation} has its own; remove by, which fisher and gradient_norm read"
+            )
+        if self.allocation != "random" and self.draw:
+            raise ValueError(f"draw: allocation {self.allocation} draws nothing; remove draw")
+        return self
+
+
 MethodConfig = Annotated[
     FullMethod
     | LoraMethod
@@ -235,7 +287,8 @@ MethodConfig = Annotated[
     | AdaLoraMethod
     | Ia3Method
     | CircuitLoraMethod
-    | RandomLoraMethod,
+    | RandomLoraMethod
+    | AllocatedLoraMethod,
     Field(discriminator="kind"),
 ]
 

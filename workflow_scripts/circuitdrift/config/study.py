@@ -13,6 +13,7 @@ from circuitdrift.config.imports import ImportedCircuits
 from circuitdrift.config.learning_rates import LearningRateSearch
 from circuitdrift.config.methods import (
     AdaLoraMethod,
+    AllocatedLoraMethod,
     CircuitLoraMethod,
     FullMethod,
     GrpoMethod,
@@ -161,6 +162,15 @@ class StudyConfig(Section):
                     problems.append(
                         f"methods.{name}.phase_1: '{method.phase_1}' is not a lora or full method of this study; "
                         f"choose one of {plain or '(none: add one, such as lora_r2: {kind: lora, rank: 2})'}"
+                    )
+            if isinstance(method, AllocatedLoraMethod) and method.phase_1 is not None:
+                kinds = (AdaLoraMethod,) if method.allocation == "adalora" else (LoraMethod, FullMethod)
+                if not isinstance(self.methods.get(method.phase_1), kinds):
+                    fitting = [n for n, m in self.methods.items() if isinstance(m, kinds)]
+                    wanted = "an adalora" if method.allocation == "adalora" else "a lora or full"
+                    problems.append(
+                        f"methods.{name}.phase_1: '{method.phase_1}' is not {wanted} method of this study; "
+                        f"choose one of {fitting or '(none: add one)'}"
                     )
         return problems
 

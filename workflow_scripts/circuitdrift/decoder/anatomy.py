@@ -15,7 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from circuitdrift.decoder.architectures import ARCHITECTURES, Architecture, Fused, why_unsupported
+from circuitdrift.decoder.architectures import Architecture, Fused, Settings, architecture_of, why_unsupported
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.errors import CircuitDriftError
 
@@ -35,17 +35,24 @@ class Norm:
         module: the model's own module.
         centred: whether the mean over d_model is subtracted.
         epsilon: constant added to the variance (or mean square) before the root.
+        gain_offset: what is added to the module's weight to get the gain.
     """
 
     module: nn.Module
     centred: bool
     epsilon: float
+    gain_offset: float = 0.0
 
     @property
     def gain(self) -> Float[Tensor, " d_model"] | Float[Tensor, ""]:
         """The factor of each dimension; the number 1 for a norm without factors."""
-        weight = cast(Tensor | None, self.module.weight)
-        return torch.ones(()) if weight is None else weight
+        weight = cast(Tensor | None, getattr(self.module, "weight", None))
+        if weight is None:
+            return torch.ones(())
+        if not self.gain_offset:
+            return weight
+        # In bfloat16 the sum would lose bits that the weight has.
+        return weight.to(torch.promote_types(weight.dtype, torch.float32)) + self.gain_offset
 
     def standardise(
         self, x: Float[Tensor, "*rows d_model"]
@@ -68,7 +75,7 @@ class Projection:
     """The map to queries, keys or values in one block.
 
     Attributes:
-        module: the linear layer; GPT-NeoX and GPT-2 have one layer for all three.
+        module: the linear layer; some architectures, such as GPT-2, have one layer for all three.
         rows: rows of its weight [d_out, d_in] that produce each query head's vector. With grouped-query attention,
             heads of one group have the same rows in the key and value projections.
         first: first column of the first head's vector in the input of attention, after keys and values are repeated
@@ -103,8 +110,18 @@ class Projection:
 class Block:
     """One layer: attention norm, attention with its projections, MLP norm, MLP.
 
-    ``mlp`` is the module whose output the MLP writes to the residual stream: OPT, which has no module for the whole
-    MLP, has its last linear map here.
+    Attributes:
+        attention_norm: the norm before the attention.
+        attention: the module that holds the projections.
+        query: the projection to queries.
+        key: the projection to keys.
+        value: the projection to values.
+        output: the output projection.
+        mlp_norm: the norm before the MLP; the attention's where both read one output.
+        mlp: the module whose output the MLP writes to the residual stream: OPT, which has no module for the whole MLP,
+            has its last linear map here.
+        multiplier: what the block multiplies the outputs of heads and MLP by before it adds them to the stream.
+        in_place: whether the block changes in place what its projections or its MLP return.
     """
 
     attention_norm: Norm
@@ -115,20 +132,61 @@ class Block:
     output: nn.Linear | Conv1D
     mlp_norm: Norm
     mlp: nn.Module
+    multiplier: float = 1.0
+    in_place: bool = False
+
+    @property
+    def shares_norm(self) -> bool:
+        """Whether attention and MLP read the output of one norm."""
+        return self.mlp_norm.module is self.attention_norm.module
 
     @property
     def projections(self) -> dict[str, Projection]:
         """The projections by the name of the head's input that they read."""
         return {"q": self.query, "k": self.key, "v": self.value}
 
+    @property
+    def projections_by_module(self) -> dict[nn.Module, dict[str, Projection]]:
+        """The projections by the module that computes them: one module for all three, or one for each."""
+        modules: dict[nn.Module, dict[str, Projection]] = {}
+        for which, projection in self.projections.items():
+            modules.setdefault(projection.module, {})[which] = projection
+        return modules
+
     def output_weight(self) -> Float[Tensor, "d_model d_attention"]:
-        """The weight of the output projection."""
-        return oriented_weight(self.output)
+        """What the heads' values are multiplied by on their way to the residual stream."""
+        weight = oriented_weight(self.output)
+        return weight if self.multiplier == 1 else weight * self.multiplier
+
+    def output_bias(self) -> Float[Tensor, " d_model"] | None:
+        """What the attention writes to the residual stream besides its heads; None where this is nothing."""
+        bias: Tensor | None = self.output.bias
+        return bias if bias is None or self.multiplier == 1 else bias * self.multiplier
+
+    def written_by_mlp(self, output: Float[Tensor, "*rows d_model"]) -> Float[Tensor, "*rows d_model"]:
+        """What the MLP writes to the residual stream, from its output, which the block may change later."""
+        if self.multiplier != 1:
+            return output * self.multiplier
+        return output.clone() if self.in_place else output
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A decoder taken apart; every part is the model's own module."""
+    """A decoder taken apart; every part is the model's own module.
+
+    Attributes:
+        model: the model.
+        backbone: its part from embeddings to the final norm's output.
+        embedding: the token embedding.
+        embedding_norm: the norm between the token embedding and the residual stream; None without one.
+        blocks: the layers.
+        final_norm: the norm before the unembedding.
+        unembedding: the map from the final norm's output to the logits, or to what the model makes them of.
+        graph: the computation graph.
+        d_head: width of a head.
+        longest: number of tokens up to which a token's position is encoded the same in sequences of any length; None
+            for no bound.
+    """
 
     model: PreTrainedModel
     backbone: nn.Module
@@ -138,6 +196,13 @@ class Anatomy:
     unembedding: nn.Module
     graph: Graph
     d_head: int
+    embedding_norm: nn.Module | None = None
+    longest: int | None = None
+
+    def embed(self, token_ids: Int[Tensor, "*rows"]) -> Float[Tensor, "*rows d_model"]:
+        """Token embeddings as passes of the engine start from: after the norm of embeddings, if there is one."""
+        embeddings: Tensor = self.embedding(token_ids)
+        return embeddings if self.embedding_norm is None else self.embedding_norm(embeddings)
 
     @property
     def device(self) -> torch.device:
@@ -166,7 +231,7 @@ def anatomy_of(model: PreTrainedModel) -> Anatomy:
         raise AnatomyError(f"{name}: {reason}")
     if model.training:
         raise AnatomyError(f"{name} is in training mode, where dropout changes each pass; call .eval()")
-    return _take_apart(model, ARCHITECTURES[type(model).__name__])
+    return _take_apart(model, architecture_of(type(model).__name__, model.config.to_dict()))
 
 
 def _take_apart(model: PreTrainedModel, architecture: Architecture) -> Anatomy:
@@ -179,44 +244,64 @@ def _take_apart(model: PreTrainedModel, architecture: Architecture) -> Anatomy:
         backbone=backbone,
         embedding=cast(nn.Embedding, backbone.get_submodule(architecture.embedding)),
         blocks=blocks,
-        final_norm=_norm(backbone.get_submodule(architecture.final_norm)),
+        final_norm=_norm(backbone.get_submodule(architecture.final_norm), architecture),
         unembedding=model.get_output_embeddings(),
         graph=Graph(len(blocks), n_heads, parallel=architecture.parallel(model.config.to_dict())),
         d_head=blocks[0].query.rows.shape[1],
+        embedding_norm=backbone.get_submodule(architecture.embedding_norm) if architecture.embedding_norm else None,
+        longest=_longest_sequence(model.config.to_dict()),
     )
+
+
+def _longest_sequence(settings: Settings) -> int | None:
+    """The length from which on rotary frequencies depend on the length of the sequence; None where they never do."""
+    rotary = settings.get("rope_parameters") or {}
+    if rotary.get("rope_type") not in ("longrope", "dynamic"):
+        return None
+    return int(rotary.get("original_max_position_embeddings") or settings["max_position_embeddings"])
 
 
 def _block(layer: nn.Module, architecture: Architecture, n_heads: int) -> Block:
     attention = layer.get_submodule(architecture.attention)
+    output = cast(nn.Linear, attention.get_submodule(architecture.output))
     if isinstance(architecture.projections, Fused):
-        query, key, value = _fused_projections(attention, architecture.projections, n_heads)
+        d_attention = oriented_weight(output).shape[1]
+        query, key, value = _fused_projections(attention, architecture.projections, n_heads, d_attention // n_heads)
     else:
         query, key, value = _separate_projections(attention, architecture.projections, n_heads)
     return Block(
-        attention_norm=_norm(layer.get_submodule(architecture.attention_norm)),
+        attention_norm=_norm(layer.get_submodule(architecture.attention_norm), architecture),
         attention=attention,
         query=query,
         key=key,
         value=value,
-        output=cast(nn.Linear, attention.get_submodule(architecture.output)),
-        mlp_norm=_norm(layer.get_submodule(architecture.mlp_norm)),
+        output=output,
+        mlp_norm=_norm(layer.get_submodule(architecture.mlp_norm), architecture),
         mlp=layer.get_submodule(architecture.mlp),
+        multiplier=architecture.multiplier,
+        in_place=architecture.in_place,
     )
 
 
-def _fused_projections(attention: nn.Module, fused: Fused, n_heads: int) -> list[Projection]:
-    """The projections to q, k and v from one linear map, which has no groups."""
+def _fused_projections(attention: nn.Module, fused: Fused, n_heads: int, d_head: int) -> list[Projection]:
+    """The projections to q, k and v from one linear map; query heads may share keys and values in groups."""
     module = cast(nn.Linear, attention.get_submodule(fused.path))
-    d_out = len(oriented_weight(module))
-    sizes = {"projection": 3, "head": n_heads, "d_head": d_out // (3 * n_heads)}
-    rows = torch.arange(d_out, device=module.weight.device).view([sizes[axis] for axis in fused.axes])
-    by_projection = rows.permute([fused.axes.index(axis) for axis in sizes])
-    # On the meta device rows hold no numbers, so the places of the heads come from the axes.
-    strides = {axis: int(stride) for axis, stride in zip(fused.axes, rows.stride(), strict=True)}
-    return [
-        Projection(module, of_heads, which * strides["projection"], strides["head"], shared=False)
-        for which, of_heads in enumerate(by_projection)
-    ]
+    n_vectors = len(oriented_weight(module)) // d_head
+    n_groups = (n_vectors - n_heads) // 2
+    vectors = torch.arange(n_vectors)
+    if fused.axes[0] == "projection":
+        parts = list(vectors.split([n_heads, n_groups, n_groups]))
+        first, step = [0, n_heads, 2 * n_heads], 1
+    else:
+        by_group = vectors.view(n_groups, -1)
+        parts = [by_group[:, :-2].flatten(), by_group[:, -2], by_group[:, -1]]
+        first, step = [0, 1, 2], 3
+    projections = []
+    for vector_of_head, start in zip(parts, first, strict=True):
+        of_query_heads = vector_of_head.repeat_interleave(n_heads // len(vector_of_head))
+        rows = (of_query_heads[:, None] * d_head + torch.arange(d_head)).to(module.weight.device)
+        projections.append(Projection(module, rows, start * d_head, step * d_head, shared=n_groups < n_heads))
+    return projections
 
 
 def _separate_projections(attention: nn.Module, paths: tuple[str, str, str], n_heads: int) -> list[Projection]:
@@ -231,8 +316,9 @@ def _separate_projections(attention: nn.Module, paths: tuple[str, str, str], n_h
     return projections
 
 
-def _norm(module: nn.Module) -> Norm:
-    """A torch LayerNorm, or an RMSNorm in the form that all other supported architectures have."""
+def _norm(module: nn.Module, architecture: Architecture) -> Norm:
+    """A torch LayerNorm, or a norm of the form that the architecture declares."""
     if isinstance(module, nn.LayerNorm):
-        return Norm(module, centred=True, epsilon=module.eps)
-    return Norm(module, centred=False, epsilon=float(cast(float, module.variance_epsilon)))
+        return Norm(module, centred=True, epsilon=module.eps, gain_offset=architecture.gain_offset)
+    named = getattr(module, "variance_epsilon", getattr(module, "eps", architecture.epsilon))
+    return Norm(module, architecture.centred, float(cast(float, named)), architecture.gain_offset)

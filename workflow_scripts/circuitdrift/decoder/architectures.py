@@ -24,11 +24,23 @@ class Fused:
 
     Attributes:
         path: its path in the attention.
-        axes: the axes of its output, the slowest first: ``projection`` (q, k, v), ``head``, ``d_head``.
+        axes: the axes of its output, the slowest first: ``projection`` (q, k, v), ``head``, ``d_head``. Where query
+            heads share keys and values, ``projection`` first means all queries, then all keys, then all values, and
+            ``head`` first means group by group: its queries, its key, its value.
     """
 
     path: str
     axes: tuple[str, str, str]
+
+
+def never(settings: Settings) -> bool:
+    """Attention and MLP of a block never run in parallel."""
+    return False
+
+
+def always(settings: Settings) -> bool:
+    """Attention and MLP of a block always run in parallel."""
+    return True
 
 
 @dataclass(frozen=True)
@@ -57,11 +69,20 @@ class Architecture:
         attention: path in a block of the module that holds the projections.
         projections: paths in the attention of the maps to queries, keys and values, or the one map for all three.
         output: path in the attention of the output projection.
-        mlp_norm: path in a block of the norm before the MLP.
-        mlp: path in a block of the module whose output the MLP writes to the residual stream.
+        mlp_norm: path in a block of the norm before the MLP; where it is the attention's, both read its one output.
+        mlp: path in a block of the module whose output the MLP writes to the residual stream; where MLP and attention
+            share a norm, the module that reads its output too.
         mlp_output: path in a block of the MLP's last linear map; its other linear maps read the MLP's input.
         parallel: whether attention and MLP of a block both read the block's input.
         limits: options that are refused.
+        gain_offset: what norms add to their weight to get their gain.
+        centred: whether norms that are not torch's subtract the mean over d_model.
+        epsilon: the constant in their root, where the modules do not name it.
+        embedding_norm: path in the backbone of a norm between the token embedding and the residual stream.
+        multiplier: what a block multiplies the outputs of its heads and its MLP by before it adds them to the
+            residual stream.
+        in_place: whether a block changes in place what its projections or its MLP return.
+        variant: the above, where the settings of a model change them (:func:`architecture_of`).
     """
 
     backbone: str
@@ -75,8 +96,15 @@ class Architecture:
     mlp_norm: str
     mlp: str
     mlp_output: str
-    parallel: Callable[[Settings], bool] = lambda settings: False
+    parallel: Callable[[Settings], bool] = never
     limits: tuple[Limit, ...] = ()
+    gain_offset: float = 0.0
+    centred: bool = False
+    epsilon: float | None = None
+    embedding_norm: str | None = None
+    multiplier: float = 1.0
+    in_place: bool = False
+    variant: Callable[[Settings], Mapping[str, Any]] = lambda settings: {}
 
 
 _SEPARATE = ("q_proj", "k_proj", "v_proj")
@@ -165,6 +193,163 @@ _OPT = Architecture(
     ),
 )
 
+_GEMMA = replace(
+    _LLAMA,
+    gain_offset=1.0,
+    limits=(
+        Limit(
+            lambda settings: bool(settings.get("use_bidirectional_attention", False)),
+            "its tokens see later ones (use_bidirectional_attention), so the tokens that clean and corrupted prompts "
+            "begin with are not alike in both passes; use a model with causal attention",
+        ),
+    ),
+)
+
+_PHI3 = replace(_LLAMA, projections=Fused("qkv_proj", ("projection", "head", "d_head")))
+
+_PHI = replace(
+    _LLAMA,
+    final_norm="final_layernorm",
+    output="dense",
+    mlp_norm="input_layernorm",
+    mlp_output="mlp.fc2",
+    parallel=always,
+)
+
+_GPTJ = replace(
+    _GPT2,
+    projections=_SEPARATE,
+    output="out_proj",
+    mlp_norm="ln_1",
+    mlp_output="mlp.fc_out",
+    parallel=always,
+    limits=(),
+)
+
+_GRANITE = replace(_LLAMA, variant=lambda settings: {"multiplier": float(settings.get("residual_multiplier", 1.0))})
+
+_OLMO = replace(
+    _LLAMA,
+    centred=True,
+    epsilon=1e-5,
+    variant=lambda settings: {"in_place": settings.get("clip_qkv") is not None},
+)
+
+
+def _stablelm_is_parallel(settings: Settings) -> bool:
+    return bool(settings.get("use_parallel_residual", False))
+
+
+_STABLELM = replace(
+    _LLAMA,
+    parallel=_stablelm_is_parallel,
+    variant=lambda settings: {"mlp_norm": "input_layernorm"} if _stablelm_is_parallel(settings) else {},
+    limits=(
+        Limit(
+            lambda settings: (
+                bool(settings.get("qk_layernorm", False))
+                and settings.get("num_key_value_heads", 32) != settings.get("num_attention_heads", 32)
+            ),
+            "its heads have norms of their own for the keys that several heads share (qk_layernorm with fewer "
+            "num_key_value_heads), so that no head can get a copy of its keys; use a model without qk_layernorm",
+        ),
+    ),
+)
+
+
+def _falcon_is_parallel(settings: Settings) -> bool:
+    return bool(settings.get("new_decoder_architecture", False) or settings.get("parallel_attn", True))
+
+
+def _falcon_norms(settings: Settings) -> Mapping[str, str]:
+    """Two norms side by side, one that attention and MLP share, or one after the other."""
+    by_default = 2 if settings.get("new_decoder_architecture", False) else None
+    n_norms = settings.get("num_ln_in_parallel_attn") or by_default
+    if not settings.get("parallel_attn", True):
+        return {}
+    if n_norms == 2:
+        return {"attention_norm": "ln_attn", "mlp_norm": "ln_mlp"}
+    return {"mlp_norm": "input_layernorm"}
+
+
+_FALCON = Architecture(
+    backbone="transformer",
+    embedding="word_embeddings",
+    blocks="h",
+    final_norm="ln_f",
+    attention_norm="input_layernorm",
+    attention="self_attention",
+    projections=Fused("query_key_value", ("head", "projection", "d_head")),
+    output="dense",
+    mlp_norm="post_attention_layernorm",
+    mlp="mlp",
+    mlp_output="mlp.dense_4h_to_h",
+    parallel=_falcon_is_parallel,
+    variant=lambda settings: {**_falcon_norms(settings), "in_place": _falcon_is_parallel(settings)},
+    limits=(
+        Limit(
+            lambda settings: bool(settings.get("alibi", False)),
+            "its positions are biases of the scores (alibi), which transformers adds once with fused attention and "
+            "twice without, so the model is not the same on a GPU and on a CPU; use a Falcon with rotary positions",
+        ),
+    ),
+)
+
+_BLOOM = replace(
+    _FALCON,
+    embedding_norm="word_embeddings_layernorm",
+    mlp="mlp.dense_4h_to_h",
+    parallel=never,
+    variant=lambda settings: {},
+    limits=(
+        Limit(
+            lambda settings: bool(settings.get("apply_residual_connection_post_layernorm", False)),
+            "its residual stream begins anew after each norm (apply_residual_connection_post_layernorm), so it is not "
+            "the sum of the nodes' outputs; use a BLOOM without that option",
+        ),
+        Limit(
+            lambda settings: bool(settings.get("slow_but_exact", False)) and settings.get("pretraining_tp", 1) > 1,
+            "it multiplies with parts of its output matrices (slow_but_exact), which no hook sees; set slow_but_exact "
+            "to false",
+        ),
+    ),
+)
+
+_COHERE = replace(
+    _LLAMA,
+    mlp_norm="input_layernorm",
+    parallel=always,
+    centred=True,
+    limits=(
+        Limit(
+            lambda settings: (
+                bool(settings.get("use_qk_norm", False))
+                and (settings.get("num_key_value_heads") or settings.get("num_attention_heads", 64))
+                != settings.get("num_attention_heads", 64)
+            ),
+            "its norms of keys belong to groups of heads (use_qk_norm with fewer num_key_value_heads), so that no head "
+            "can get a copy of its keys; use a model without use_qk_norm",
+        ),
+    ),
+)
+
+_STARCODER2 = replace(_LLAMA, mlp_output="mlp.c_proj")
+
+_GPT_BIGCODE = replace(_GPT2, projections=Fused("c_attn", ("head", "projection", "d_head")))
+
+_MPT = replace(
+    _GPT2,
+    blocks="blocks",
+    final_norm="norm_f",
+    attention_norm="norm_1",
+    projections=Fused("Wqkv", ("projection", "head", "d_head")),
+    output="out_proj",
+    mlp_norm="norm_2",
+    mlp="ffn.down_proj",
+    mlp_output="ffn.down_proj",
+    limits=(),
+)
+
 ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
     {
         "GPT2LMHeadModel": _GPT2,
@@ -175,6 +360,20 @@ ARCHITECTURES: Mapping[str, Architecture] = MappingProxyType(
         "OPTForCausalLM": _OPT,
         "Qwen2ForCausalLM": _LLAMA,
         "Qwen3ForCausalLM": _LLAMA,
+        "BloomForCausalLM": _BLOOM,
+        "CohereForCausalLM": _COHERE,
+        "FalconForCausalLM": _FALCON,
+        "GemmaForCausalLM": _GEMMA,
+        "GPTBigCodeForCausalLM": _GPT_BIGCODE,
+        "GPTJForCausalLM": _GPTJ,
+        "GraniteForCausalLM": _GRANITE,
+        "MptForCausalLM": _MPT,
+        "OlmoForCausalLM": _OLMO,
+        "Phi3ForCausalLM": _PHI3,
+        "PhiForCausalLM": _PHI,
+        "SmolLM3ForCausalLM": _LLAMA,
+        "StableLmForCausalLM": _STABLELM,
+        "Starcoder2ForCausalLM": _STARCODER2,
     }
 )
 """Architectures by the name of the model's class; a derived class counts as another architecture."""
@@ -192,9 +391,37 @@ MODEL_TYPES: Mapping[str, str] = MappingProxyType(
         "opt": "OPTForCausalLM",
         "qwen2": "Qwen2ForCausalLM",
         "qwen3": "Qwen3ForCausalLM",
+        "bloom": "BloomForCausalLM",
+        "cohere": "CohereForCausalLM",
+        "falcon": "FalconForCausalLM",
+        "gemma": "GemmaForCausalLM",
+        "gpt_bigcode": "GPTBigCodeForCausalLM",
+        "gptj": "GPTJForCausalLM",
+        "granite": "GraniteForCausalLM",
+        "mpt": "MptForCausalLM",
+        "olmo": "OlmoForCausalLM",
+        "phi": "PhiForCausalLM",
+        "phi3": "Phi3ForCausalLM",
+        "smollm3": "SmolLM3ForCausalLM",
+        "stablelm": "StableLmForCausalLM",
+        "starcoder2": "Starcoder2ForCausalLM",
     }
 )
 """The class that transformers loads for each ``model_type`` of config.json, where it is one of the above."""
+
+
+NUMBERS_OF_EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
+"""What architectures call the number of experts in an MLP."""
+
+
+def architecture_of(class_name: str, settings: Settings) -> Architecture:
+    """The architecture of a model with these settings.
+
+    Raises:
+        KeyError: no such class is declared.
+    """
+    architecture = ARCHITECTURES[class_name]
+    return replace(architecture, **architecture.variant(settings))
 
 
 def why_unsupported(class_name: str | None, settings: Settings) -> str | None:
@@ -205,6 +432,12 @@ def why_unsupported(class_name: str | None, settings: Settings) -> str | None:
         settings: the entries of its configuration.
     """
     architecture = ARCHITECTURES.get(class_name or "")
+    if architecture is None and any(settings.get(name) for name in NUMBERS_OF_EXPERTS):
+        return (
+            "no circuits of mixtures of experts: their MLPs keep the matrices of all experts in one tensor, which LoRA "
+            "on linear maps does not reach, so that critical layers could get no ranks there; use a dense model of the "
+            "same family"
+        )
     if architecture is None:
         return (
             "no circuits of this architecture, because decoder/architectures.py does not declare its heads, norms and "

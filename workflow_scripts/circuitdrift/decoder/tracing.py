@@ -43,20 +43,31 @@ def one_key_per_query_head(anatomy: Anatomy) -> Iterator[None]:
     this does nothing.
     """
     after: list[tuple[nn.Module, AfterHook]] = []
+    without_groups = {
+        "num_key_value_groups": 1,
+        "num_key_value_heads": anatomy.graph.n_heads,
+        "num_kv_heads": anatomy.graph.n_heads,
+        "multi_query": False,
+    }
     with ExitStack() as stack:
         for block in anatomy.blocks:
-            for projection in block.projections.values():
-                if projection.shared:
-                    after.append((projection.module, _repeat_rows(projection)))
+            for module, projections in block.projections_by_module.items():
+                if any(projection.shared for projection in projections.values()):
+                    after.append((module, _repeat_rows(list(projections.values()))))
             if any(projection.shared for projection in block.projections.values()):
-                stack.callback(setattr, block.attention, "num_key_value_groups", block.attention.num_key_value_groups)
-                block.attention.num_key_value_groups = 1  # type: ignore[assignment]
+                for name, value in without_groups.items():
+                    if hasattr(block.attention, name):
+                        stack.callback(setattr, block.attention, name, getattr(block.attention, name))
+                        setattr(block.attention, name, value)
         stack.enter_context(hooked(after=after))
         yield
 
 
-def _repeat_rows(projection: Projection) -> AfterHook:
-    rows = projection.rows.flatten()
+def _repeat_rows(projections: Sequence[Projection]) -> AfterHook:
+    """Put the heads' vectors of the projections of one module in the order of the input of attention."""
+    rows = projections[0].rows.new_empty(sum(projection.rows.numel() for projection in projections))
+    for projection in projections:
+        projection.by_head(rows).copy_(projection.rows)
     return lambda module, args, output: output[..., rows]
 
 
@@ -116,7 +127,16 @@ def logits_after(
     ``rows`` is a multiple of the prefix's batch: one pass over the batch after the other.
     """
     copies = len(embeddings) // len(prefix.keys_and_values[0][0]) if prefix.keys_and_values else 1
-    return last_logits(anatomy.model, embeddings, prefix.cache(copies), n_answer)
+    with _embeddings_as_they_are(anatomy):
+        return last_logits(anatomy.model, embeddings, prefix.cache(copies), n_answer)
+
+
+@contextmanager
+def _embeddings_as_they_are(anatomy: Anatomy) -> Iterator[None]:
+    """Passes inside start from what node ``input`` writes, to which the norm of embeddings was applied."""
+    norm = anatomy.embedding_norm
+    with hooked(after=[] if norm is None else [(norm, lambda module, args, output: args[0])]):
+        yield
 
 
 @dataclass(frozen=True)
@@ -125,7 +145,7 @@ class Trace:
 
     Attributes:
         head_values: for each layer the input of the output projection, all heads side by side.
-        mlp_outputs: for each layer the output of the MLP.
+        mlp_outputs: for each layer what the MLP writes to the residual stream.
         attention_inputs: for each layer the residual stream at the attention norm.
         mlp_inputs: for each layer the residual stream at the MLP norm.
         final_input: the residual stream at the final norm.
@@ -169,10 +189,9 @@ def trace(
     read = [anatomy.final_norm.module]
     for block in anatomy.blocks:
         read += [block.attention_norm.module, block.mlp_norm.module, block.output]
-    wrote = [block.mlp for block in anatomy.blocks]
     with hooked(
         before=[(module, lambda module, args: inputs.update({module: args[0]})) for module in read],
-        after=[(module, lambda module, args, output: outputs.update({module: output})) for module in wrote],
+        after=[(block.mlp, _keep_written(block, outputs)) for block in anatomy.blocks],
     ):
         logits = logits_after(anatomy, prefix, embeddings, n_answer)
 
@@ -188,6 +207,11 @@ def trace(
         final_input=stream(inputs[anatomy.final_norm.module]),
         logits=logits,
     )
+
+
+def _keep_written(block: Block, kept: dict[nn.Module, Tensor]) -> AfterHook:
+    """A hook that keeps what the block's MLP writes to the residual stream."""
+    return lambda module, args, output: kept.update({module: block.written_by_mlp(output)})
 
 
 def written_by_heads(
@@ -212,13 +236,14 @@ def check_anatomy(anatomy: Anatomy, token_ids: Int[Tensor, "batch position"]) ->
     """
     plain = anatomy.model(input_ids=token_ids).logits[:, -1]
     with one_key_per_query_head(anatomy):
-        watched = trace(anatomy, anatomy.embedding(token_ids), Prefix(()), n_answer=1)
+        watched = trace(anatomy, anatomy.embed(token_ids), Prefix(()), n_answer=1)
     dtype = anatomy.accumulation_dtype
     total = watched.embeddings.to(dtype)
     for block, values, mlp in zip(anatomy.blocks, watched.head_values, watched.mlp_outputs, strict=True):
         total = total + written_by_heads(block, values.to(dtype), anatomy.graph.n_heads).sum(dim=0) + mlp.to(dtype)
-        if block.output.bias is not None:
-            total = total + block.output.bias.to(dtype)
+        bias = block.output_bias()
+        if bias is not None:
+            total = total + bias.to(dtype)
     tolerance = 100 * torch.finfo(anatomy.dtype).eps
     residual = _relative_difference(total, watched.final_input.to(dtype))
     logits = _relative_difference(watched.logits[:, -1].to(dtype), plain.to(dtype))

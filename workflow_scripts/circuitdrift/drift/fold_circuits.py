@@ -104,7 +104,20 @@ def selection_of_circuits(graph: Graph, choice: Selection) -> CircuitSelection:
 
 def fold_scores(file: ScoreFile) -> FoldScores:
     """The scores of the graph's edges by fold, in float64."""
-    return FoldScores(file.by_fold[:, file.graph.edge_mask].double().numpy(), np.array(file.fold_sizes))
+    return edges_by_fold(file.graph, file.by_fold, file.fold_sizes)
+
+
+def edges_by_fold(
+    graph: Graph, by_fold: Float[Tensor, "fold writers readers"], fold_sizes: Sequence[int]
+) -> FoldScores:
+    """Scores by fold, of the graph's edges alone and in float64.
+
+    Args:
+        graph: the model's graph.
+        by_fold: mean scores over the prompts of each fold.
+        fold_sizes: prompts of each fold.
+    """
+    return FoldScores(by_fold[:, graph.edge_mask].double().numpy(), np.array(fold_sizes))
 
 
 def check_one_graph(files: Sequence[ScoreFile]) -> None:

@@ -190,7 +190,7 @@ def _phase_1_scorings(study: Study) -> list[tuple[Run, str]]:
     return [
         (run, path)
         for run in study.runs
-        if run.method in study.phase_1.values()
+        if run.method in study.traced_phase_1
         for job in study.circuit_jobs
         for path in study.of_runs(job.scoring_benchmark, (run,))
     ]

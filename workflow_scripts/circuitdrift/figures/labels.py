@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from circuitdrift.config.given import GIVEN
-from circuitdrift.config.methods import CircuitLoraMethod, MethodConfig, RandomLoraMethod
+from circuitdrift.config.methods import AllocatedLoraMethod, CircuitLoraMethod, MethodConfig, RandomLoraMethod
 
 _TASK_PHRASES = (
     ("add_sub", "Add/Sub"),
@@ -51,10 +51,23 @@ FAMILIES = {
     "adalora": Family("AdaLoRA", "s"),
     "random_lora": Family("RandomLoRA", "X", (0, (3, 1.5))),
     "circuit_lora": Family("CircuitLoRA", "^"),
+    "allocated_lora": Family("LoRA by another rule", "P", (0, (5, 1))),
     "grpo": Family("GRPO", "*"),
     GIVEN: Family("Given checkpoints", "<", (0, (5, 1.5))),
 }
 """By a method's ``kind``, in the order of legends and tables; last, checkpoints that no method of the study trained."""
+
+_ALLOCATIONS = {
+    "uniform": "LoRA, uniform",
+    "random": "LoRA, random layers",
+    "inverted": "LoRA, least drift",
+    "mlp": "LoRA, MLP only",
+    "fisher": "LoRA, Fisher",
+    "gradient_norm": "LoRA, gradient norm",
+    "eva": "LoRA, EVA's ranks",
+    "adalora": "LoRA, AdaLoRA's ranks",
+}
+"""Titles of LoRAs whose ranks follow another rule than drift, by their ``allocation``."""
 
 _RANKS = ("rank", "critical_rank", "initial_rank", "target_rank")
 _UNNAMED = {*_RANKS, "kind", "phase_1", "critical_layers", "answers"}
@@ -114,13 +127,16 @@ def _own_label(method: MethodConfig) -> str:
     """The label that follows from a method's own fields alone."""
     fields = type(method).model_fields
     unusual = {name: getattr(method, name) for name, field in fields.items() if getattr(method, name) != field.default}
-    phrases = [_phrase(name, value) for name, value in unusual.items() if name not in _UNNAMED]
+    unnamed = {*_UNNAMED, "allocation"} if isinstance(method, AllocatedLoraMethod) else _UNNAMED
+    phrases = [_phrase(name, value) for name, value in unusual.items() if name not in unnamed]
     sham = "Sham " if method.answers == "permuted" else ""
     return ", ".join([sham + _title(method) + _size(method), *phrases])
 
 
 def _title(method: MethodConfig) -> str:
-    """The title of the method's family; where a RandomLoRA has nothing to draw, that of LoRA."""
+    """The title of the method's family or allocation; where a RandomLoRA has nothing to draw, that of LoRA."""
+    if isinstance(method, AllocatedLoraMethod):
+        return _ALLOCATIONS[method.allocation]
     is_drawn = not (isinstance(method, RandomLoraMethod) and method.given_layers)
     return FAMILIES[method.kind if is_drawn else "lora"].title
 
@@ -144,6 +160,8 @@ def _phrase(field: str, value: Any) -> str:
         return f"{_layers(value)} fixed"
     if field == "exclude_layers":
         return f"without {_layers(value)}"
+    if field == "by":
+        return f"by {value.removesuffix('s')}"
     if field == "credit":
         return f"credit {value}"
     if isinstance(value, str):

@@ -13,14 +13,27 @@ from circuitdrift.decoder.size import number_of_edges
 from circuitdrift.models.caches import package_folder
 from circuitdrift.models.folder import settings_of_folder
 
-GATED = ("llama", "mistral", "qwen2", "qwen3")
+GATED = (
+    "cohere",
+    "gemma",
+    "granite",
+    "llama",
+    "mistral",
+    "olmo",
+    "phi3",
+    "qwen2",
+    "qwen3",
+    "smollm3",
+    "stablelm",
+)
 """Model types whose MLP has three matrices."""
 
 # The names that architectures give to one size in config.json.
-WIDTH = ("hidden_size", "n_embd")
-LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
-HEADS = ("num_attention_heads", "n_head", "num_heads")
-MLP_WIDTH = ("intermediate_size", "ffn_dim", "n_inner")
+WIDTH = ("hidden_size", "n_embd", "n_embed", "d_model")
+LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
+HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
+GROUPS = ("num_key_value_heads", "num_kv_heads")
+MLP_WIDTH = ("intermediate_size", "ffn_dim", "n_inner", "ffn_hidden_size")
 
 
 @dataclass(frozen=True)
@@ -93,7 +106,7 @@ def shape_in(config: Mapping[str, Any]) -> ModelShape:
         KeyError: the config has none of the names of a number.
     """
     width, layers, heads = (_first(config, names) for names in (WIDTH, LAYERS, HEADS))
-    groups = config.get("num_key_value_heads") or heads
+    groups = _groups(config, heads)
     head_width = config.get("head_dim") or width // heads
     attention = 2 * width * head_width * (heads + groups)
     mlp_width = next((config[name] for name in MLP_WIDTH if config.get(name)), 4 * width)
@@ -102,6 +115,13 @@ def shape_in(config: Mapping[str, Any]) -> ModelShape:
     class_name = MODEL_TYPES.get(config.get("model_type", ""))
     parallel = class_name is not None and ARCHITECTURES[class_name].parallel(config)
     return ModelShape(layers * (attention + mlp) + embeddings, layers, heads, width, parallel)
+
+
+def _groups(config: Mapping[str, Any], heads: int) -> int:
+    """Number of heads of keys: one for all query heads, one for each group, or one for each head."""
+    if config.get("multi_query") and not config.get("new_decoder_architecture"):
+        return 1
+    return next((int(config[name]) for name in GROUPS if config.get(name)), heads)
 
 
 def _first(config: Mapping[str, Any], names: tuple[str, ...]) -> int:

@@ -152,6 +152,16 @@ def _search(study: Study, job: PlannedWork, shape: ModelShape) -> float:
     return trials * trained * _tokens(study, job, shape)
 
 
+def _gradients(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    examples = study.config.tasks[job.wildcards["task"]].train
+    return TRAINED.of(shape.parameters) * examples * _tokens(study, job, shape)
+
+
+def _activations(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    examples = study.config.tasks[job.wildcards["task"]].train
+    return READ.of(shape.parameters) * examples * _tokens(study, job, shape)
+
+
 def _epochs(study: Study, job: PlannedWork) -> float:
     return study.config.training.epochs_of(study.config.methods[job.wildcards["method"]])
 
@@ -224,6 +234,9 @@ WITH_MODEL: Mapping[str, Callable[[Study, PlannedWork, ModelShape], float]] = {
     "measure_functional_drift": _functional_drift,
     "allocate_circuit_lora": _no_work,
     "allocate_random_lora": _no_work,
+    "allocate_ranks": _no_work,
+    "measure_gradients": _gradients,
+    "measure_activation_ranks": _activations,
     "measure_reliability": _comparison(_number_of_checkpoints),
     "measure_model_controls": _comparison(lambda study, job: len(study.untrained_seeds) + 1),
     "measure_recipe_reliability": _comparison(lambda study, job: len(study.recipes)),

@@ -8,6 +8,7 @@ from typing import Any
 
 from circuitdrift.config.methods import (
     AdaLoraMethod,
+    AllocatedLoraMethod,
     CircuitLoraMethod,
     FullMethod,
     MethodConfig,
@@ -88,7 +89,7 @@ def _bytes_of_checkpoint(study: Study, name: str, shape: ModelShape) -> int:
 
 def _mean_rank(method: MethodConfig, layers: int) -> float:
     match method:
-        case CircuitLoraMethod() | RandomLoraMethod():
+        case CircuitLoraMethod() | RandomLoraMethod() | AllocatedLoraMethod():
             critical = min(method.critical_layers, layers)
             return (critical * method.critical_rank + (layers - critical) * method.rank) / layers
         case AdaLoraMethod():

@@ -17,9 +17,6 @@ from typing import TypeVar
 from circuitdrift.errors import CircuitDriftError
 from circuitdrift.tasks.encoding import Encoding
 
-LARGEST_ANSWER_SHARE = 0.04
-"""No answer makes up more than this share of a generated task, so that always giving one answer earns little."""
-
 SMALLEST_TASK = 20
 """A task that asks for more examples than this, and finds fewer, is refused: too few remain to be representative."""
 
@@ -158,20 +155,29 @@ class Lookup:
         return self._encoding.known_prompt(query.prompt)
 
 
-def draw(streams: Streams, wanted: int, lookup: Lookup, scarce: Collection[str] = ()) -> list[Drawn]:
-    """Up to ``wanted`` examples, equally many of each stream, no answer above :data:`LARGEST_ANSWER_SHARE` of them.
+def draw(
+    streams: Streams, wanted: int, lookup: Lookup, largest_answer_share: float, scarce: Collection[str] = ()
+) -> list[Drawn]:
+    """Up to ``wanted`` examples, equally many of each stream, no answer above a share of them.
 
     Of the kinds named ``scarce`` there may be fewer than of the others: as many as exist, at most an equal share.
     """
-    drawn = _draw_in_turn(streams, wanted, lookup, scarce)
-    while drawn and _over_represented(drawn):
-        drawn = _draw_in_turn(_by_kind(drawn), len(drawn), lookup, scarce)
+    drawn = _draw_in_turn(streams, wanted, lookup, largest_answer_share, scarce)
+    while drawn and _over_represented(drawn, largest_answer_share):
+        drawn = _draw_in_turn(_by_kind(drawn), len(drawn), lookup, largest_answer_share, scarce)
     return drawn
 
 
-def _draw_in_turn(streams: Streams, wanted: int, lookup: Lookup, scarce: Collection[str]) -> list[Drawn]:
+def most_of_an_answer(examples: int, largest_answer_share: float) -> int:
+    """How many of so many examples may have one answer: the share, rounded down, and at least one."""
+    return max(1, int(largest_answer_share * examples))
+
+
+def _draw_in_turn(
+    streams: Streams, wanted: int, lookup: Lookup, largest_answer_share: float, scarce: Collection[str]
+) -> list[Drawn]:
     """Take fitting candidates from the streams in turn, until there are enough or a stream ends that is not scarce."""
-    limit = max(1, int(LARGEST_ANSWER_SHARE * wanted))
+    limit = most_of_an_answer(wanted, largest_answer_share)
     answers: Counter[str] = Counter()
     prompts: set[str] = set()
     drawn: list[Drawn] = []
@@ -205,9 +211,9 @@ def _draw_in_turn(streams: Streams, wanted: int, lookup: Lookup, scarce: Collect
     return drawn[:wanted]
 
 
-def _over_represented(drawn: Sequence[Drawn]) -> bool:
+def _over_represented(drawn: Sequence[Drawn], largest_answer_share: float) -> bool:
     most = max(Counter(d.example.answer for d in drawn).values())
-    return most > max(1, int(LARGEST_ANSWER_SHARE * len(drawn)))
+    return most > most_of_an_answer(len(drawn), largest_answer_share)
 
 
 def _by_kind(drawn: Sequence[Drawn]) -> Streams:

@@ -7,6 +7,9 @@ from typing import Annotated
 from pydantic import Field
 
 from circuitdrift.tasks.add_sub import AddSubTask
+from circuitdrift.tasks.capital_country import CapitalCountryTask
+from circuitdrift.tasks.comparison import ComparisonTask
+from circuitdrift.tasks.complex_ioi import ComplexIoiTask
 from circuitdrift.tasks.compositional import CompositionalTask
 from circuitdrift.tasks.from_file import FileTask
 from circuitdrift.tasks.function import FunctionTask
@@ -16,6 +19,16 @@ from circuitdrift.tasks.sequence import SequenceTask
 from circuitdrift.tasks.sub_tasks import SubTask
 
 TaskConfig = Annotated[
-    AddSubTask | MulDivTask | SequenceTask | LcmTask | FunctionTask | CompositionalTask | SubTask | FileTask,
+    AddSubTask
+    | MulDivTask
+    | SequenceTask
+    | LcmTask
+    | FunctionTask
+    | CompositionalTask
+    | SubTask
+    | ComparisonTask
+    | ComplexIoiTask
+    | CapitalCountryTask
+    | FileTask,
     Field(discriminator="family"),
 ]

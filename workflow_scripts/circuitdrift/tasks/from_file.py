@@ -105,7 +105,7 @@ def _given_splits(rows: Sequence[PromptRow], drawn: Sequence[Drawn], task: FileT
 
 def _drawn_splits(drawn: Sequence[Drawn], task: FileTask) -> Splits:
     sizes = shares(len(drawn), task)
-    filled = fill(shuffled(drawn, Random(task.seed)), sizes, balanced=False)
+    filled = fill(shuffled(drawn, Random(task.seed)), sizes)
     used = {split: len(members) for split, members in filled.items()}
     log.info("%s: split %d rows by seed %d: %s", task.path.name, len(drawn), task.seed, used)
     return {split: [member.example for member in members] for split, members in filled.items()}
@@ -116,6 +116,6 @@ def shares(total: int, task: FileTask) -> dict[Split, int]:
     wanted = task.asked
     if total >= wanted:
         return {"train": task.train, "circuit": task.circuit, "test": task.test}
-    circuit = max(FEWEST_CIRCUIT_PROMPTS, round(total * task.circuit / wanted))
-    test = max(1, round(total * task.test / wanted))
-    return {"train": max(1, total - circuit - test), "circuit": circuit, "test": test}
+    circuit = min(max(FEWEST_CIRCUIT_PROMPTS, round(total * task.circuit / wanted)), total - 2)
+    test = min(max(1, round(total * task.test / wanted)), total - circuit - 1)
+    return {"train": total - circuit - test, "circuit": circuit, "test": test}

@@ -7,7 +7,7 @@ from random import Random
 
 from circuitdrift.tasks.compositional import CompositionalTask
 from circuitdrift.tasks.encoding import Encoding
-from circuitdrift.tasks.examples import LARGEST_ANSWER_SHARE, SMALLEST_TASK, Lookup, Query, Streams, TaskError, draw
+from circuitdrift.tasks.examples import SMALLEST_TASK, Lookup, Query, Streams, TaskError, draw
 from circuitdrift.tasks.families import TaskConfig
 from circuitdrift.tasks.from_file import FileTask, examples_from_file
 from circuitdrift.tasks.splits import SPLITS, Splits, allot, fill, separate
@@ -61,17 +61,17 @@ def _assemble(family: str, streams: Streams, task: Task, encoding: Encoding) -> 
     wanted = task.asked
     needed = min(SMALLEST_TASK, wanted)
     lookup = Lookup(encoding, task.seed)
-    drawn = draw(streams, wanted, lookup, task.scarce_kinds)
+    drawn = draw(streams, wanted, lookup, task.largest_answer_share, task.scarce_kinds)
     if len(drawn) < needed:
         raise TaskError(f"{family}: {_why_too_few(len(drawn), needed, lookup.refused)}")
     sizes = allot(len(drawn), task)
     if len(drawn) < wanted:
         log.warning(
             "%s: asked for %d examples, found %d that are single tokens, balanced, with no answer above %.0f %%: %s",
-            family, wanted, len(drawn), 100 * LARGEST_ANSWER_SHARE,
+            family, wanted, len(drawn), 100 * task.largest_answer_share,
             ", ".join(f"{split} {size}" for split, size in sizes.items()),
         )  # fmt: skip
-    return separate(fill(drawn, sizes, balanced=True), lookup)
+    return separate(fill(drawn, sizes, task.largest_answer_share), lookup)
 
 
 def _why_too_few(found: int, needed: int, refused: Query | None) -> str:
@@ -80,6 +80,6 @@ def _why_too_few(found: int, needed: int, refused: Query | None) -> str:
         return f"{problem}; widen the task's operand range, or choose a model whose tokenizer keeps numbers whole"
     return (
         f"{problem}. The first prompt refused: {refused.prompt!r} with the answer {refused.answer!r}; its text must be "
-        "in the vocabulary, and its answer one token. Choose a task with smaller numbers, or a model whose tokenizer "
-        "keeps numbers whole"
+        "in the vocabulary, and its answer one token. Choose a task with smaller numbers, a model whose tokenizer "
+        "keeps numbers whole, or answer_tokens: any"
     )

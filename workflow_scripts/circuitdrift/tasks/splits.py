@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Literal
 
-from circuitdrift.tasks.examples import LARGEST_ANSWER_SHARE, Drawn, Example, Lookup
+from circuitdrift.tasks.examples import Drawn, Example, Lookup, most_of_an_answer
 from circuitdrift.tasks.task import FEWEST_CIRCUIT_PROMPTS, Task
 
 Split = Literal["train", "circuit", "test"]
@@ -32,7 +32,9 @@ def allot(total: int, task: Task) -> dict[Split, int]:
     return {"train": min(task.train, total - held_out), "circuit": circuit, "test": held_out - circuit}
 
 
-def fill(drawn: Sequence[Drawn], sizes: Mapping[Split, int], balanced: bool) -> dict[Split, list[Drawn]]:
+def fill(
+    drawn: Sequence[Drawn], sizes: Mapping[Split, int], largest_answer_share: float | None = None
+) -> dict[Split, list[Drawn]]:
     """Share out groups to splits of the given sizes.
 
     Test and circuit are filled first, with whole groups where such groups fit; train gets the rest. A group that fits
@@ -41,8 +43,9 @@ def fill(drawn: Sequence[Drawn], sizes: Mapping[Split, int], balanced: bool) -> 
     Args:
         drawn: the examples, in the order to share them out.
         sizes: how many examples each split takes.
-        balanced: fill test and circuit with groups that keep each kind as frequent as among all examples and every
-            answer below :data:`LARGEST_ANSWER_SHARE`, and use other groups only where these do not suffice.
+        largest_answer_share: fill test and circuit with groups that keep each kind as frequent as among all examples
+            and every answer below this share, and use other groups only where these do not suffice; None: with any
+            groups.
     """
     groups: dict[Hashable, list[Drawn]] = {}
     for member in drawn:
@@ -50,8 +53,8 @@ def fill(drawn: Sequence[Drawn], sizes: Mapping[Split, int], balanced: bool) -> 
     kinds = Counter(member.example.kind for member in drawn)
     filled: dict[Split, list[Drawn]] = {split: [] for split in SPLITS}
     waiting = list(groups.values())
-    for strict in (True, False) if balanced else (False,):
-        places = [_Place(filled[split], sizes[split], kinds, strict) for split in HELD_OUT]
+    for share in (None,) if largest_answer_share is None else (largest_answer_share, None):
+        places = [_Place(filled[split], sizes[split], kinds, share) for split in HELD_OUT]
         waiting = [group for group in waiting if not any(place.take(group) for place in places)]
     for group in waiting:
         for split in (*HELD_OUT, "train"):
@@ -63,15 +66,15 @@ def fill(drawn: Sequence[Drawn], sizes: Mapping[Split, int], balanced: bool) -> 
 
 
 class _Place:
-    """A split to fill with whole groups, with limits on each kind and answer if ``strict``."""
+    """A split to fill with whole groups, with limits on each kind and answer if there is a share for answers."""
 
-    def __init__(self, members: list[Drawn], size: int, kinds: Mapping[str, int], strict: bool) -> None:
+    def __init__(self, members: list[Drawn], size: int, kinds: Mapping[str, int], share: float | None) -> None:
         """A place for ``size`` of all examples, of which there are so many of each of the ``kinds``."""
         self._members = members
         self._size = size
         total = sum(kinds.values())
-        self._most_of_kind = {kind: -(-size * n // total) if strict else size for kind, n in kinds.items()}
-        self._most_of_answer = max(1, int(LARGEST_ANSWER_SHARE * size)) if strict else size
+        self._most_of_kind = {kind: size if share is None else -(-size * n // total) for kind, n in kinds.items()}
+        self._most_of_answer = size if share is None else most_of_an_answer(size, share)
         self._kinds = Counter(member.example.kind for member in members)
         self._answers = Counter(member.example.answer for member in members)
 

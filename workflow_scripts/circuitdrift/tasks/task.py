@@ -20,11 +20,14 @@ class Task(Section):
         wording: the instruction of the family's prompts, and a second one of the same meaning; None without one.
         scarce_kinds: the kinds of which too few exist to be as frequent as the others.
         number_key: the key with the largest number in the prompts; None without one.
+        largest_answer_share: no answer makes up more than this share of the task, so that always giving one answer
+            earns little; a family of two answers has no other choice than half.
     """
 
     wording: ClassVar[Wording | None] = None
     scarce_kinds: ClassVar[tuple[str, ...]] = ()
     number_key: ClassVar[str | None] = None
+    largest_answer_share: ClassVar[float] = 0.04
 
     train: int = Field(4000, ge=1, description="examples to fine-tune on")
     circuit: int = Field(200, ge=FEWEST_CIRCUIT_PROMPTS, description="examples to extract circuits from")

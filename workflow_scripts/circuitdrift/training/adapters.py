@@ -133,7 +133,7 @@ def attach_adapters(model: PreTrainedModel, config: PeftConfig, seed: int) -> Pe
 
 
 def wanted_adapters(config: PeftConfig, linears: Sequence[BlockLinear]) -> dict[str, AdapterSize | ScaledSide]:
-    """The requested adapter of every block linear, by full module name.
+    """The requested adapter of every block linear that gets one, by full module name.
 
     Raises:
         AdapterError: the configuration holds a pattern that matches no linear of the model, or is of another kind.
@@ -152,7 +152,7 @@ def wanted_adapters(config: PeftConfig, linears: Sequence[BlockLinear]) -> dict[
 
 
 def _wanted_lora(config: LoraConfig, linears: Sequence[BlockLinear]) -> dict[str, AdapterSize]:
-    """Rank and scale of every block linear by an exact look-up of its pattern, without regular expressions."""
+    """Rank and scale of every adapted linear by an exact look-up of its pattern, without regular expressions."""
     by_pattern = {pattern_of_module(linear.name): linear.name for linear in linears}
     rank_pattern, alpha_pattern = config.rank_pattern or {}, config.alpha_pattern or {}
     if unknown := sorted({*rank_pattern, *alpha_pattern} - set(by_pattern)):
@@ -160,8 +160,11 @@ def _wanted_lora(config: LoraConfig, linears: Sequence[BlockLinear]) -> dict[str
             f"the adapter configuration has patterns for modules that the model lacks: {unknown}; "
             "allocate the ranks for this model again"
         )
+    targets, without = set(config.target_modules or ()), set(config.exclude_modules or ())
     wanted = {}
     for pattern, name in by_pattern.items():
+        if name.rsplit(".", 1)[-1] not in targets or name in without:
+            continue
         rank = rank_pattern.get(pattern, config.r)
         divisor = math.sqrt(rank) if config.use_rslora else rank
         wanted[name] = AdapterSize(rank, alpha_pattern.get(pattern, config.lora_alpha) / divisor)

@@ -14,7 +14,10 @@ from circuitdrift.storage import write_json
 from circuitdrift.training.adapters import config_as_json, lora_config
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
+    from peft import LoraConfig
     from transformers import PreTrainedModel
 
 logger = logging.getLogger(__name__)
@@ -45,8 +48,7 @@ def write_allocated_adapter(
     """
     linears = block_linears(model)
     ranks, budget = allocate(model, method, critical_layers, module_changes)
-    patterns = rank_patterns(ranks, method.rank, training.lora_alpha_per_rank)
-    write_json(adapter_config, config_as_json(lora_config(model, linears, patterns, base_model)))
+    write_adapter_of_ranks(adapter_config, model, base_model, ranks, method.rank, training.lora_alpha_per_rank)
     logger.info(
         "ranks by layer: %s; %d parameters of a budget of %d; the uniform rank of exactly that size is %s",
         {layer: [ranks[linear.name] for linear in own] for layer, own in group_by_layer(linears).items()},
@@ -54,3 +56,33 @@ def write_allocated_adapter(
         budget,
         matched_uniform_rank(linears, ranks) or "none",
     )
+
+
+def write_adapter_of_ranks(
+    adapter_config: Path,
+    model: PreTrainedModel,
+    base_model: tuple[str | None, str | None],
+    ranks: Mapping[str, int],
+    rank: int,
+    alpha_per_rank: float,
+) -> None:
+    """Write LoRA of given ranks with one scale for all of them.
+
+    Args:
+        adapter_config: file to write.
+        model: the base model; the meta device is enough.
+        base_model: name and revision of the base model.
+        ranks: the rank of every block linear; one of rank 0 gets no adapter.
+        rank: the rank that needs no pattern.
+        alpha_per_rank: alpha as a multiple of the rank.
+    """
+    adapted = [linear for linear in block_linears(model) if ranks[linear.name] > 0]
+    patterns = rank_patterns({linear.name: ranks[linear.name] for linear in adapted}, rank, alpha_per_rank)
+    config = lora_config(model, adapted, patterns, base_model)
+    config.exclude_modules = sorted(name for name in ranks if not ranks[name] and _is_target(name, config)) or None
+    write_json(adapter_config, config_as_json(config))
+
+
+def _is_target(name: str, config: LoraConfig) -> bool:
+    """Whether PEFT would adapt a module by the last part of its name."""
+    return name.rsplit(".", 1)[-1] in (config.target_modules or ())

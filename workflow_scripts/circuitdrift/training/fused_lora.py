@@ -41,11 +41,17 @@ class LowRankSum(torch.autograd.Function):
         rows = x.reshape(-1, x.shape[-1])
         a, b = down.to(x.dtype), (scale * up).T.to(x.dtype).contiguous()
         inner = rows @ a.T
-        result = rows @ weight.T if bias is None else torch.addmm(bias, rows, weight.T)
-        result.addmm_(inner, b)
+        # The result is no view, so that a model may change it in place, as OLMo and Falcon do.
+        result = x.new_empty(*x.shape[:-1], len(weight))
+        flat = result.view(-1, len(weight))
+        if bias is None:
+            torch.mm(rows, weight.T, out=flat)
+        else:
+            torch.addmm(bias, rows, weight.T, out=flat)
+        flat.addmm_(inner, b)
         ctx.save_for_backward(rows, inner, weight, a, b)
         ctx.scale, ctx.dtype = scale, down.dtype
-        return result.view(*x.shape[:-1], -1)
+        return result
 
     @staticmethod
     @once_differentiable

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from circuitdrift.decoder.linears import BlockLinear
 from circuitdrift.training.adapters import AdapterError, common_settings
 
-ATTENTION_NAMES = frozenset({"attention", "attn", "self_attn"})
+ATTENTION_NAMES = frozenset({"attention", "attn", "self_attention", "self_attn"})
 
 
 def ia3_config(model: PreTrainedModel, linears: Sequence[BlockLinear], base_model: tuple[str, str | None]) -> IA3Config:

@@ -140,5 +140,5 @@ BUILDERS: Mapping[type[Method], Callable[[Any, AdapterSetting], PeftConfig]] = {
 }
 """Builders of PEFT's configuration, for each method whose adapters follow from the config alone.
 
-Full fine-tuning has no adapters, and another stage allocates the ranks of CircuitLoRA and RandomLoRA.
+Full fine-tuning has no adapters, and other stages allocate the ranks of the kinds of method that are not listed.
 """
