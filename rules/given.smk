@@ -186,6 +186,7 @@ use rule export_circuits_base as export_circuits_given with:
         nodes=layout.given_circuit.nodes,
     output:
         importances=layout.given_circuit.importances,
+        merged=layout.given_circuit.merged,
         graphml=layout.given_circuit.graphml,
     log:
         "<logs>/export_circuits/{model}/{task}/{method}/seed-{seed}/{checkpoint}.log",
