@@ -108,5 +108,6 @@ rule export_peft_experiment:
 rule peft_experiments:
     input:
         study.of_runs(
-            f"{layout.peft_experiment}/training_params.json", (*study.allocated_runs, *study.allocated_lora_runs)
+            f"{layout.peft_experiment}/training_params.json",
+            tuple(run for run in (*study.allocated_runs, *study.allocated_lora_runs) if run in study.runs),
         ),

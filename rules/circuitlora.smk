@@ -10,9 +10,7 @@
 rule allocate_circuit_lora:
     input:
         manifest=layout.manifest,
-        layers=lambda wildcards: layout.drift.layers.format(
-            method=study.config.methods[wildcards.name].phase_1, **wildcards
-        ),
+        layers=layers_of_phase_1,
         scores=scores_of_phase_1,
         edges=[],
     output:
@@ -41,9 +39,7 @@ rule allocate_circuit_lora:
 use rule allocate_circuit_lora as allocate_circuit_lora_per_module with:
     input:
         manifest=layout.manifest,
-        layers=lambda wildcards: layout.drift.layers.format(
-            method=study.config.methods[wildcards.name].phase_1, **wildcards
-        ),
+        layers=layers_of_phase_1,
         scores=scores_of_phase_1,
         edges=edges_of_phase_1,
     output:

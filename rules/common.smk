@@ -17,10 +17,11 @@ sys.path.insert(0, str(SCRIPTS))
 from snakemake.logging import logger
 
 from circuitdrift.checks.before_jobs import check_study
+from circuitdrift.config.given import GIVEN, GIVEN_SEED
 from circuitdrift.errors import CircuitDriftError
 from circuitdrift.layout import CircuitFiles
 from circuitdrift.provenance import BASE_CHECKPOINT, digest_of_code
-from circuitdrift.study import read_study
+from circuitdrift.study import Run, read_study
 from circuitdrift.tasks.from_file import problems_of_file
 from circuitdrift.tasks.prompt_file import report as report_of_problems
 
@@ -76,8 +77,8 @@ def settings(section):
 
 
 def model_settings(wildcards):
-    """The config of the job's model."""
-    return settings(study.config.models[wildcards.model])
+    """The config of the job's model, without checkpoints that were trained elsewhere."""
+    return study.config.models[wildcards.model].model_dump(mode="json", exclude={"checkpoints"})
 
 
 def task_settings(wildcards):
@@ -137,16 +138,24 @@ def trials_of_run(wildcards):
     return layout.trials.format(**wildcards) if study.tuned_runs else []
 
 
+def phase_1_of(wildcards):
+    """The run whose drift decides the ranks of an allocation; a method's allocation has the name of the method."""
+    return study.phase_1_run(Run(wildcards.model, wildcards.task, wildcards.name, int(wildcards.seed)))
+
+
+def layers_of_phase_1(wildcards):
+    """The changes by layer of a CircuitLoRA's phase 1."""
+    return study.of_runs(layout.drift.layers, (phase_1_of(wildcards),))[0]
+
+
 def scores_of_phase_1(wildcards):
-    """The scores of the base model and of the last checkpoint of a CircuitLoRA's phase 1, same seed."""
-    phase_1 = study.config.methods[wildcards.name].phase_1
-    return [circuit.scores.format(method=phase_1, **wildcards) for circuit in (study.circuits[0], study.circuits[-1])]
+    """The scores of the base model and of the last checkpoint of a CircuitLoRA's phase 1."""
+    return study.of_circuits(phase_1_of(wildcards), "scores", 0, -1)
 
 
 def edges_of_phase_1(wildcards):
     """The edges tables of the same two circuits."""
-    phase_1 = study.config.methods[wildcards.name].phase_1
-    return [circuit.edges.format(method=phase_1, **wildcards) for circuit in (study.circuits[0], study.circuits[-1])]
+    return study.of_circuits(phase_1_of(wildcards), "edges", 0, -1)
 
 
 def gradients_of_model(wildcards):
@@ -194,6 +203,15 @@ def imported_edges(wildcards):
 def imported_nodes(wildcards):
     """The nodes table of each circuit of an import, in the order of the checkpoints."""
     return [circuit.nodes.format(**wildcards) for circuit in study.imported_circuits(wildcards.name)]
+
+
+OF_GIVEN_RUN = {"model": one_of(study.given_models), "method": GIVEN, "seed": str(GIVEN_SEED)}
+OF_GIVEN_CHECKPOINT = {**OF_GIVEN_RUN, "checkpoint": r"\d\d"}
+
+
+def of_given_circuits(file, *places):
+    """A file of the circuits of given checkpoints: of all, the base model's first, or of those at some places."""
+    return lambda wildcards: study.of_circuits(study.given_run(wildcards.model, wildcards.task), file, *places)
 
 
 def paths_by_name(files):

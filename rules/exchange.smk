@@ -115,7 +115,9 @@ rule imports:
 
 rule exports:
     input:
-        study.of_drift_runs(circuit.importances for circuit in study.circuits),
-        study.of_drift_runs(circuit.graphml for circuit in study.circuits),
+        study.of_drift_runs("importances"),
+        study.of_drift_runs("merged"),
+        study.of_drift_runs("graphml"),
         study.of_pairs(layout.base_circuit.importances, study.untouched),
+        study.of_pairs(layout.base_circuit.merged, study.untouched),
         study.of_pairs(layout.base_circuit.graphml, study.untouched),

@@ -47,6 +47,6 @@ rule finetune:
 rule runs:
     input:
         checked=study.of_runs(layout.checked, study.fetched_runs),
-        accuracy=study.of_runs(layout.accuracy, study.runs),
-        predictions=study.of_runs(layout.predictions, study.runs),
+        accuracy=study.of_runs(layout.accuracy, study.all_runs),
+        predictions=study.of_runs(layout.predictions, study.all_runs),
         checkpoints=study.of_runs(layout.checkpoint(study.checkpoints[-1]), study.runs),

@@ -84,6 +84,7 @@ rule check_model:
         "../environment.yml"
     params:
         methods={name: settings(method) for name, method in study.config.methods.items()},
+        given=lambda wildcards: settings(study.config.given) if wildcards.model in study.given_models else None,
         choice=settings(study.config.circuit.choice()),
         code=code_of("check_model"),
     script:
@@ -92,7 +93,7 @@ rule check_model:
 
 rule models:
     input:
-        study.of_runs(layout.manifest, study.runs),
+        study.of_runs(layout.manifest, study.all_runs),
         study.of_pairs(layout.manifest, study.untouched),
         study.of_runs(layout.checked, study.fetched_runs),
         study.of_pairs(layout.checked, study.fetched_untouched),

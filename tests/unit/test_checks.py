@@ -206,7 +206,7 @@ def manifest(tmp_path: Path) -> Path:
 
 
 def test_a_model_that_fits_is_described(manifest: Path, tmp_path: Path) -> None:
-    check_model.main(manifest, tmp_path / "checked.json", {"a": LoraMethod(kind="lora", rank=16)}, Selection())
+    check_model.main(manifest, tmp_path / "checked.json", {"a": LoraMethod(kind="lora", rank=16)}, None, Selection())
     expected = {"layers": 3, "heads": 2, "width": 16, "edges": Graph(3, 2, False).n_edges}
     assert read_json(tmp_path / "checked.json") == expected
 
@@ -217,7 +217,7 @@ def test_sizes_that_a_config_leaves_out_are_those_that_the_model_has(tmp_path: P
         manifest = tmp_path / "manifest.json"
         source = {"source": "scratch"}
         write_manifest(manifest, source=source, folder=tmp_path, files=["config.json"], dtype="float32")
-        check_model.main(manifest, tmp_path / "checked.json", {}, Selection())
+        check_model.main(manifest, tmp_path / "checked.json", {}, None, Selection())
         expected = {"layers": config.num_hidden_layers, "heads": config.num_attention_heads, "width": 24}
         assert read_json(tmp_path / "checked.json").items() >= expected.items()
 
@@ -226,7 +226,7 @@ def test_a_model_that_does_not_fit_is_refused_with_every_key(manifest: Path, tmp
     circuit_lora = CircuitLoraMethod(kind="circuit_lora", rank=1, critical_rank=2, critical_layers=4, phase_1="a")
     methods = {"a": LoraMethod(kind="lora", rank=17), "b": circuit_lora}
     with pytest.raises(FitError) as refused:
-        check_model.main(manifest, tmp_path / "checked.json", methods, Selection(fraction=0.001))
+        check_model.main(manifest, tmp_path / "checked.json", methods, None, Selection(fraction=0.001))
     lines = str(refused.value).splitlines()
     assert [line.split(":")[0] for line in lines] == ["methods.a.rank", "methods.b.critical_layers", "circuit.fraction"]
     assert all("'tiny'" in line for line in lines)

@@ -317,7 +317,7 @@ def test_checkpoints_are_grouped_into_jobs():
 def test_the_shipped_configs_can_be_used():
     for path in [ROOT / "config.yaml", *(ROOT / "configs").glob("*.yaml")]:
         study = read_study(path)
-        assert study.runs or study.recipes, path
+        assert study.all_runs or study.recipes, path
 
 
 def test_the_float32_study_is_the_default_study_in_another_precision():

@@ -11,6 +11,7 @@ from figure_tables import LABELS, METHODS
 from pydantic import TypeAdapter
 
 from circuitdrift.config.figures import Figures
+from circuitdrift.config.given import GIVEN
 from circuitdrift.config.methods import MethodConfig
 from circuitdrift.figures.labels import (
     FAMILIES,
@@ -115,7 +116,7 @@ def test_the_key_says_nothing_about_the_family() -> None:
 def test_every_kind_of_method_has_a_family_with_a_marker_of_its_own() -> None:
     sections = get_args(get_args(MethodConfig)[0])
     kinds = {get_args(section.model_fields["kind"].annotation)[0] for section in sections}
-    assert set(FAMILIES) == kinds
+    assert set(FAMILIES) == {*kinds, GIVEN}
     assert len({family.marker for family in FAMILIES.values()}) == len(FAMILIES)
 
 

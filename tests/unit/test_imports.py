@@ -48,7 +48,9 @@ WITH_TENSORS = {
 
 WITH_A_MODEL = {
     "export_peft_experiment",
+    "fetch_checkpoint",
     "fetch_model",
+    "measure_accuracy",
     "measure_faithfulness",
     "measure_functional_drift",
     "measure_recipe_faithfulness",

@@ -268,7 +268,7 @@ def test_what_may_be_a_name_stays_in_the_results(name: str) -> None:
     patterns += [value for group in vars(layout).values() for value in getattr(group, "__dict__", {}).values()]
     assert len(patterns) > 40
     for pattern in patterns:
-        path = os.path.normpath(pattern.format(seed=0, **names))
+        path = os.path.normpath(pattern.format(seed=0, checkpoint="01", **names))
         assert Path(path).is_relative_to(f"results/{name}"), path
 
 

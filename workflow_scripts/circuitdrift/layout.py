@@ -71,6 +71,7 @@ class Layout:
         self.tokenizer = f"{model}/tokenizer.json"
         self.checked = f"{model}/checked.json"
         self.pretraining_log = f"{model}/pretraining_log.parquet"
+        self.given_checkpoint = f"{model}/given/{{checkpoint}}"
 
         data = f"{self.results}/data/{{model}}/{{task}}"
         self.train = f"{data}/train.parquet"
@@ -93,6 +94,7 @@ class Layout:
         self.base_circuit = CircuitFiles(f"{self._circuits}/{{model}}/{{task}}/base")
         self.reworded_scores = f"{self._circuits}/{{model}}/{{task}}/base/reworded/scores.safetensors"
 
+        self.given_circuit = self.run_circuit("{checkpoint}")
         self.recipe_circuit = CircuitFiles(f"{self._circuits}/{{model}}/{{task}}/base/recipes/{{recipe}}")
         self.recipes = RecipeFiles(f"{self.results}/recipes/{{model}}/{{task}}")
         self.scores_by_kind = f"{self.base_circuit.folder}/kinds/scores_by_kind.safetensors"

@@ -8,12 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import zip_longest
 from math import comb
 from pathlib import Path
 from typing import Any
 
+from circuitdrift.config.given import GIVEN, GIVEN_SEED, GivenCheckpoint
 from circuitdrift.config.methods import AllocatedLoraMethod, CircuitLoraMethod, RandomLoraMethod
-from circuitdrift.config.models import ScratchModel
+from circuitdrift.config.models import HubModel, ScratchModel
 from circuitdrift.config.reading import check_imported_files, load_study
 from circuitdrift.config.study import OWN_RECIPE, StudyConfig
 from circuitdrift.config.yaml_file import read_yaml
@@ -25,7 +27,7 @@ from circuitdrift.tasks.sub_tasks import SubTask
 
 @dataclass(frozen=True)
 class Run:
-    """One fine-tuning: a model on a task by a method with a seed."""
+    """One fine-tuning: a model on a task by a method with a seed; or the given checkpoints of a model, on a task."""
 
     model: str
     task: str
@@ -87,17 +89,33 @@ class Study:
         """Names of a run's checkpoints, the base model's first."""
         return checkpoint_names(self.config.training.checkpoints)
 
+    def checkpoints_of(self, model: str, method: str) -> tuple[str, ...]:
+        """Names of the checkpoints of a model's run by a method, the base model's first."""
+        if method == GIVEN:
+            return checkpoint_names(len(self.config.models[model].checkpoints))
+        return self.checkpoints
+
     @cached_property
     def functional_checkpoints(self) -> tuple[str, ...]:
         """Evenly spaced checkpoints, the first and the last among them, whose circuits run in each other's models."""
-        last = len(self.checkpoints) - 1
+        return self._evenly_spaced(self.checkpoints)
+
+    def _evenly_spaced(self, checkpoints: tuple[str, ...]) -> tuple[str, ...]:
+        last = len(checkpoints) - 1
         steps = min(self.config.drift.functional_checkpoints - 1, last)
-        return tuple(self.checkpoints[round(last * step / steps)] for step in range(steps + 1))
+        return tuple(checkpoints[round(last * step / steps)] for step in range(steps + 1))
 
     @cached_property
     def circuits(self) -> tuple[CircuitFiles, ...]:
         """The circuit of the base model and of each checkpoint after it, in order."""
-        return (self.layout.base_circuit, *map(self.layout.run_circuit, self.checkpoints[1:]))
+        return self._circuits_at(self.checkpoints)
+
+    def circuits_of(self, model: str, method: str) -> tuple[CircuitFiles, ...]:
+        """The same of a model's run by a method."""
+        return self._circuits_at(self.checkpoints_of(model, method))
+
+    def _circuits_at(self, checkpoints: tuple[str, ...]) -> tuple[CircuitFiles, ...]:
+        return (self.layout.base_circuit, *map(self.layout.run_circuit, checkpoints[1:]))
 
     @cached_property
     def runs(self) -> tuple[Run, ...]:
@@ -112,10 +130,54 @@ class Study:
         )
 
     @cached_property
+    def given_models(self) -> tuple[str, ...]:
+        """Names of the models with given checkpoints."""
+        return tuple(name for name, model in self.config.models.items() if model.checkpoints)
+
+    @cached_property
+    def given_runs(self) -> tuple[Run, ...]:
+        """The given checkpoints of each model that has some, on every task, as a run that nobody trains here."""
+        return tuple(self.given_run(model, task) for model in self.given_models for task in self.config.tasks)
+
+    def given_run(self, model: str, task: str) -> Run:
+        """The given checkpoints of a model on a task."""
+        return Run(model, task, GIVEN, GIVEN_SEED)
+
+    @cached_property
+    def all_runs(self) -> tuple[Run, ...]:
+        """Every fine-tuning, and the given checkpoints."""
+        return (*self.runs, *self.given_runs)
+
+    def given_checkpoint(self, model: str, checkpoint: str) -> GivenCheckpoint:
+        """A given checkpoint by its name, two digits from ``01``; a revision of a hub model has the model's id."""
+        section = self.config.models[model]
+        given = section.checkpoints[int(checkpoint) - 1]
+        if given.folder is None and given.hub_id is None and isinstance(section, HubModel):
+            return given.model_copy(update={"id": section.id})
+        return given
+
+    def given_files(self, model: str, checkpoint: str) -> list[str]:
+        """The files on this machine of a given checkpoint; none of one on the hub."""
+        folder = self.given_checkpoint(model, checkpoint).folder
+        files = folder.glob("*") if folder else ()
+        return sorted(str(path) for path in files if path.suffix in {".json", ".safetensors"})
+
+    def given_folders(self, model: str) -> list[str]:
+        """The folder in the results of each given checkpoint of a model."""
+        return self._given_folders(model, self.checkpoints_of(model, GIVEN)[1:])
+
+    def given_functional_folders(self, model: str) -> list[str]:
+        """The same of those whose circuits run in each other's models."""
+        return self._given_folders(model, self._evenly_spaced(self.checkpoints_of(model, GIVEN))[1:])
+
+    def _given_folders(self, model: str, checkpoints: tuple[str, ...]) -> list[str]:
+        return [self.layout.given_checkpoint.format(model=model, checkpoint=name) for name in checkpoints]
+
+    @cached_property
     def untouched(self) -> tuple[dict[str, str], ...]:
-        """Every model with every task that no method is trained on, as wildcards: circuits of models as they are."""
-        trained = {(run.model, run.task) for run in self.runs}
-        return tuple(pair for pair in self.models_and_tasks if (pair["model"], pair["task"]) not in trained)
+        """Every model with every task that has no run, as wildcards: circuits of models as they are."""
+        with_runs = {(run.model, run.task) for run in self.all_runs}
+        return tuple(pair for pair in self.models_and_tasks if (pair["model"], pair["task"]) not in with_runs)
 
     @cached_property
     def extracted(self) -> tuple[dict[str, str], ...]:
@@ -145,7 +207,8 @@ class Study:
     @cached_property
     def traced_phase_1(self) -> frozenset[str]:
         """Names of each ``phase_1`` whose circuits decide ranks; of an AdaLoRA its ranks alone do."""
-        return frozenset(name for name in self.phase_1.values() if self.config.methods[name].kind != "adalora")
+        names = frozenset(self.phase_1.values()) - {GIVEN}
+        return frozenset(name for name in names if self.config.methods[name].kind != "adalora")
 
     @cached_property
     def layer_sets(self) -> dict[str, dict[str, list[int]]]:
@@ -185,8 +248,13 @@ class Study:
 
     @cached_property
     def drift_runs(self) -> tuple[Run, ...]:
-        """Runs whose circuits are extracted at every checkpoint."""
-        return tuple(run for run in self.runs if run.method in self.drift_methods)
+        """Runs whose circuits are extracted at every checkpoint, given checkpoints last."""
+        return (*(run for run in self.runs if run.method in self.drift_methods), *self.given_runs)
+
+    def phase_1_run(self, run: Run) -> Run:
+        """The run whose drift decides the ranks of an allocation: the method's phase 1, or the given checkpoints."""
+        phase_1 = self.phase_1.get(run.method, run.method)
+        return replace(run, method=phase_1, seed=GIVEN_SEED if phase_1 == GIVEN else run.seed)
 
     @cached_property
     def sham_twins(self) -> dict[str, str]:
@@ -208,9 +276,10 @@ class Study:
 
     @cached_property
     def allocated_runs(self) -> tuple[Run, ...]:
-        """Runs of CircuitLoRA and RandomLoRA, whose critical layers decide the ranks."""
+        """Runs of CircuitLoRA and RandomLoRA, whose critical layers decide their ranks, and given checkpoints."""
         methods = self.config.methods
-        return tuple(r for r in self.runs if isinstance(methods[r.method], CircuitLoraMethod | RandomLoraMethod))
+        own = (r for r in self.runs if isinstance(methods[r.method], CircuitLoraMethod | RandomLoraMethod))
+        return (*own, *self.given_runs)
 
     @cached_property
     def circuit_lora_runs(self) -> tuple[Run, ...]:
@@ -230,7 +299,7 @@ class Study:
     @cached_property
     def fetched_runs(self) -> tuple[Run, ...]:
         """Runs on models whose shape may be unknown until they are fetched."""
-        return tuple(run for run in self.runs if run.model in self.models_from("hub", "package"))
+        return tuple(run for run in self.all_runs if run.model in self.models_from("hub", "package"))
 
     @cached_property
     def fetched_untouched(self) -> tuple[dict[str, str], ...]:
@@ -375,9 +444,15 @@ class Study:
         """A pattern with the seed filled in, for each seed of the study; the other wildcards stay."""
         return [pattern.replace("{seed}", str(seed)) for seed in self.config.seeds]
 
-    def of_drift_runs(self, patterns: Iterable[str]) -> list[str]:
-        """Patterns filled in for each run with circuits, one pattern after the other."""
-        return [path for pattern in patterns for path in self.of_runs(pattern, self.drift_runs)]
+    def of_circuits(self, run: Run, file: str, *places: int) -> list[str]:
+        """A file of a run's circuits, by its name in :class:`CircuitFiles`: of all, or of those at some places."""
+        circuits = self.circuits_of(run.model, run.method)
+        return [_fill(getattr(circuits[place], file), run) for place in places or range(len(circuits))]
+
+    def of_drift_runs(self, file: str, *places: int) -> list[str]:
+        """The same of each run with circuits, one checkpoint of all runs after the other."""
+        columns = zip_longest(*(self.of_circuits(run, file, *places) for run in self.drift_runs))
+        return list(dict.fromkeys(path for column in columns for path in column if path))
 
 
 def _fill(pattern: str, run: Run) -> str:

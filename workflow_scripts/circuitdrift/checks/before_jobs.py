@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from circuitdrift.checks.devices import missing_device
-from circuitdrift.checks.fit import problems_of_fit
+from circuitdrift.checks.fit import problems_of_fit, problems_of_given_ranks
+from circuitdrift.checks.given import problems_of_given, warnings_of_given
 from circuitdrift.checks.senseless import senseless_values
 from circuitdrift.checks.tasks import problems_of_tasks
 from circuitdrift.config.models import LocalModel
@@ -14,7 +15,7 @@ from circuitdrift.study import Study
 
 
 def check_study(study: Study) -> list[str]:
-    """Check local models, what methods and circuits ask of models of known shape, and what is asked of tasks.
+    """Check local models and checkpoints, what methods and circuits ask of known shapes, and what is asked of tasks.
 
     Returns:
         One line for each value that is legal but senseless.
@@ -30,7 +31,9 @@ def check_study(study: Study) -> list[str]:
             problems.append(f"models.{name}.path: {problem}")
         elif shape := shapes[name]:
             problems += problems_of_fit(name, shape, config.methods, config.circuit)
+            problems += problems_of_given_ranks(name, shape, config.given) if model.checkpoints else []
+    problems += problems_of_given(study)
     if problems:
         raise ConfigError(listed(f"study '{config.study}' cannot be run", problems))
     missing = missing_device(config.execution.device)
-    return [*senseless_values(study, shapes), *([missing] if missing else [])]
+    return [*senseless_values(study, shapes), *warnings_of_given(study), *([missing] if missing else [])]

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from circuitdrift.config.circuits import Selection
+from circuitdrift.config.given import GIVEN, DriftRanks
 from circuitdrift.config.methods import AllocatedLoraMethod, CircuitLoraMethod, MethodConfig, RandomLoraMethod
 from circuitdrift.decoder.size import edges_in_share
 from circuitdrift.errors import CircuitDriftError
@@ -44,6 +45,12 @@ def problems_of_fit(
             f"raise it to at least {_rounded_up(1 / shape.edges)}"
         )
     return problems
+
+
+def problems_of_given_ranks(name: str, shape: ModelShape, ranks: DriftRanks) -> list[str]:
+    """The same of the ranks that the drift of a model's given checkpoints leads to."""
+    method = ranks.as_method(GIVEN)
+    return [*_problems_of_ranks(GIVEN, method, name, shape), *_problems_of_layers(GIVEN, method, name, shape)]
 
 
 def _problems_of_ranks(key: str, method: MethodConfig, model: str, shape: ModelShape) -> list[str]:

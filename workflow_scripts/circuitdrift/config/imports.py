@@ -7,9 +7,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from circuitdrift.config.methods import CREDIT_DESCRIPTION, CircuitLoraMethod, Credit, Policy, check_credit
+from circuitdrift.config.given import DriftRanks
+from circuitdrift.config.methods import Policy
 from circuitdrift.provenance import BASE_CHECKPOINT
-from circuitdrift.section import Section
 
 CheckpointLabel = Annotated[str, Field(pattern=r"^[0-9]{2}$")]
 Architecture = Literal[
@@ -42,16 +42,12 @@ Architecture = Literal[
 ]
 
 
-class ImportedCircuits(Section):
+class ImportedCircuits(DriftRanks):
     """Circuits of one fine-tuning, made by another tool; they take the place of a CircuitLoRA's ``phase_1``."""
 
     format: Literal["eap-json"] = Field(description="eap-json: the output of EAP-IG's Graph.to_json, gzipped or not")
     checkpoints: dict[CheckpointLabel, Path] = Field(description='file of each checkpoint; "00" is the base model\'s')
-    rank: int = Field(8, ge=1, description="LoRA rank of the layers that are not critical")
-    critical_rank: int = Field(32, ge=1)
-    critical_layers: int = Field(5, ge=1)
     policy: Policy = Field("score_change", description="excess needs scores by fold, which imported circuits lack")
-    credit: Credit = Field("source", description=CREDIT_DESCRIPTION)
     model: str | None = Field(None, min_length=1, description="hub id of the base model, for adapter_config.json")
     architecture: Architecture | None = Field(
         None,
@@ -85,23 +81,10 @@ class ImportedCircuits(Section):
         return dict(sorted(value.items()))
 
     @model_validator(mode="after")
-    def _policy_and_credit_fit(self) -> ImportedCircuits:
+    def _policy_needs_no_folds(self) -> ImportedCircuits:
         if self.policy == "excess":
             raise ValueError(
                 "policy: excess needs scores by fold, which imported circuits lack; use policy score_change or "
                 "score_change_normalised"
             )
-        check_credit(self.policy, self.credit)
         return self
-
-    def as_method(self, name: str) -> CircuitLoraMethod:
-        """The CircuitLoRA method that uses these circuits as its phase 1, under their ``name``."""
-        return CircuitLoraMethod(
-            kind="circuit_lora",
-            rank=self.rank,
-            critical_rank=self.critical_rank,
-            critical_layers=self.critical_layers,
-            phase_1=name,
-            policy=self.policy,
-            credit=self.credit,
-        )

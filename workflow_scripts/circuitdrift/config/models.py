@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from circuitdrift.config.given import GivenCheckpoint, check_hub_id
 from circuitdrift.section import Digest, Section
 
 
-class ScratchModel(Section):
+class Model(Section):
+    """What every source of models has: checkpoints that were trained from the model elsewhere."""
+
+    checkpoints: tuple[GivenCheckpoint, ...] = Field(
+        (),
+        max_length=99,
+        description="checkpoints trained elsewhere, in order; the model itself is the one before them",
+    )
+
+    @model_validator(mode="after")
+    def _checkpoints_name_their_repository(self) -> Model:
+        lonely = [n for n, given in enumerate(self.checkpoints) if given.folder is None and given.hub_id is None]
+        if lonely and not isinstance(self, HubModel):
+            raise ValueError(
+                f"checkpoints: number {lonely[0]} names a revision alone, but the model is not on the hub; add id, or "
+                "adapter_id for an adapter"
+            )
+        return self
+
+
+class ScratchModel(Model):
     """A small GPT-NeoX that the workflow pre-trains itself, with its own corpus and tokenizer.
 
     docs/embedded_model.md describes the architecture and recipe; the defaults are those of the default study.
@@ -39,7 +59,7 @@ class ScratchModel(Section):
         return self
 
 
-class HubModel(Section):
+class HubModel(Model):
     """A model on the Hugging Face hub, pinned to a revision; safetensors only, no remote code."""
 
     source: Literal["hub"]
@@ -50,16 +70,10 @@ class HubModel(Section):
     @field_validator("id", mode="after")
     @classmethod
     def _is_no_path(cls, value: str) -> str:
-        form = r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)?"
-        if len(value) > 96 or "--" in value or ".." in value or not re.fullmatch(form, value, re.ASCII):
-            raise ValueError(
-                f"{value[:100]!r} is no id of the hub, which has the form owner/name; "
-                "for a folder on this machine use source: local and path"
-            )
-        return value
+        return check_hub_id(value)
 
 
-class LocalModel(Section):
+class LocalModel(Model):
     """A folder in the Hugging Face layout (config.json, tokenizer, *.safetensors)."""
 
     source: Literal["local"]
@@ -80,7 +94,7 @@ class PackagePart(Section):
     file: str = Field(description="path of the part inside the wheel")
 
 
-class PackageModel(Section):
+class PackageModel(Model):
     """A GGUF file inside a Python wheel, checked by sha256 and dequantised once to safetensors."""
 
     source: Literal["package"]

@@ -9,8 +9,9 @@ from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
+from circuitdrift.config.given import GivenCheckpoint
 from circuitdrift.config.imports import ImportedCircuits
-from circuitdrift.config.models import LocalModel
+from circuitdrift.config.models import LocalModel, ModelConfig
 from circuitdrift.config.study import StudyConfig
 from circuitdrift.errors import CircuitDriftError
 from circuitdrift.section import Section
@@ -86,13 +87,17 @@ def _with_absolute_paths(study: StudyConfig, folder: Path) -> StudyConfig:
     def resolved(section: SectionWithPath) -> SectionWithPath:
         return section.model_copy(update={"path": folder / section.path})
 
+    def resolved_model(section: ModelConfig) -> ModelConfig:
+        own = resolved(section) if isinstance(section, LocalModel) else section
+        return own.model_copy(update={"checkpoints": tuple(given.at(folder) for given in section.checkpoints)})
+
     def resolved_import(section: ImportedCircuits) -> ImportedCircuits:
         files = {label: folder / path for label, path in section.checkpoints.items()}
         return section.model_copy(update={"checkpoints": files})
 
     return study.model_copy(
         update={
-            "models": {n: resolved(m) if isinstance(m, LocalModel) else m for n, m in study.models.items()},
+            "models": {n: resolved_model(m) for n, m in study.models.items()},
             "tasks": {n: resolved(t) if isinstance(t, FileTask) else t for n, t in study.tasks.items()},
             "imports": {n: resolved_import(i) for n, i in study.imports.items()},
         }
@@ -188,6 +193,8 @@ def _owner(location: tuple[int | str, ...]) -> type[Section]:
     """The section whose key is at this location."""
     if not location:
         return StudyConfig
+    if location[0] == "models" and "checkpoints" in location:
+        return GivenCheckpoint
     if len(location) == 3:
         return next(section for section in _subclasses(Section) if _tag_of(section) == location[-1])
     owner = StudyConfig.model_fields[str(location[0])].annotation

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from circuitdrift.config.circuits import Circuit, Drift, Faithfulness, Recipe
 from circuitdrift.config.figures import Figures
+from circuitdrift.config.given import GIVEN, DriftRanks
 from circuitdrift.config.imports import ImportedCircuits
 from circuitdrift.config.learning_rates import LearningRateSearch
 from circuitdrift.config.methods import (
@@ -26,7 +27,7 @@ from circuitdrift.tasks.compositional import CompositionalTask
 from circuitdrift.tasks.families import TaskConfig
 from circuitdrift.tasks.sub_tasks import SubTask
 
-RESERVED_NAMES = frozenset({"base", "imported", "untrained"})
+RESERVED_NAMES = frozenset({"base", GIVEN, "imported", "untrained"})
 WINDOWS_NAMES = frozenset(
     {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(1, 10))}
 )
@@ -60,6 +61,9 @@ class StudyConfig(Section):
     faithfulness: Faithfulness = Faithfulness()
     drift: Drift = Drift()
     figures: Figures = Figures()
+    given: DriftRanks = Field(
+        DriftRanks(), description="ranks that the drift of models' given checkpoints (models.NAME.checkpoints) leads to"
+    )
     imports: dict[Name, ImportedCircuits] = Field(default_factory=dict)
     execution: Execution = Execution()
 
@@ -144,7 +148,14 @@ class StudyConfig(Section):
     def _method_problems(self) -> list[str]:
         problems = []
         for name, method in self.methods.items():
-            if isinstance(method, CircuitLoraMethod):
+            if isinstance(method, CircuitLoraMethod) and method.phase_1 == GIVEN:
+                problems += [
+                    f"methods.{name}.phase_1: '{GIVEN}' means checkpoints trained elsewhere, which model '{model}' "
+                    f"lacks; add models.{model}.checkpoints, or choose a method of this study"
+                    for model, section in self.models.items()
+                    if not section.checkpoints
+                ]
+            elif isinstance(method, CircuitLoraMethod):
                 phase_1 = self.methods.get(method.phase_1)
                 if not isinstance(phase_1, LoraMethod | FullMethod):
                     plain = [n for n, m in self.methods.items() if isinstance(m, LoraMethod | FullMethod)]

@@ -114,7 +114,7 @@ def of_study(listed: Sequence[Listed], study: Study) -> list[Listed]:
 
 def files(entry: Entry, study: Study) -> dict[str, list[str]]:
     """The files that a figure or table of a study reads, by name."""
-    groups = _files(study)
+    groups = _files(study, study.all_runs if entry.needs == "drift_runs" else study.runs)
     return {name: groups[name]() for name in entry.reads}
 
 
@@ -123,20 +123,28 @@ def settings(entry: Entry, study: Study) -> dict[str, Any]:
     return {name: _settings(study)[name] for name in entry.settings}
 
 
-def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
-    """Each group of files. Tables are named after their schema, except the splits of a task."""
-    layout, drift, first, last = study.layout, study.layout.drift, study.circuits[0], study.circuits[-1]
+def _files(study: Study, scored: tuple[Run, ...]) -> dict[str, Callable[[], list[str]]]:
+    """Each group of files. Tables are named after their schema, except the splits of a task.
+
+    ``scored`` are the runs whose accuracy is read: what shows circuits shows those of given checkpoints too, what
+    compares methods of training does not.
+    """
+    layout, drift = study.layout, study.layout.drift
     shown = _shown_run(study)
 
     def of_runs(pattern: str, runs: tuple[Run, ...]) -> Callable[[], list[str]]:
         return lambda: study.of_runs(pattern, runs)
 
-    def of_base_and_last(base: str, last: str) -> Callable[[], list[str]]:
-        return lambda: [*study.of_drift_runs((base, last)), *study.of_pairs(base, study.untouched)]
+    def of_circuit(file: str, place: int) -> Callable[[], list[str]]:
+        return lambda: [path for run in shown for path in study.of_circuits(run, file, place)]
+
+    def of_base_and_last(file: str) -> Callable[[], list[str]]:
+        untouched = getattr(layout.base_circuit, file)
+        return lambda: [*study.of_drift_runs(file, 0, -1), *study.of_pairs(untouched, study.untouched)]
 
     return {
         "dropped": lambda: study.of_pairs(layout.dropped, study.dropping),
-        "accuracy": of_runs(layout.accuracy, study.runs),
+        "accuracy": of_runs(layout.accuracy, scored),
         "predictions": of_runs(layout.predictions, study.runs),
         "training_log": of_runs(layout.training_log, study.runs),
         "benchmarks": of_runs(layout.benchmark, study.runs),
@@ -145,9 +153,9 @@ def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
         "trials": of_runs(layout.trials, study.tuned_runs),
         "critical_layers": of_runs(layout.allocation.critical_layers, study.allocated_runs),
         "circuit_lora_layers": of_runs(layout.allocation.critical_layers, _first_circuit_lora(study)),
-        "faithfulness": lambda: study.of_drift_runs(circuit.faithfulness for circuit in study.circuits),
-        "base_and_last_faithfulness": of_base_and_last(first.faithfulness, last.faithfulness),
-        "faithfulness_areas": of_base_and_last(first.faithfulness_areas, last.faithfulness_areas),
+        "faithfulness": lambda: study.of_drift_runs("faithfulness"),
+        "base_and_last_faithfulness": of_base_and_last("faithfulness"),
+        "faithfulness_areas": of_base_and_last("faithfulness_areas"),
         "transitions": of_runs(drift.transitions, study.drift_runs),
         "summary": of_runs(drift.summary, study.drift_runs),
         "layers": of_runs(drift.layers, study.drift_runs),
@@ -163,12 +171,12 @@ def _files(study: Study) -> dict[str, Callable[[], list[str]]]:
         "recipe_benchmarks": lambda: [path for _, path in _recipe_scorings(study)],
         "untouched_reliability": lambda: study.of_pairs(layout.recipes.reliability, study.untouched),
         "untouched_faithfulness": lambda: study.of_pairs(layout.recipes.faithfulness, study.untouched),
-        "base_edges": lambda: study.of_pairs(first.edges, _shown_untouched(study)),
-        "base_nodes": lambda: study.of_pairs(first.nodes, _shown_untouched(study)),
-        "before_edges": of_runs(first.edges, shown),
-        "after_edges": of_runs(last.edges, shown),
-        "before_nodes": of_runs(first.nodes, shown),
-        "after_nodes": of_runs(last.nodes, shown),
+        "base_edges": lambda: study.of_pairs(layout.base_circuit.edges, _shown_untouched(study)),
+        "base_nodes": lambda: study.of_pairs(layout.base_circuit.nodes, _shown_untouched(study)),
+        "before_edges": of_circuit("edges", 0),
+        "after_edges": of_circuit("edges", -1),
+        "before_nodes": of_circuit("nodes", 0),
+        "after_nodes": of_circuit("nodes", -1),
         "edges_changed": of_runs(drift.edges_changed, shown),
     }
 
@@ -178,13 +186,13 @@ def _settings(study: Study) -> dict[str, Any]:
 
     ``recipe_scorings`` names model, task and recipe of each of ``recipe_benchmarks``.
 
-    ``top_layers``, the number of layers marked as critical, is that of the first CircuitLoRA, otherwise five as in the
-    paper.
+    ``top_layers``, the number of layers marked as critical, is that of the first CircuitLoRA, otherwise that of given
+    checkpoints.
     """
     circuit_loras = [method for method in study.config.methods.values() if isinstance(method, CircuitLoraMethod)]
     return {
         "study": study.config.study,
-        "top_layers": circuit_loras[0].critical_layers if circuit_loras else 5,
+        "top_layers": circuit_loras[0].critical_layers if circuit_loras else study.config.given.critical_layers,
         "phase_1": study.phase_1,
         "layer_sets": study.layer_sets,
         "sham_twins": study.sham_twins,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from circuitdrift.config.given import GIVEN
 from circuitdrift.config.methods import AllocatedLoraMethod, CircuitLoraMethod, MethodConfig, RandomLoraMethod
 
 _TASK_PHRASES = (
@@ -52,8 +53,9 @@ FAMILIES = {
     "circuit_lora": Family("CircuitLoRA", "^"),
     "allocated_lora": Family("LoRA by another rule", "P", (0, (5, 1))),
     "grpo": Family("GRPO", "*"),
+    GIVEN: Family("Given checkpoints", "<", (0, (5, 1.5))),
 }
-"""By a method's ``kind``, in the order of legends and tables."""
+"""By a method's ``kind``, in the order of legends and tables; last, checkpoints that no method of the study trained."""
 
 _ALLOCATIONS = {
     "uniform": "LoRA, uniform",
@@ -91,7 +93,8 @@ class MethodLabels:
             method = self.methods[name]
             if isinstance(method, CircuitLoraMethod):
                 named[name] = f"{labels[name]}, phase 1 {labels.get(method.phase_1, method.phase_1)}"
-        return named | {name: f"{named[name]} [{name}]" for name in _of_shared_labels(named)}
+        named |= {name: f"{named[name]} [{name}]" for name in _of_shared_labels(named)}
+        return named | {GIVEN: FAMILIES[GIVEN].title}
 
     def of(self, name: str) -> str:
         """The label of a method, distinct from all other labels of the study."""
@@ -99,16 +102,19 @@ class MethodLabels:
 
     def family(self, name: str) -> Family:
         """The family of a method."""
-        return FAMILIES[self.methods[name].kind]
+        return FAMILIES[self._kind(name)]
 
     def is_sham(self, name: str) -> bool:
         """Whether a method is a control: trained on permuted answers."""
-        return self.methods[name].answers == "permuted"
+        return name != GIVEN and self.methods[name].answers == "permuted"
 
     def order(self, name: str) -> tuple[bool, int, tuple[int, ...], str]:
         """Sort key of a method: controls on permuted answers last, then its family, its ranks, its name."""
-        method = self.methods[name]
-        return self.is_sham(name), list(FAMILIES).index(method.kind), _ranks(method), name
+        ranks = () if name == GIVEN else _ranks(self.methods[name])
+        return self.is_sham(name), list(FAMILIES).index(self._kind(name)), ranks, name
+
+    def _kind(self, name: str) -> str:
+        return GIVEN if name == GIVEN else self.methods[name].kind
 
 
 def _of_shared_labels(labels: Mapping[str, str]) -> list[str]:

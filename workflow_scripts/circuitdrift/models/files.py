@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from circuitdrift.models import hub, package
+from circuitdrift.models.adapter_folder import ADAPTER_FILES
 from circuitdrift.models.manifest import Manifest, ManifestError, ManifestFile, read_manifest, verify_files
 from circuitdrift.storage import fix_of_damage
 
@@ -48,10 +49,13 @@ def _folder_and_remedy(path: Path, manifest: Manifest) -> tuple[Path, str]:
         case "scratch":
             return path.parent, f"make the model again: snakemake --forcerun pretrain {path}"
         case "local":
-            remedy = f"restore the file, or accept the new one: snakemake --forcerun fetch_model {path}"
+            again = f"fetch_model {path}" if source.get("given") is None else "fetch_checkpoint"
+            remedy = f"restore the file, or accept the new one: snakemake --forcerun {again}"
             return (path.resolve().parent / source["path"]).resolve(), remedy
         case "hub":
-            folder = hub.fetch(source["id"], source["commit"])
+            folder = hub.fetch(
+                source["id"], source["commit"], ADAPTER_FILES if manifest.is_adapter else hub.MODEL_FILES
+            )
             return folder, f"delete {folder} and run again to download it again"
         case "package":
             further = source.get("further_parts", ())

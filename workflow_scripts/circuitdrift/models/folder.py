@@ -20,21 +20,26 @@ def problem_of_folder(folder: Path) -> str | None:
 
     The config is read, the weights' headers are, the weights and the tokenizer are not.
     """
+    return problem_of_weights_folder(folder) or _problem_of_tokenizer(folder)
+
+
+def problem_of_weights_folder(folder: Path) -> str | None:
+    """The same of a folder that needs no tokenizer."""
     if not folder.is_dir():
         hint = "write ~ out" if "~" in folder.parts else "it is relative to the config file"
         return f"{folder}: no such folder; correct the key path of the local model ({hint})"
     config = folder / "config.json"
     if not config.is_file():
         return _why_no_config(folder)
-    settings = _read_object(config)
+    settings = read_object(config)
     if settings is None:
         return f"{config}: is not readable as JSON with keys; save the model again with save_pretrained"
-    return _problem_of_settings(config, settings) or _problem_of_weights(folder) or _problem_of_tokenizer(folder)
+    return _problem_of_settings(config, settings) or _problem_of_weights(folder)
 
 
 def settings_of_folder(folder: Path) -> Mapping[str, Any]:
     """The entries of a folder's config.json; none where it cannot be read."""
-    return _read_object(folder / "config.json") or {}
+    return read_object(folder / "config.json") or {}
 
 
 def _why_no_config(folder: Path) -> str:
@@ -63,7 +68,7 @@ def _problem_of_weights(folder: Path) -> str | None:
     weights = sorted(folder.glob("*.safetensors"))
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        shards = (_read_object(index) or {}).get("weight_map")
+        shards = (read_object(index) or {}).get("weight_map")
         if not isinstance(shards, dict):
             return f"{index}: is not readable as an index of weights; copy it again"
         if missing := sorted({str(name) for name in shards.values()} - {path.name for path in weights}):
@@ -75,7 +80,7 @@ def _problem_of_weights(folder: Path) -> str | None:
                 "code; load the model and save it with save_pretrained"
             )
         return f"{folder}: has no *.safetensors, so no weights; save the model with save_pretrained"
-    return next((f"{path}: {problem}; copy it again" for path in weights if (problem := _damage_of(path))), None)
+    return next((f"{path}: {problem}; copy it again" for path in weights if (problem := damage_of_weights(path))), None)
 
 
 def _problem_of_tokenizer(folder: Path) -> str | None:
@@ -84,7 +89,21 @@ def _problem_of_tokenizer(folder: Path) -> str | None:
     return f"{folder}: has none of {', '.join(TOKENIZER_FILES)}; save the tokenizer there too"
 
 
-def _damage_of(weights: Path) -> str | None:
+def modules_of_weights(folder: Path) -> set[str]:
+    """Names of the modules that the weights of a folder belong to, as the headers of its safetensors files give them.
+
+    Headers that cannot be read give none.
+    """
+    names: set[str] = set()
+    for path in sorted(folder.glob("*.safetensors")):
+        if damage_of_weights(path) is None:
+            with path.open("rb") as opened:
+                header = json.loads(opened.read(int.from_bytes(opened.read(8), "little")))
+            names |= {name.rpartition(".")[0] for name in header if name != "__metadata__"}
+    return names
+
+
+def damage_of_weights(weights: Path) -> str | None:
     """What is wrong with a safetensors file as its header and size show it."""
     size = weights.stat().st_size
     with weights.open("rb") as opened:
@@ -100,7 +119,7 @@ def _damage_of(weights: Path) -> str | None:
     return None if size == expected else f"has {size:,} bytes, its header says {expected:,}"
 
 
-def _read_object(path: Path) -> dict[str, Any] | None:
+def read_object(path: Path) -> dict[str, Any] | None:
     """The content of a JSON file that is an object; None of any other file."""
     try:
         if path.stat().st_size > LARGEST_JSON:

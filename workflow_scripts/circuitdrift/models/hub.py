@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
@@ -26,6 +26,7 @@ HTTPError: type[Exception] = hub_errors.HTTPError  # type: ignore[attr-defined] 
 UNREACHABLE = (HTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, OSError)
 """What is raised where the hub does not answer, or not as it should. A lack of network is an HTTPError."""
 TOKENIZER_FILES = ("tokenizer*.json", "tokenizer.model", "vocab.json", "merges.txt", "special_tokens_map.json")
+MODEL_FILES = (*FILES, *TOKENIZER_FILES)
 
 
 def resolve_commit(model_id: str, revision: str) -> str:
@@ -51,19 +52,23 @@ def resolve_commit(model_id: str, revision: str) -> str:
     return commit
 
 
-def fetch(model_id: str, commit: str) -> Path:
+def fetch(model_id: str, commit: str, wanted: Sequence[str] = MODEL_FILES) -> Path:
     """Folder of the model's files at ``commit`` in the hub's own cache, downloaded if missing.
 
     The digests of files that were missing are checked, as :func:`check_digests` does.
+
+    Args:
+        model_id: owner/name.
+        commit: commit hash.
+        wanted: patterns of the files' names.
 
     Raises:
         ManifestError: the hub cannot be reached and the cache lacks the model, a download is damaged, or the model has
             no safetensors.
     """
-    wanted = [*FILES, *TOKENIZER_FILES]
     there = _contents_in_cache(model_id)
     try:
-        folder = Path(snapshot_download(model_id, revision=commit, allow_patterns=wanted))
+        folder = Path(snapshot_download(model_id, revision=commit, allow_patterns=list(wanted)))
     except UNREACHABLE as error:
         raise _unreachable(model_id, error) from None
     check_digests(folder, there)

@@ -47,6 +47,20 @@ def check_model(folder: Path) -> None:
         AnatomyError: the circuit engine does not support the model.
         ManifestError: the configuration or the tokenizer does not load.
     """
+    check_architecture(folder)
+    try:
+        AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # the tokenizers library raises plain Exceptions
+        raise ManifestError(f"{folder}: its tokenizer does not load ({_first_line(error)}); save it again") from None
+
+
+def check_architecture(folder: Path) -> PretrainedConfig:
+    """Check that the engine takes a model apart, without loading the weights; return its configuration.
+
+    Raises:
+        AnatomyError: the circuit engine does not support the model.
+        ManifestError: the configuration does not load.
+    """
     file = folder / "config.json"
     try:
         config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
@@ -55,10 +69,7 @@ def check_model(folder: Path) -> None:
         raise AnatomyError(f"{file}: {error}") from None
     except Exception as error:  # whatever impossible values make transformers raise
         raise ManifestError(f"{file}: describes no model ({_first_line(error)}); save it again") from None
-    try:
-        AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:  # the tokenizers library raises plain Exceptions
-        raise ManifestError(f"{folder}: its tokenizer does not load ({_first_line(error)}); save it again") from None
+    return cast("PretrainedConfig", config)
 
 
 def _first_line(error: Exception) -> str:
@@ -72,17 +83,25 @@ def load_model(manifest: Path, device: torch.device) -> PreTrainedModel:
     fused (SDPA) if the architecture has it, which GPT-Neo does not.
 
     Raises:
-        ManifestError: see ``files.model_folder``.
+        ManifestError: see ``files.model_folder``; or the weights are not those of the whole model.
     """
     disable_progress_bar()  # a bar for each load would fill the logs
-    model: torch.nn.Module = AutoModelForCausalLM.from_pretrained(
-        model_folder(manifest),
+    folder = model_folder(manifest)
+    model: torch.nn.Module
+    model, loading = AutoModelForCausalLM.from_pretrained(
+        folder,
         dtype=DTYPES[read_manifest(manifest).dtype],
         attn_implementation="eager" if device.type == "cpu" else None,
         use_safetensors=True,
         local_files_only=True,
         trust_remote_code=False,
+        output_loading_info=True,
     )
+    if missing := sorted(loading["missing_keys"]):
+        raise ManifestError(
+            f"{folder}: its weights lack {len(missing)} tensors of the model, the first is {missing[0]}, which would "
+            "be random; save the model again with save_pretrained"
+        )
     return cast(PreTrainedModel, model.to(device).eval())
 
 

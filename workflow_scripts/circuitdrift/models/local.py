@@ -16,6 +16,11 @@ def model_files(folder: Path) -> list[str]:
     """
     if problem := problem_of_folder(folder):
         raise ManifestError(problem)
+    return files_of_layout(folder)
+
+
+def files_of_layout(folder: Path) -> list[str]:
+    """The same of a folder that has been checked, with or without a tokenizer."""
     names = sorted(p.name for p in folder.iterdir() if p.is_file() and p.suffix in {".json", ".safetensors", ".txt"})
     names += sorted(p.name for p in folder.glob("tokenizer.model"))
     return [name for name in names if name != "manifest.json"]

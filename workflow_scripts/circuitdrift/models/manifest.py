@@ -56,6 +56,11 @@ class Manifest(BaseModel):
         """The files of the configuration and of the tokenizer."""
         return tuple(file for file in self.files if not file.name.endswith(".safetensors"))
 
+    @property
+    def is_adapter(self) -> bool:
+        """Whether the files are a PEFT adapter and not a model."""
+        return any(file.name == "adapter_config.json" for file in self.files)
+
 
 def sha256_of(path: Path) -> str:
     """Hexadecimal sha256 of a file's content."""

@@ -191,7 +191,7 @@ def _faithfulness(study: Study, job: PlannedWork, shape: ModelShape) -> float:
 
 
 def _functional_drift(study: Study, job: PlannedWork, shape: ModelShape) -> float:
-    models = len(study.functional_checkpoints)
+    models = job.checkpoints + 1
     circuits = models * (models + 1) + study.config.drift.random_circuits
     return (
         RUN_AS_CIRCUIT.of(shape.parameters) * circuits * study.config.faithfulness.examples * _tokens(study, job, shape)
@@ -202,12 +202,22 @@ def _recipes(study: Study, job: PlannedWork, shape: ModelShape) -> float:
     return len(study.recipes) * _faithfulness(study, job, shape)
 
 
-def _comparison(transitions: Callable[[Study], int]) -> Callable[[Study, PlannedWork, ModelShape], float]:
+def _comparison(transitions: Callable[[Study, PlannedWork], int]) -> Callable[[Study, PlannedWork, ModelShape], float]:
     def seconds(study: Study, job: PlannedWork, shape: ModelShape) -> float:
         rows = study.config.drift.half_splits * (study.config.circuit.folds + 1)
-        return COMPARED.of(shape.parameters) * shape.edges * rows * transitions(study)
+        return COMPARED.of(shape.parameters) * shape.edges * rows * transitions(study, job)
 
     return seconds
+
+
+def _number_of_checkpoints(study: Study, job: PlannedWork) -> int:
+    return len(study.checkpoints_of(job.wildcards["model"], job.wildcards["method"]))
+
+
+def _accuracy(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    models = job.checkpoints + 1
+    tested = models * study.config.tasks[job.wildcards["task"]].test
+    return READ.of(shape.parameters) * tested * _tokens(study, job, shape)
 
 
 WITH_MODEL: Mapping[str, Callable[[Study, PlannedWork, ModelShape], float]] = {
@@ -217,6 +227,7 @@ WITH_MODEL: Mapping[str, Callable[[Study, PlannedWork, ModelShape], float]] = {
     "score_edges": _scoring,
     "score_controls": _control_scoring,
     "score_untrained": _untrained_scoring,
+    "measure_accuracy": _accuracy,
     "measure_faithfulness": _faithfulness,
     "select_minimal_circuits": _faithfulness,
     "measure_recipe_faithfulness": _recipes,
@@ -226,8 +237,8 @@ WITH_MODEL: Mapping[str, Callable[[Study, PlannedWork, ModelShape], float]] = {
     "allocate_ranks": _no_work,
     "measure_gradients": _gradients,
     "measure_activation_ranks": _activations,
-    "measure_reliability": _comparison(lambda study: len(study.checkpoints)),
-    "measure_model_controls": _comparison(lambda study: len(study.untrained_seeds) + 1),
-    "measure_recipe_reliability": _comparison(lambda study: len(study.recipes)),
+    "measure_reliability": _comparison(_number_of_checkpoints),
+    "measure_model_controls": _comparison(lambda study, job: len(study.untrained_seeds) + 1),
+    "measure_recipe_reliability": _comparison(lambda study, job: len(study.recipes)),
 }
 """The time that each stage takes beside its start; a stage that is not listed takes the time to start alone."""

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor
 
 from circuitdrift.errors import CircuitDriftError
+from circuitdrift.models.adapter_folder import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from circuitdrift.models.loading import load_model
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import DamageError, fix_of_damage, read_json, read_tensors, write_json, write_tensors
 from circuitdrift.training.folders import write_folder
+from circuitdrift.training.given_checkpoints import MANIFEST, load_given
 from circuitdrift.training.processes import ALONE, Processes
 
 if TYPE_CHECKING:
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
 
 # peft, and the modules that use it, are imported where a model has adapters: most jobs that load a model have none.
 
-ADAPTER_CONFIG = "adapter_config.json"
-ADAPTER_WEIGHTS = "adapter_model.safetensors"
 RANKS = "ranks.json"
 MODEL_CONFIG = "config.json"
 MODEL_WEIGHTS = "model.safetensors"
@@ -131,13 +131,15 @@ def load_checkpoint(manifest: Path, checkpoint: Path | None, device: torch.devic
 
     Args:
         manifest: manifest of the base model.
-        checkpoint: a checkpoint folder; None for the base model itself.
+        checkpoint: a checkpoint folder, of a run or of a given checkpoint; None for the base model itself.
         device: device of the model.
 
     Raises:
         CheckpointError: a file is missing, truncated or of another format, or does not fit the base model.
-        ManifestError: the base model cannot be loaded.
+        ManifestError: the base model, or a checkpoint that was trained elsewhere, cannot be loaded.
     """
+    if checkpoint is not None and (checkpoint / MANIFEST).is_file():
+        return load_given(manifest, checkpoint / MANIFEST, device)
     model = load_model(manifest, device)
     if checkpoint is None:
         return model

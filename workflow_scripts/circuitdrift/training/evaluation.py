@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -42,6 +43,10 @@ class Score:
         return sum(self.right)
 
 
+UNANSWERED = Score((), math.nan)
+"""The result on examples without answers."""
+
+
 @torch.inference_mode()
 def evaluate(model: PreTrainedModel, examples: Examples) -> Score:
     """Score a model by its greedy answers, in the dtype of its weights.
@@ -65,7 +70,7 @@ def evaluate(model: PreTrainedModel, examples: Examples) -> Score:
 def accuracy_table(
     scores: Sequence[tuple[str, int, Score]], split: str, trainable_parameters: int, total_parameters: int
 ) -> pd.DataFrame:
-    """The ``accuracy`` table: one row per checkpoint, with the 95 % Wilson interval.
+    """The ``accuracy`` table: one row per checkpoint, with the 95 % Wilson interval; NaN without answers.
 
     Args:
         scores: checkpoint, step and score, in order.
@@ -75,14 +80,14 @@ def accuracy_table(
     """
     rows = []
     for checkpoint, step, score in scores:
-        lower, upper = wilson_interval(score.correct, score.n)
+        lower, upper = wilson_interval(score.correct, score.n) if score.n else (math.nan, math.nan)
         rows.append(
             {
                 "checkpoint": checkpoint,
                 "step": step,
                 "split": split,
                 "n": score.n,
-                "accuracy": score.correct / score.n,
+                "accuracy": score.correct / score.n if score.n else math.nan,
                 "lower": lower,
                 "upper": upper,
                 "answer_loss": score.answer_loss,
