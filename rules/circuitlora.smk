@@ -80,4 +80,4 @@ rule allocate_random_lora:
 
 rule allocations:
     input:
-        study.of_runs(layout.allocation.adapter_config, study.allocated_runs),
+        when_planned(study.of_runs, layout.allocation.adapter_config, study.allocated_runs),

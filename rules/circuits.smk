@@ -142,4 +142,4 @@ if study.config.circuit.selection != "minimal":
 
 rule circuits:
     input:
-        study.of_drift_runs(circuit.faithfulness for circuit in study.circuits),
+        when_planned(study.of_drift_runs, [circuit.faithfulness for circuit in study.circuits]),

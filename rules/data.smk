@@ -47,4 +47,4 @@ use rule generate_data as generate_data_reworded with:
 
 rule data:
     input:
-        study.of_runs(layout.test, study.runs),
+        when_planned(study.of_runs, layout.test, study.runs),

@@ -92,5 +92,5 @@ rule check_model:
 
 rule models:
     input:
-        study.of_runs(layout.manifest, study.runs),
-        study.of_runs(layout.checked, study.fetched_runs),
+        when_planned(study.of_runs, layout.manifest, study.runs),
+        when_planned(study.of_runs, layout.checked, study.fetched_runs),
