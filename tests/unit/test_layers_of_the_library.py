@@ -23,6 +23,7 @@ LAYERS = [
     "layout",
     "study",
     "planned_job",
+    "cards",
     "stage",
     "compute",
     "intervals",

@@ -98,7 +98,9 @@ def test_every_rule_has_the_digest_of_its_own_script_among_its_params(rules):
     for rule in rules:
         script = ROOT / "workflow_scripts" / Path(str(rule.script)).name
         if script.stem not in DRIVERS:
-            assert rule.params.get("code")(None) == digest_of_code(script), f"{rule.name}: code_of() names another script"
+            assert rule.params.get("code")(None) == digest_of_code(script), (
+                f"{rule.name}: code_of() names another script"
+            )
 
 
 def test_params_of_figures_and_tables_hold_their_files_by_name(rules):
@@ -126,7 +128,7 @@ def test_the_digest_of_a_figures_code_is_that_of_the_driver_and_of_its_own_modul
 
 
 def test_parsing_makes_no_more_paths_for_a_larger_study(tmp_path_factory):
-    """Each job of a cluster parses the rules, so the files of all runs are listed where a job needs them, not before."""
+    """Each job of a cluster parses the rules, so the files of all runs are listed where a job needs them alone."""
 
     def paths_of_targets(seeds):
         found = parsed_workflow(tmp_path_factory.mktemp("large"), seeds=list(range(seeds)))

@@ -4,6 +4,9 @@ A failing job ends here too. A :class:`~circuitdrift.errors.CircuitDriftError`, 
 ends with its message on the screen and in the log file, any other exception with one line on the screen and its
 traceback in the log file.
 
+A job that may use a graphics card gets one of its own first (:mod:`circuitdrift.cards`), and no job but the download
+reaches the model hub.
+
 A script that is started by hand gets its job from :mod:`circuitdrift.planned_job`.
 """
 
@@ -13,6 +16,7 @@ import gc
 import importlib
 import inspect
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -23,11 +27,17 @@ from typing import Any, get_type_hints
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.errors import PydanticUserError
 
+from circuitdrift.cards import claimed_cards
 from circuitdrift.errors import CircuitDriftError
 from circuitdrift.provenance import Provenance
 
 logger = logging.getLogger(__name__)
+ONLINE = {"fetch_model", "plan"}
+"""Rules whose jobs ask the model hub: the download, and the estimate for a model that is not here yet."""
 if hasattr(sys.modules["__main__"], "snakemake"):
+    # Read by huggingface_hub when it is imported, so every script imports this module before any that leads there.
+    if sys.modules["__main__"].snakemake.rule not in ONLINE:
+        os.environ["HF_HUB_OFFLINE"] = "1"
     # In a job, the imports after this one make objects that stay. Looking for garbage among them slows the start.
     gc.disable()
 
@@ -58,7 +68,12 @@ def run(main: Callable[..., None]) -> None:
 
 def _call(main: Callable[..., None], job: Any) -> None:
     _log_to(_log_of(job))
-    main(**arguments(main, job))
+    given = arguments(main, job)
+    if given.get("device") in {"auto", "cuda"}:
+        with claimed_cards(given.get("processes", 1)):
+            main(**given)
+    else:
+        main(**given)
 
 
 def _log_of(job: Any) -> Path | None:
