@@ -28,9 +28,8 @@ def troubled(tmp_path_factory) -> Run:
     directory = tmp_path_factory.mktemp("troubled")
     snakemake = start_snakemake(JOBS, directory, *ON_ONE_MACHINE, "hungry.txt", "unlucky.txt", "patient.txt")
     wait_until((directory / "patient.started").exists)
-    (number,) = ask("squeue", "--noheader", "--format=%A %k").splitlines() and re.findall(
-        r"^(\d+) rule_patient", ask("squeue", "--noheader", "--format=%A %k"), re.MULTILINE
-    )
+    running = ask("squeue", "--noheader", "--format=%A %k")
+    (number,) = re.findall(r"^(\d+) rule_patient", running, re.MULTILINE)
     ask("scancel", number)
     return finished(snakemake, directory)
 
