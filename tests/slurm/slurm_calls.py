@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -18,10 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 PROFILE = ROOT / "profiles" / "slurm"
 HAS_ACCOUNTS = os.environ.get("ACCOUNTING", "no") != "no"
-# A one-machine cluster answers at once, and keeps accounts only where they are asked for.
+# A one-machine cluster answers at once, and remembers finished jobs for an hour.
 ON_ONE_MACHINE = (
     *("--workflow-profile", str(PROFILE)),
-    *("--slurm-status-command", "sacct" if HAS_ACCOUNTS else "squeue"),
+    *("--slurm-status-command", "squeue"),
     *("--slurm-init-seconds-before-status-checks", "1"),
     *("--max-status-checks-per-second", "10"),
     *("--latency-wait", "20"),
@@ -66,7 +67,19 @@ def command(snakefile: Path, directory: Path, *options: str) -> list[str]:
 
 def start_snakemake(snakefile: Path, directory: Path, *options: str) -> subprocess.Popen[str]:
     called = command(snakefile, directory, *options)
-    return subprocess.Popen(called, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=directory)
+    return subprocess.Popen(
+        called,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        cwd=directory,
+        preexec_fn=_heed_ctrl_c,
+    )
+
+
+def _heed_ctrl_c() -> None:
+    """Tests that run in the background of a shell ignore Ctrl-C, and so would all that they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finished(process: subprocess.Popen[str], directory: Path) -> Run:
