@@ -29,7 +29,7 @@ test-fast: setup ## run the unit and oracle tests, under three minutes on two co
 	$(BIN)/python -m pytest -m '(unit or oracle) and not gpu and not real_model'
 
 test-slurm: setup ## run the smoke study, and jobs that fail, through a real one-machine SLURM (Debian or Ubuntu, as root)
-	NODE_GPUS=2 timeout --kill-after=60 1800 bash tests/slurm/one_node_slurm.sh \
+	NODE_GPUS=2 NODE_CPUS=8 timeout --kill-after=60 1800 bash tests/slurm/one_node_slurm.sh \
 	  $(BIN)/python -m pytest tests/slurm -m 'slurm and not slurm_slow'
 
 test-slurm-all: setup ## the same with an accounting database, and the tests that take minutes or stop the node

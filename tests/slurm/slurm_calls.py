@@ -101,7 +101,7 @@ def job(number: str) -> dict[str, str]:
     return dict(word.split("=", 1) for word in ask("scontrol", "show", "job", number).split() if "=" in word)
 
 
-def wait_until(what: Callable[[], object], seconds: float = 120) -> None:
+def wait_until(what: Callable[[], object], seconds: float = 300) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end, "waited in vain"
