@@ -5,10 +5,10 @@ BIN := .venv/bin
 STUDY = $(shell $(BIN)/python -c 'import sys, yaml; print((yaml.safe_load(open(sys.argv[1])) or {}).get("study", "embedded"))' $(CONFIG))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-slurm test-faults check schema
+.PHONY: help setup run test test-fast test-slurm test-slurm-all test-faults check schema
 
 help: ## print these targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand --tabs=12
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand --tabs=16
 
 setup: .venv/installed ## make the virtual environment .venv; every other target does so at need
 
@@ -28,8 +28,13 @@ test: setup check ## run the checks and all tests but those of SLURM and of faul
 test-fast: setup ## run the unit and oracle tests, under three minutes on two cores
 	$(BIN)/python -m pytest -m '(unit or oracle) and not gpu and not real_model'
 
-test-slurm: setup ## run the smoke study through a real one-machine SLURM (Debian or Ubuntu, as root)
-	timeout --kill-after=60 1800 bash tests/slurm/one_node_slurm.sh $(BIN)/python -m pytest tests/slurm -m slurm
+test-slurm: setup ## run the smoke study, and jobs that fail, through a real one-machine SLURM (Debian or Ubuntu, as root)
+	NODE_GPUS=2 NODE_CPUS=8 timeout --kill-after=60 1800 bash tests/slurm/one_node_slurm.sh \
+	  $(BIN)/python -m pytest tests/slurm -m 'slurm and not slurm_slow'
+
+test-slurm-all: setup ## the same with an accounting database, and the tests that take minutes or stop the node
+	NODE_GPUS=2 NODE_CPUS=8 ACCOUNTING=yes timeout --kill-after=60 3600 bash tests/slurm/one_node_slurm.sh \
+	  $(BIN)/python -m pytest tests/slurm -m slurm --numprocesses 0
 
 test-faults: setup ## kill, interrupt, starve and misplace a small study; some of it as root
 	$(BIN)/python -m pytest tests/faults -m faults

@@ -107,7 +107,8 @@ rule export_peft_experiment:
 
 rule peft_experiments:
     input:
-        study.of_runs(
+        when_planned(
+            study.of_runs,
             f"{layout.peft_experiment}/training_params.json",
             tuple(run for run in (*study.allocated_runs, *study.allocated_lora_runs) if run in study.runs),
         ),

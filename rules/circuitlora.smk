@@ -76,4 +76,6 @@ rule allocate_random_lora:
 
 rule allocations:
     input:
-        study.of_runs(layout.allocation.adapter_config, (*study.allocated_runs, *study.allocated_lora_runs)),
+        when_planned(
+            study.of_runs, layout.allocation.adapter_config, (*study.allocated_runs, *study.allocated_lora_runs)
+        ),

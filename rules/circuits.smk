@@ -142,6 +142,6 @@ if study.config.circuit.selection != "minimal":
 
 rule circuits:
     input:
-        study.of_drift_runs("faithfulness"),
-        study.of_pairs(layout.base_circuit.faithfulness, study.untouched),
-        study.of_pairs(layout.checked, study.fetched_untouched),
+        when_planned(study.of_drift_runs, "faithfulness"),
+        when_planned(study.of_pairs, layout.base_circuit.faithfulness, study.untouched),
+        when_planned(study.of_pairs, layout.checked, study.fetched_untouched),

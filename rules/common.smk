@@ -7,6 +7,7 @@
 import gc
 import re
 import sys
+from functools import cache, partial
 
 gc.set_threshold(
     50_000, 20, 20
@@ -65,10 +66,19 @@ wildcard_constraints:
     seed=r"\d+",
 
 
+def when_planned(function, *arguments):
+    """An input or a param that the study alone determines. It is computed once, and only where a job of the rule is planned.
+
+    A large study has hundreds of thousands of files, and each job of a cluster parses the rules again for its own few.
+    """
+    value = cache(partial(function, *arguments))
+    return lambda wildcards: value()
+
+
 def code_of(script, *modules):
     """Digest of a stage script, of library modules that it loads by name (figures.style), and of all that they import."""
     files = (SCRIPTS.joinpath("circuitdrift", *module.split(".")).with_suffix(".py") for module in modules)
-    return digest_of_code(SCRIPTS / f"{script}.py", *files)
+    return when_planned(digest_of_code, SCRIPTS / f"{script}.py", *files)
 
 
 def settings(section):

@@ -62,6 +62,6 @@ use rule generate_data as generate_data_dropping with:
 
 rule data:
     input:
-        study.of_runs(layout.test, study.all_runs),
-        study.of_pairs(layout.test, study.untouched),
-        study.of_pairs(layout.dropped, study.dropping),
+        when_planned(study.of_runs, layout.test, study.all_runs),
+        when_planned(study.of_pairs, layout.test, study.untouched),
+        when_planned(study.of_pairs, layout.dropped, study.dropping),

@@ -150,9 +150,9 @@ rule measure_model_controls:
 
 rule drift:
     input:
-        study.of_runs(layout.drift.summary, study.drift_runs),
-        study.of_runs(layout.drift.reliability, study.drift_runs),
-        study.of_runs(layout.drift.edges_changed, study.drift_runs),
-        study.of_runs(layout.drift.functional, study.drift_runs),
-        study.of_runs(layout.controls, study.drift_runs),
-        study.of_runs(layout.model_controls, study.model_control_runs),
+        when_planned(study.of_runs, layout.drift.summary, study.drift_runs),
+        when_planned(study.of_runs, layout.drift.reliability, study.drift_runs),
+        when_planned(study.of_runs, layout.drift.edges_changed, study.drift_runs),
+        when_planned(study.of_runs, layout.drift.functional, study.drift_runs),
+        when_planned(study.of_runs, layout.controls, study.drift_runs),
+        when_planned(study.of_runs, layout.model_controls, study.model_control_runs),

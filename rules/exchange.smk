@@ -115,9 +115,9 @@ rule imports:
 
 rule exports:
     input:
-        study.of_drift_runs("importances"),
-        study.of_drift_runs("merged"),
-        study.of_drift_runs("graphml"),
-        study.of_pairs(layout.base_circuit.importances, study.untouched),
-        study.of_pairs(layout.base_circuit.merged, study.untouched),
-        study.of_pairs(layout.base_circuit.graphml, study.untouched),
+        when_planned(study.of_drift_runs, "importances"),
+        when_planned(study.of_drift_runs, "merged"),
+        when_planned(study.of_drift_runs, "graphml"),
+        when_planned(study.of_pairs, layout.base_circuit.importances, study.untouched),
+        when_planned(study.of_pairs, layout.base_circuit.merged, study.untouched),
+        when_planned(study.of_pairs, layout.base_circuit.graphml, study.untouched),

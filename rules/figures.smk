@@ -13,7 +13,7 @@ for figure in figures_of_study:
         name:
             f"plot_{figure.name}"
         input:
-            **catalogue.files(figure, study),
+            **{name: when_planned(catalogue.files, figure, name, study) for name in figure.reads},
         output:
             **{
                 figure.formats[0]: report(
@@ -35,7 +35,7 @@ for figure in figures_of_study:
             figure=figure.name,
             reads=lambda wildcards, input: paths_by_name(input),
             files=lambda wildcards, output: {ending: str(path) for ending, path in output.items()},
-            settings=catalogue.settings(figure, study),
+            settings=when_planned(catalogue.settings, figure, study),
             methods=settings(study.config)["methods"],
             style=settings(study.config.figures),
             code=code_of("plot_figure", f"figures.{figure.name}"),

@@ -46,7 +46,7 @@ rule finetune:
 # of a job that has a new output.
 rule runs:
     input:
-        checked=study.of_runs(layout.checked, study.fetched_runs),
-        accuracy=study.of_runs(layout.accuracy, study.all_runs),
-        predictions=study.of_runs(layout.predictions, study.all_runs),
-        checkpoints=study.of_runs(layout.checkpoint(study.checkpoints[-1]), study.runs),
+        checked=when_planned(study.of_runs, layout.checked, study.fetched_runs),
+        accuracy=when_planned(study.of_runs, layout.accuracy, study.all_runs),
+        predictions=when_planned(study.of_runs, layout.predictions, study.all_runs),
+        checkpoints=when_planned(study.of_runs, layout.checkpoint(study.checkpoints[-1]), study.runs),

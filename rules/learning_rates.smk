@@ -33,4 +33,4 @@ rule search_learning_rate:
 
 rule learning_rates:
     input:
-        study.of_runs(layout.trials, study.tuned_runs),
+        when_planned(study.of_runs, layout.trials, study.tuned_runs),

@@ -93,7 +93,6 @@ rule check_model:
 
 rule models:
     input:
-        study.of_runs(layout.manifest, study.all_runs),
-        study.of_pairs(layout.manifest, study.untouched),
-        study.of_runs(layout.checked, study.fetched_runs),
-        study.of_pairs(layout.checked, study.fetched_untouched),
+        when_planned(study.of_runs, layout.manifest, study.all_runs),
+        when_planned(study.of_pairs, layout.manifest, study.untouched),
+        when_planned(study.of_runs, layout.checked, study.fetched_runs),

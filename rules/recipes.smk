@@ -82,5 +82,5 @@ rule measure_recipe_faithfulness:
 
 rule recipes:
     input:
-        study.of_pairs(layout.recipes.reliability, study.recipe_pairs),
-        study.of_pairs(layout.recipes.faithfulness, study.recipe_pairs),
+        when_planned(study.of_pairs, layout.recipes.reliability, study.recipe_pairs),
+        when_planned(study.of_pairs, layout.recipes.faithfulness, study.recipe_pairs),

@@ -13,7 +13,7 @@ for table in tables_of_study:
         name:
             f"tabulate_{table.name}"
         input:
-            **catalogue.files(table, study),
+            **{name: when_planned(catalogue.files, table, name, study) for name in table.reads},
         output:
             csv=report(
                 layout.table(table.name, "csv"),
@@ -33,7 +33,7 @@ for table in tables_of_study:
         params:
             table=table.name,
             reads=lambda wildcards, input: paths_by_name(input),
-            settings=catalogue.settings(table, study),
+            settings=when_planned(catalogue.settings, table, study),
             methods=settings(study.config)["methods"],
             code=code_of("write_table", f"figures.{table.name}"),
         script:

@@ -51,7 +51,7 @@ def _from_hub(given: GivenCheckpoint) -> tuple[Path, dict[str, Any]]:
     commit = hub.resolve_commit(model_id, revision)
     folder = hub.fetch(model_id, commit, ADAPTER_FILES if given.is_adapter else hub.MODEL_FILES)
     hub.check_digests(folder)  # of a file that an interrupted download left, too
-    return folder, {"source": "hub", "id": model_id, "revision": revision, "commit": commit}
+    return folder, {"source": "hub", "id": model_id, "revision": revision, "commit": commit, "given": True}
 
 
 if __name__ == "__main__":

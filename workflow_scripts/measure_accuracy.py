@@ -45,12 +45,8 @@ def main(
     origin = provenance.on(on, model.dtype)
     total = sum(parameter.numel() for parameter in model.parameters())
     write_table(accuracy, accuracy_table(scores, "test", 0, total), "accuracy", origin)
-    write_table(
-        predictions,
-        predictions_table(scores, table["example_id"].to_numpy() if examples else np.zeros(0, dtype=np.int32)),
-        "predictions",
-        origin,
-    )
+    answered = table["example_id"].to_numpy()[: len(scores[0][2].right)]
+    write_table(predictions, predictions_table(scores, answered), "predictions", origin)
 
 
 if __name__ == "__main__":

@@ -8,19 +8,25 @@
 # SLURM is configured here); 70 where it should have started but did not; 2 without a command.
 #
 # The daemons listen on 127.0.0.1 and need neither systemd nor cgroups. What the node claims to have comes from
-# the environment, and may exceed what the machine has, because SLURM only books it and does not enforce it:
+# the environment, and may exceed what the machine has. Of a job SLURM enforces time and memory: a step that is seen,
+# once a second, to use more memory than the job asked for is killed.
 #   NODE_CPUS       default 4
 #   NODE_MEMORY_MB  default 64000
 #   NODE_GPUS       default 0; at most 4. Each is a character device such as /dev/null, enough for SLURM to book
 #                   it and to set CUDA_VISIBLE_DEVICES, and nothing to compute on.
+#   ACCOUNTING      yes: keep accounts of jobs in a database (MariaDB, slurmdbd), for sacct; default no
 #   KEEP_LOGS       a folder that receives the daemons' logs
 
 set -uo pipefail
 
 readonly CANNOT_RUN_HERE=77 DID_NOT_START=70
 readonly SYSTEM_CONF=/etc/slurm/slurm.conf
-readonly PACKAGES=(munge slurmctld slurmd slurm-client)
+readonly ACCOUNTING=${ACCOUNTING:-no}
+PACKAGES=(munge slurmctld slurmd slurm-client)
+[[ $ACCOUNTING == no ]] || PACKAGES+=(slurmdbd mariadb-server)
+readonly PACKAGES
 readonly CONTROLLER_PORT=${SLURM_CONTROLLER_PORT:-16817} NODE_PORT=${SLURM_NODE_PORT:-16818}
+readonly ACCOUNTING_PORT=${SLURM_ACCOUNTING_PORT:-16819}
 
 cluster=""        # folder that holds everything of this cluster
 daemons=()        # process ids, in the order in which they were started
@@ -92,6 +98,32 @@ write_configuration() {
     gres_types="GresTypes=gpu" node_gres="Gres=gpu:$NODE_GPUS"
   fi
 
+  # Without accounts, finished jobs stay visible to squeue for an hour, longer than any test takes.
+  local accounts="AccountingStorageType=accounting_storage/none"
+  if [[ $ACCOUNTING != no ]]; then
+    accounts="AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort=$ACCOUNTING_PORT
+AccountingStoragePass=$cluster/munge.socket"
+    (umask 077 && cat >"$cluster/slurmdbd.conf" <<CONF
+AuthType=auth/munge
+AuthInfo=socket=$cluster/munge.socket
+DbdHost=$host
+DbdAddr=127.0.0.1
+DbdPort=$ACCOUNTING_PORT
+CommunicationParameters=NoInAddrAny
+SlurmUser=root
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser=slurm
+StoragePass=only-through-a-socket
+StorageLoc=slurm_accounts
+LogFile=$cluster/log/slurmdbd.log
+PidFile=$cluster/slurmdbd.pid
+CONF
+    )
+  fi
+
   cat >"$cluster/slurm.conf" <<CONF
 ClusterName=onenode
 SlurmctldHost=$host(127.0.0.1)
@@ -101,7 +133,8 @@ CommunicationParameters=NoCtldInAddrAny,NoInAddrAny
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket=$cluster/munge.socket
+# A job that is queued again waits until the credential of its first start has expired, by default two minutes.
+AuthInfo=socket=$cluster/munge.socket,cred_expire=15
 
 StateSaveLocation=$cluster/state
 SlurmdSpoolDir=$cluster/spool
@@ -110,15 +143,16 @@ SlurmdPidFile=$cluster/slurmd.pid
 SlurmctldLogFile=$cluster/log/slurmctld.log
 SlurmdLogFile=$cluster/log/slurmd.log
 
-# No control groups: processes are found through /proc, and nothing is pinned or limited.
+# No control groups: processes are found, and their memory is read, through /proc; nothing is pinned.
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
-JobAcctGatherType=jobacct_gather/none
+JobAcctGatherType=jobacct_gather/linux
+JobAcctGatherFrequency=task=1
+JobAcctGatherParams=OverMemoryKill
 MpiDefault=none
 SlurmdParameters=config_overrides
 
-# No accounting daemon. Finished jobs stay visible to squeue for an hour, longer than any test takes.
-AccountingStorageType=accounting_storage/none
+$accounts
 MinJobAge=3600
 
 # Start jobs at once: this queue is short.
@@ -136,6 +170,26 @@ $gres_types
 NodeName=$host NodeAddr=127.0.0.1 CPUs=${NODE_CPUS:-4} RealMemory=${NODE_MEMORY_MB:-64000} $node_gres State=UNKNOWN
 PartitionName=main Nodes=ALL Default=YES DefaultTime=10 MaxTime=INFINITE State=UP
 CONF
+}
+
+database() { mariadb --no-defaults --socket="$cluster/database.socket" --execute="$1"; }
+
+start_accounts() {
+  mkdir "$cluster/database"
+  chown mysql: "$cluster/database"
+  chmod 777 "$cluster"   # for the socket; mariadbd does not run as root
+  mariadb-install-db --no-defaults --user=mysql --datadir="$cluster/database" --skip-test-db \
+    --auth-root-authentication-method=socket >"$cluster/log/database_install.log" 2>&1 || give_up "no database could be made"
+  launch mariadbd --no-defaults --user=mysql --datadir="$cluster/database" --socket="$cluster/database.socket" \
+    --skip-networking --pid-file="$cluster/database/mariadbd.pid" --innodb-buffer-pool-size=128M \
+    --innodb-lock-wait-timeout=900
+  within 30 database "select 1" || give_up "MariaDB did not answer"
+  chmod 755 "$cluster"
+  database "create user 'slurm'@'localhost' identified by 'only-through-a-socket';
+            grant all on slurm_accounts.* to 'slurm'@'localhost'"
+  MYSQL_UNIX_PORT=$cluster/database.socket launch slurmdbd -D
+  within 30 sacctmgr --noheader list cluster || give_up "slurmdbd did not answer"
+  sacctmgr --immediate --quiet add cluster onenode >>"$cluster/log/console.log"
 }
 
 # Start a daemon in the foreground mode of its own, as a child of this script.
@@ -157,9 +211,11 @@ start_cluster() {
   mkdir -p "$(dirname "$SYSTEM_CONF")"
   ln -sfn "$SLURM_CONF" "$SYSTEM_CONF"
   ln -sfn "$cluster/gres.conf" "$(dirname "$SYSTEM_CONF")/gres.conf"
+  [[ $ACCOUNTING == no ]] || ln -sfn "$cluster/slurmdbd.conf" "$(dirname "$SYSTEM_CONF")/slurmdbd.conf"
   launch munged --foreground --force --socket="$cluster/munge.socket" --key-file="$cluster/munge.key" \
     --pid-file="$cluster/munged.pid" --log-file="$cluster/log/munged.log" --seed-file="$cluster/munge.seed"
   within 15 munge --socket="$cluster/munge.socket" --no-input || give_up "munged did not answer"
+  [[ $ACCOUNTING == no ]] || start_accounts
   launch slurmctld -D
   within 30 scontrol ping || give_up "slurmctld did not answer"
   launch slurmd -D
@@ -195,7 +251,7 @@ stop_cluster() {
     kill -KILL "$process" 2>/dev/null
   done
   if [[ -L $SYSTEM_CONF && $(readlink "$SYSTEM_CONF") == "$cluster/slurm.conf" ]]; then
-    rm -f "$SYSTEM_CONF" "$(dirname "$SYSTEM_CONF")/gres.conf"
+    rm -f "$SYSTEM_CONF" "$(dirname "$SYSTEM_CONF")"/{gres,slurmdbd}.conf
   fi
   if [[ -n ${KEEP_LOGS:-} ]]; then
     mkdir -p "$KEEP_LOGS" && cp "$cluster"/log/*.log "$KEEP_LOGS"/ 2>/dev/null

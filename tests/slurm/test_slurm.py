@@ -3,57 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import re
-import shutil
-import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from slurm_calls import ON_ONE_MACHINE, ROOT, Run, ask, call_snakemake, needs_slurm
 
-ROOT = Path(__file__).resolve().parents[2]
 COMPARED = {".parquet", ".safetensors", ".json", ".csv", ".md", ".tex"}
-# A one-machine cluster answers at once and keeps no accounts. Threads are bounded alike in both runs, because the
-# order of a sum, and with it the last bits, follows the number of threads.
-SAME_THREADS = ("--max-threads", "1")
-ON_ONE_MACHINE = (
-    *("--workflow-profile", str(ROOT / "profiles" / "slurm")),
-    *("--slurm-status-command", "squeue"),
-    *("--slurm-init-seconds-before-status-checks", "1"),
-    *("--max-status-checks-per-second", "10"),
-    *("--latency-wait", "20"),
-    "--slurm-keep-successful-logs",
-)
+# Threads are bounded alike in both runs, because the order of a sum, and with it the last bits, follows the number of
+# threads.
+SMOKE = ("--configfile", str(ROOT / "configs" / "smoke.yaml"), "--max-threads", "1")
 
-pytestmark = [
-    pytest.mark.slurm,
-    pytest.mark.skipif(
-        shutil.which("sbatch") is None or "SLURM_CONF" not in os.environ,
-        reason="no SLURM started for tests: run `make test-slurm`, or tests/slurm/one_node_slurm.sh with a command",
-    ),
-]
+# Every stage, and one figure: the others differ in what they read and draw, not in how SLURM runs them.
+WANTED = ("--", "runs", "circuits", "drift", "recipes", "allocations", "tables", "plot_change_rates")
+
+pytestmark = needs_slurm
 
 
-@dataclass(frozen=True)
-class Run:
-    """A finished call of Snakemake and the directory that it worked in."""
-
-    directory: Path
-    output: str
-    status: int
-
-    @property
-    def slurm_logs(self) -> list[Path]:
-        return sorted((self.directory / ".snakemake" / "slurm_logs").rglob("*.log"))
-
-    def digests(self) -> dict[str, str]:
-        """SHA-256 of each result file, by its path below results; of measured times that they are there, no more."""
-        results = self.directory / "results"
-        files = [path for path in sorted(results.rglob("*")) if path.suffix in COMPARED]
-        return {str(path.relative_to(results)): hashlib.sha256(without_times(path)).hexdigest() for path in files}
+def digests(run: Run) -> dict[str, str]:
+    """SHA-256 of each result file, by its path below results; of measured times that they are there, no more."""
+    results = run.directory / "results"
+    files = [path for path in sorted(results.rglob("*")) if path.suffix in COMPARED]
+    return {str(path.relative_to(results)): hashlib.sha256(without_times(path)).hexdigest() for path in files}
 
 
 def without_times(path: Path) -> bytes:
@@ -66,39 +38,22 @@ def without_times(path: Path) -> bytes:
     return table[[name for name in table.columns if not name.endswith("seconds")]].to_csv().encode()
 
 
-def call_snakemake(directory: Path, *options: str) -> Run:
-    directory.mkdir(exist_ok=True)
-    command = [
-        sys.executable,
-        str(ROOT / "tests" / "slurm" / "prompt_snakemake.py"),
-        "--snakefile",
-        str(ROOT / "Snakefile"),
-    ]
-    command += ["--directory", str(directory), "--configfile", str(ROOT / "configs" / "smoke.yaml")]
-    command += [*SAME_THREADS, *options]
-    # Snakemake waits for ever for a job that SLURM lost.
-    result = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=900, cwd=directory
-    )
-    return Run(directory, result.stdout, result.returncode)
-
-
 @pytest.fixture(scope="module")
 def through_slurm(tmp_path_factory) -> Run:
-    run = call_snakemake(tmp_path_factory.mktemp("slurm"), *ON_ONE_MACHINE)
+    run = call_snakemake(ROOT / "Snakefile", tmp_path_factory.mktemp("slurm"), *SMOKE, *ON_ONE_MACHINE, *WANTED)
     assert run.status == 0, run.output[-8000:]
     return run
 
 
 @pytest.fixture(scope="module")
 def local(tmp_path_factory) -> Run:
-    run = call_snakemake(tmp_path_factory.mktemp("local"), "--cores", "2")
+    run = call_snakemake(ROOT / "Snakefile", tmp_path_factory.mktemp("local"), *SMOKE, "--cores", "2", *WANTED)
     assert run.status == 0, run.output[-8000:]
     return run
 
 
 def test_results_are_those_of_a_local_run_byte_for_byte(through_slurm, local):
-    there, here = through_slurm.digests(), local.digests()
+    there, here = digests(through_slurm), digests(local)
     assert here, "the local run left no results to compare with"
     assert sorted(there) == sorted(here)
     differing = [path for path in here if there[path] != here[path]]
@@ -107,18 +62,15 @@ def test_results_are_those_of_a_local_run_byte_for_byte(through_slurm, local):
 
 def test_every_job_went_through_slurm(through_slurm):
     steps = re.findall(r"^rule \S+:$", through_slurm.output, re.MULTILINE)
-    submitted = re.findall(r"has been submitted with SLURM jobid (\d+)", through_slurm.output)
-    assert len(submitted) == len(steps) > 0
-    assert sorted(path.stem for path in through_slurm.slurm_logs) == sorted(submitted)
-    states = subprocess.run(
-        ["squeue", "--noheader", "--states=all", "--format=%A %T"], capture_output=True, text=True, check=True
-    ).stdout
-    assert set(submitted) <= set(re.findall(r"^(\d+) COMPLETED$", states, re.MULTILINE))
+    assert len(through_slurm.submitted) == len(steps) > 0
+    assert sorted(path.stem for path in through_slurm.slurm_logs) == sorted(through_slurm.submitted)
+    states = ask("squeue", "--noheader", "--states=all", "--format=%A %T")
+    assert set(through_slurm.submitted) <= set(re.findall(r"^(\d+) COMPLETED$", states, re.MULTILINE))
 
 
 def test_memory_and_time_of_a_rule_reach_slurm(through_slurm):
     (log,) = (path for path in through_slurm.slurm_logs if "rule_pretrain" in path.parts)
-    booked = subprocess.run(["scontrol", "show", "job", log.stem], capture_output=True, text=True, check=True).stdout
+    booked = ask("scontrol", "show", "job", log.stem)
     memory, minutes = re.search(r"mem_mb=(\d+).*runtime=(\d+)", log.read_text()).groups()
     assert f"MinMemoryNode={_as_slurm_writes_it(int(memory))} " in booked
     hours, rest = divmod(int(minutes), 60)
@@ -130,6 +82,6 @@ def _as_slurm_writes_it(megabytes: int) -> str:
 
 
 def test_a_second_run_has_nothing_to_do(through_slurm):
-    again = call_snakemake(through_slurm.directory, *ON_ONE_MACHINE)
+    again = call_snakemake(ROOT / "Snakefile", through_slurm.directory, *SMOKE, *ON_ONE_MACHINE, *WANTED)
     assert again.status == 0, again.output[-3000:]
     assert "Nothing to be done" in again.output

@@ -12,8 +12,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from circuitdrift.config.reading import load_study
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table
+from circuitdrift.study import Study
 from circuitdrift.training.examples import Examples
 from circuitdrift.training.preparation import prepare_model
 
@@ -91,3 +93,12 @@ def test_the_benchmark_of_verification_reads_the_files_of_a_study_and_random_wei
     assert [row["number"] for row in rows] == ["1", "1", "1"]
     assert float(rows[2]["mean size (MB)"]) == pytest.approx(0.01 * 1.024**3 * 1000, rel=0.01)
     assert float(rows[2]["verified (ms)"]) > float(rows[2]["plain (ms)"]) > 0
+
+
+def test_the_large_study_has_the_runs_that_its_benchmark_names(monkeypatch):
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    planning = importlib.import_module("planning")
+    whole, part = (Study(load_study(planning.large_study(models), Path(), "large.yaml")) for models in (3, 1))
+    assert (len(whole.runs), len(part.runs), len(whole.checkpoints)) == (3 * 12 * 12 * 5, 12 * 12 * 5, 11)
+    for name in ("planning", "measuring"):
+        sys.modules.pop(name, None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -47,8 +48,7 @@ def test_every_figure_and_table_has_a_caption():
 
 @pytest.mark.parametrize("entry", LISTED, ids=lambda entry: f"{type(entry).__name__}-{entry.name}")
 def test_what_an_entry_reads_and_takes_is_known(entry):
-    files = catalogue.files(entry, DEFAULT)
-    assert set(files) == set(entry.reads)
+    files = {name: catalogue.files(entry, name, DEFAULT) for name in entry.reads}
     assert set(catalogue.settings(entry, DEFAULT)) == set(entry.settings)
     if entry in catalogue.of_study(LISTED, DEFAULT):
         assert all(files.values())
@@ -68,9 +68,9 @@ def test_learning_rates_are_tabulated_where_they_are_searched_for():
 
 def test_each_scoring_benchmark_has_its_run():
     (cost,) = [table for table in catalogue.TABLES if table.name == "training_cost"]
-    files, settings = catalogue.files(cost, DEFAULT), catalogue.settings(cost, DEFAULT)
+    files, settings = partial(catalogue.files, study=DEFAULT), catalogue.settings(cost, DEFAULT)
     for paths, runs in (("benchmarks", "benchmarked"), ("scoring_benchmarks", "scored")):
-        pairs = zip(files[paths], settings[runs], strict=True)
+        pairs = zip(files(paths), settings[runs], strict=True)
         assert all(f"/{run['model']}/{run['task']}/" in path for path, run in pairs)
     assert {run["method"] for run in settings["scored"]} == {"lora_r2"}
 

@@ -7,6 +7,7 @@ function to a module that the stage does not import. If a stage needs a library 
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from functools import cache
@@ -18,6 +19,8 @@ import circuitdrift
 from circuitdrift.models.embedded_tokenizer import build_tokenizer
 from circuitdrift.models.manifest import write_manifest
 from circuitdrift.models.tokenizer import load_tokenizer
+from circuitdrift.provenance import _imported_modules
+from circuitdrift.stage import ONLINE
 from circuitdrift.tasks.tokenization import encode_answer, encode_prompt
 
 SCRIPTS = Path(circuitdrift.__file__).parents[1]
@@ -171,3 +174,32 @@ def test_the_search_for_garbage_rests_while_a_job_imports():
         "stage.run(lambda: print(gc.isenabled()))\n"
     )
     assert output_of(in_a_job) == ["False", "True"]
+
+
+def test_the_binder_is_imported_before_the_hub():
+    """It takes the hub off line, and huggingface_hub reads this once, when it is imported."""
+    for script in sorted(SCRIPTS.glob("*.py")):
+        imports = [node for node in ast.parse(script.read_text()).body if isinstance(node, ast.ImportFrom)]
+        first = next(node for node in imports if (node.module or "").split(".")[0] == "circuitdrift")
+        assert (first.module, [alias.name for alias in first.names]) == ("circuitdrift", ["stage"]), script.name
+        outside = {(node.module or "").split(".")[0] for node in imports[: imports.index(first)]}
+        assert not outside & {"transformers", "huggingface_hub", "peft"}, script.name
+
+
+@pytest.mark.parametrize(("rule", "offline"), [("score_edges_base", "True"), ("fetch_model", "False")])
+def test_no_job_but_the_download_reaches_the_hub(rule, offline):
+    program = (
+        "import sys, types\n"
+        f"sys.modules['__main__'].snakemake = types.SimpleNamespace(rule='{rule}')\n"
+        "from circuitdrift import stage\n"
+        "from huggingface_hub import constants\n"
+        "print(constants.HF_HUB_OFFLINE)\n"
+    )
+    assert output_of(program) == [offline]
+
+
+def test_only_the_stages_that_may_reach_the_hub_import_what_downloads():
+    library = Path(circuitdrift.__file__).parent
+    downloading = {library / "models" / "hub.py", library / "models" / "package.py"}
+    reaching = {script.stem for script in SCRIPTS.glob("*.py") if _imported_modules(script) & downloading}
+    assert reaching == ONLINE

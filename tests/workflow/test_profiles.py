@@ -45,6 +45,15 @@ def test_names_only_rules_that_exist(path, tmp_path):
     assert not named - set(listed.split())
 
 
+def test_each_key_of_the_slurm_profile_is_explained():
+    page = (ROOT / "docs" / "clusters.md").read_text()
+    explained = set(re.findall(r"^\| `([a-z-]+)", page, re.MULTILINE))
+    profile = yaml.safe_load((ROOT / "profiles" / "slurm" / "config.yaml").read_text())
+    assert set(profile) | {"set-resources"} == explained
+    values = [f"`{key}: {value}`" for key, value in profile.items() if not isinstance(value, bool | dict)]
+    assert [value for value in values if value not in page] == []
+
+
 def test_commented_lines_of_the_slurm_profile_are_valid_yaml():
     text = (ROOT / "profiles" / "slurm" / "config.yaml").read_text()
     gpu = re.search(r"^  # (slurm_partition: \"'gpu'.*)\n  # (gpu: .*)$", text, re.MULTILINE)

@@ -5,6 +5,9 @@ ends with its message on the screen and in the log file; so do a full disk, a fi
 Any other exception ends with one line on the screen and its traceback in the log file. A job whose Snakemake has been
 killed ends at once.
 
+A job that may use a graphics card gets one of its own first (:mod:`circuitdrift.cards`), and no job but the download
+reaches the model hub.
+
 A script that is started by hand gets its job from :mod:`circuitdrift.planned_job`.
 """
 
@@ -28,10 +31,14 @@ from typing import Any, get_type_hints
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.errors import PydanticUserError
 
+from circuitdrift.cards import claimed_cards
 from circuitdrift.errors import CircuitDriftError, fix_of, system_error_of
 from circuitdrift.provenance import Provenance
 
 logger = logging.getLogger(__name__)
+
+ONLINE = {"fetch_model", "fetch_checkpoint", "plan"}
+"""Rules whose jobs ask the model hub: the downloads, and the estimate for a model that is not here yet."""
 
 SNAKEMAKE = "CIRCUITDRIFT_SNAKEMAKE"
 """The environment variable in which Snakemake gives its process number to its jobs on the same machine."""
@@ -40,6 +47,9 @@ SECONDS_BETWEEN_LOOKS = 0.5
 """A job looks so often whether its Snakemake is alive; a call of Snakemake takes longer to start its first job."""
 
 if hasattr(sys.modules["__main__"], "snakemake"):
+    # Read by huggingface_hub when it is imported, so every script imports this module before any that leads there.
+    if sys.modules["__main__"].snakemake.rule not in ONLINE:
+        os.environ["HF_HUB_OFFLINE"] = "1"
     # In a job, the imports after this one make objects that stay. Looking for garbage among them slows the start.
     gc.disable()
 
@@ -72,7 +82,12 @@ def run(main: Callable[..., None]) -> None:
 
 def _call(main: Callable[..., None], job: Any) -> None:
     _log_to(_log_of(job))
-    main(**arguments(main, job))
+    given = arguments(main, job)
+    if given.get("device") in {"auto", "cuda"}:
+        with claimed_cards(given.get("processes", 1)):
+            main(**given)
+    else:
+        main(**given)
 
 
 def _log_of(job: Any) -> Path | None:

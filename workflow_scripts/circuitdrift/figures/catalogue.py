@@ -112,10 +112,9 @@ def of_study(listed: Sequence[Listed], study: Study) -> list[Listed]:
     return [entry for entry in listed if getattr(study, entry.needs)]
 
 
-def files(entry: Entry, study: Study) -> dict[str, list[str]]:
-    """The files that a figure or table of a study reads, by name."""
-    groups = _files(study, study.all_runs if entry.needs == "drift_runs" else study.runs)
-    return {name: groups[name]() for name in entry.reads}
+def files(entry: Entry, name: str, study: Study) -> list[str]:
+    """The files of a study that a figure or table reads under a name, one of its ``reads``."""
+    return _files(study, study.all_runs if entry.needs == "drift_runs" else study.runs)[name]()
 
 
 def settings(entry: Entry, study: Study) -> dict[str, Any]:

