@@ -16,6 +16,7 @@ report: "docs/captions/workflow.rst"
 
 include: "rules/reruns.smk"
 include: "rules/common.smk"
+include: "rules/inputs.smk"
 include: "rules/models.smk"
 include: "rules/data.smk"
 include: "rules/learning_rates.smk"

@@ -93,7 +93,7 @@ def lock_of_a_call(persistence):
 
 
 workflow.__class__ = WorkflowWithoutCodeTrigger
-os.environ["CIRCUITDRIFT_SNAKEMAKE"] = str(os.getpid())  # jobs on this machine end with this process (stage.py)
+os.environ.update(CIRCUITDRIFT_SNAKEMAKE=str(os.getpid()))  # jobs on this machine end with this process (stage.py)
 
 if workflow.config_settings.config:
     raise WorkflowError("--config KEY=VALUE is not supported: write a config file and give it with --configfile")

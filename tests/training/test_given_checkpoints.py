@@ -256,7 +256,7 @@ def test_checkpoints_on_the_hub_are_pinned_to_a_commit_and_need_no_pickles(
     whole = fetched(base, "01", id="owner/base", revision="step2")
     adapter = fetched(base, "02", adapter_id="owner/lora")
     assert read_manifest(whole / "manifest.json").source == {
-        "source": "hub", "id": "owner/base", "revision": "step2", "commit": "a" * 40,
+        "source": "hub", "id": "owner/base", "revision": "step2", "commit": "a" * 40, "given": True,
     }  # fmt: skip
     assert read_manifest(adapter / "manifest.json").source["commit"] == "b" * 40
     for checkpoint in (whole, adapter):

@@ -13,7 +13,8 @@ from circuitdrift.figures import catalogue
 from circuitdrift.figures.labels import MethodLabels
 from circuitdrift.models.shapes import ModelShape
 from circuitdrift.planning.estimates import PlannedWork, seconds_of
-from circuitdrift.study import Run, Study
+from circuitdrift.runs import Run
+from circuitdrift.study import Study
 
 TASKS = {"t": {"family": "lcm", "train": 64, "circuit": 16, "test": 16}}
 HUB = {"source": "hub", "id": "owner/base", "revision": "step1"}

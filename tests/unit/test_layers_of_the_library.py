@@ -22,6 +22,7 @@ LAYERS = [
     "tasks",
     "config",
     "layout",
+    "runs",
     "study",
     "planned_job",
     "cards",

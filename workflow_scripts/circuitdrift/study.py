@@ -9,11 +9,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import zip_longest
-from math import comb
 from pathlib import Path
 from typing import Any
 
 from circuitdrift.config.given import GIVEN, GIVEN_SEED, GivenCheckpoint
+from circuitdrift.config.layer_sets import layer_sets
 from circuitdrift.config.methods import AllocatedLoraMethod, CircuitLoraMethod, RandomLoraMethod
 from circuitdrift.config.models import HubModel, ScratchModel
 from circuitdrift.config.reading import check_imported_files, load_study
@@ -21,44 +21,9 @@ from circuitdrift.config.study import OWN_RECIPE, StudyConfig
 from circuitdrift.config.yaml_file import read_yaml
 from circuitdrift.layout import CircuitFiles, Layout
 from circuitdrift.provenance import checkpoint_names
+from circuitdrift.runs import CircuitJob, Run
 from circuitdrift.tasks.from_file import FileTask
 from circuitdrift.tasks.sub_tasks import SubTask
-
-
-@dataclass(frozen=True)
-class Run:
-    """One fine-tuning: a model on a task by a method with a seed; or the given checkpoints of a model, on a task."""
-
-    model: str
-    task: str
-    method: str
-    seed: int
-
-
-@dataclass(frozen=True)
-class CircuitJob:
-    """The circuits that one job makes: of the base model, or of some checkpoints of a run.
-
-    ``checkpoints`` are patterns of the checkpoints' folders; the base model has none.
-    """
-
-    name: str
-    circuits: tuple[CircuitFiles, ...]
-    checkpoints: tuple[str, ...]
-
-    @property
-    def log_name(self) -> str:
-        """Where the job's log goes, in the folder of its rule."""
-        return (
-            "{model}/{task}/base"
-            if not self.checkpoints
-            else f"{{model}}/{{task}}/{{method}}/seed-{{seed}}/{self.name}"
-        )
-
-    @property
-    def scoring_benchmark(self) -> str:
-        """Snakemake's measurements of the job that scores the edges of these circuits, beside the first of them."""
-        return self.circuits[0].scoring_benchmark
 
 
 def read_study(path: Path) -> Study:
@@ -212,32 +177,8 @@ class Study:
 
     @cached_property
     def layer_sets(self) -> dict[str, dict[str, list[int]]]:
-        """The methods that are all sets of as many layers as a CircuitLoRA has critical layers, with their layers.
-
-        They have CircuitLoRA's ranks and training, and are the reference of its randomisation test
-        (docs/method.md#layer-sets). A CircuitLoRA is left out if a set is missing, or if its ranks do not simply go to
-        its critical layers.
-        """
-        found = {
-            name: self._sets_like(m) for name, m in self.config.methods.items() if isinstance(m, CircuitLoraMethod)
-        }
-        return {name: sets for name, sets in found.items() if sets}
-
-    def _sets_like(self, method: CircuitLoraMethod) -> dict[str, list[int]]:
-        def trained(other: CircuitLoraMethod | RandomLoraMethod) -> tuple[float | None, ...]:
-            ranks = (other.rank, other.critical_rank, other.critical_layers)
-            return *ranks, other.learning_rate, other.epochs, other.warmup_fraction
-
-        methods = self.config.methods.items()
-        alike = {n: m for n, m in methods if isinstance(m, RandomLoraMethod) and trained(m) == trained(method)}
-        given = {name: m.given_layers for name, m in alike.items() if m.given_layers}
-        sets = {layers: name for name, layers in reversed(given.items())}
-        n_layers = 1 + max((layer for layers in sets for layer in layers), default=-1)
-        known = {model.layers for model in self.config.models.values() if isinstance(model, ScratchModel)}
-        complete = n_layers > method.critical_layers and len(sets) == comb(n_layers, method.critical_layers)
-        if method.allocation != "top" or not complete or not known <= {n_layers}:
-            return {}
-        return {sets[layers]: list(layers) for layers in sorted(sets)}
+        """The methods that are all sets of as many layers as a CircuitLoRA has critical layers, with their layers."""
+        return layer_sets(self.config)
 
     @cached_property
     def drift_methods(self) -> tuple[str, ...]:

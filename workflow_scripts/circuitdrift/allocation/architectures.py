@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from transformers import AutoConfig
 
 from circuitdrift.allocation.ranks import AllocationError
-from circuitdrift.decoder.architectures import ARCHITECTURES, MODEL_TYPES, always, never
+from circuitdrift.decoder.architecture import always, never
+from circuitdrift.decoder.architectures import ARCHITECTURES, MODEL_TYPES
 from circuitdrift.decoder.linears import shape_of_config
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from circuitdrift.decoder.architectures import Architecture, Fused, Settings, architecture_of, why_unsupported
+from circuitdrift.decoder.architecture import Architecture, Fused, Settings
+from circuitdrift.decoder.architectures import architecture_of, why_unsupported
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.errors import CircuitDriftError
 

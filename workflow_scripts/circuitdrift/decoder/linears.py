@@ -11,7 +11,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 from transformers.pytorch_utils import Conv1D
 
-from circuitdrift.decoder.architectures import ARCHITECTURES, Architecture, Fused
+from circuitdrift.decoder.architecture import Architecture, Fused
+from circuitdrift.decoder.architectures import ARCHITECTURES
 from circuitdrift.decoder.modules import MODULES
 from circuitdrift.errors import CircuitDriftError
 

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
 from circuitdrift.config.methods import CircuitLoraMethod
-from circuitdrift.study import Run, Study
+from circuitdrift.runs import Run
+from circuitdrift.study import Study
 
 
 @dataclass(frozen=True)

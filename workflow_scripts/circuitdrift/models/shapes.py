@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from circuitdrift.config.models import HubModel, LocalModel, ModelConfig, PackageModel, ScratchModel
-from circuitdrift.decoder.architectures import ARCHITECTURES, MODEL_TYPES, Settings
+from circuitdrift.decoder.architecture import Settings
+from circuitdrift.decoder.architectures import ARCHITECTURES, MODEL_TYPES
 from circuitdrift.decoder.size import number_of_edges
 from circuitdrift.models.caches import package_folder
 from circuitdrift.models.folder import settings_of_folder

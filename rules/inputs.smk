@@ -1,0 +1,105 @@
+# The inputs of rules that depend on a job's wildcards: functions alone, like those of common.smk.
+#
+# needs     `study`, `layout` and one_of (common.smk)
+# makes     the functions, and the wildcards of given checkpoints
+# steps     ranks and learning rates of a run; phase 1 of an allocation; circuits of other seeds, imports, given checkpoints
+from circuitdrift.config.given import GIVEN, GIVEN_SEED
+from circuitdrift.runs import Run
+
+
+def ranks_of(model, task, method, seed):
+    """The allocation of ranks that a method trains with; none where all layers have the same rank."""
+    if study.config.methods[method].kind in {"circuit_lora", "random_lora", "allocated_lora"}:
+        return layout.allocation.adapter_config.format(model=model, task=task, name=method, seed=seed)
+    return []
+
+
+def ranks_of_run(wildcards):
+    """The allocation of ranks of a run."""
+    return ranks_of(**wildcards)
+
+
+def ranks_of_search(wildcards):
+    """The allocation of ranks that learning rates are tried with: the allocation of the study's first seed."""
+    return ranks_of(**wildcards, seed=study.config.seeds[0])
+
+
+def trials_of_run(wildcards):
+    """The search that chose a run's learning rate; none where the run takes the configured rate."""
+    return layout.trials.format(**wildcards) if study.tuned_runs else []
+
+
+def phase_1_of(wildcards):
+    """The run whose drift decides the ranks of an allocation; a method's allocation has the name of the method."""
+    return study.phase_1_run(Run(wildcards.model, wildcards.task, wildcards.name, int(wildcards.seed)))
+
+
+def layers_of_phase_1(wildcards):
+    """The changes by layer of a CircuitLoRA's phase 1."""
+    return study.of_runs(layout.drift.layers, (phase_1_of(wildcards),))[0]
+
+
+def scores_of_phase_1(wildcards):
+    """The scores of the base model and of the last checkpoint of a CircuitLoRA's phase 1."""
+    return study.of_circuits(phase_1_of(wildcards), "scores", 0, -1)
+
+
+def edges_of_phase_1(wildcards):
+    """The edges tables of the same two circuits."""
+    return study.of_circuits(phase_1_of(wildcards), "edges", 0, -1)
+
+
+def gradients_of_model(wildcards):
+    """The gradients that an allocation follows; none where it follows something else."""
+    follows = wildcards.name in study.methods_allocated_by("fisher", "gradient_norm")
+    return layout.gradients.format(**wildcards) if follows else []
+
+
+def activation_ranks_of(wildcards):
+    """EVA's ranks, where an allocation follows them."""
+    follows = wildcards.name in study.methods_allocated_by("eva")
+    return layout.activation_ranks.format(**wildcards) if follows else []
+
+
+def drift_of_phase_1(wildcards):
+    """The changes by layer of an allocation's phase 1, same seed, where the allocation follows drift."""
+    if wildcards.name not in study.methods_allocated_by("inverted"):
+        return []
+    return layout.drift.layers.format(method=study.phase_1[wildcards.name], **wildcards)
+
+
+def last_checkpoint_of_phase_1(wildcards):
+    """The last checkpoint of an allocation's AdaLoRA, same seed, where the allocation follows its ranks."""
+    if wildcards.name not in study.methods_allocated_by("adalora"):
+        return []
+    return layout.checkpoint(study.checkpoints[-1]).format(method=study.phase_1[wildcards.name], **wildcards)
+
+
+def reworded_scores(wildcards):
+    """The scores of the base model in the second wording of the task; none where the task has no second wording."""
+    return layout.reworded_scores.format(**wildcards) if wildcards.task in study.reworded_tasks else []
+
+
+def last_edges_of_other_seeds(wildcards):
+    """The edges table of the last checkpoint of each other seed of a run."""
+    others = [seed for seed in study.config.seeds if seed != int(wildcards.seed)]
+    return [study.circuits[-1].edges.format(**{**wildcards, "seed": seed}) for seed in others]
+
+
+def imported_edges(wildcards):
+    """The edges table of each circuit of an import, in the order of the checkpoints."""
+    return [circuit.edges.format(**wildcards) for circuit in study.imported_circuits(wildcards.name)]
+
+
+def imported_nodes(wildcards):
+    """The nodes table of each circuit of an import, in the order of the checkpoints."""
+    return [circuit.nodes.format(**wildcards) for circuit in study.imported_circuits(wildcards.name)]
+
+
+OF_GIVEN_RUN = {"model": one_of(study.given_models), "method": GIVEN, "seed": str(GIVEN_SEED)}
+OF_GIVEN_CHECKPOINT = {**OF_GIVEN_RUN, "checkpoint": r"\d\d"}
+
+
+def of_given_circuits(file, *places):
+    """A file of the circuits of given checkpoints: of all, the base model's first, or of those at some places."""
+    return lambda wildcards: study.of_circuits(study.given_run(wildcards.model, wildcards.task), file, *places)
