@@ -8,8 +8,10 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -38,6 +40,7 @@ from circuitdrift.config.given import GIVEN, DriftRanks, GivenCheckpoint
 from circuitdrift.config.methods import Training
 from circuitdrift.decoder.anatomy import AnatomyError
 from circuitdrift.models import hub
+from circuitdrift.models.caches import hub_folder
 from circuitdrift.models.manifest import ManifestError, read_manifest
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
@@ -245,11 +248,12 @@ def test_checkpoints_on_the_hub_are_pinned_to_a_commit_and_need_no_pickles(
 
     def snapshot(model_id: str, revision: str, allow_patterns: list[str]) -> str:
         asked.append((model_id, revision, allow_patterns))
-        return str(folders[model_id])
+        return str(shutil.copytree(folders[model_id], hub_folder(model_id, revision)))
 
     def unpickle(*_: object, **__: object) -> None:
         raise AssertionError("a pickle was read")
 
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(hub, "resolve_commit", lambda model_id, revision: {"step2": "a", "main": "b"}[revision] * 40)
     monkeypatch.setattr(hub, "snapshot_download", snapshot)
     monkeypatch.setattr(torch, "load", unpickle)
