@@ -7,27 +7,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
-from small_study import Study
-
-
-@dataclass(frozen=True)
-class Twin:
-    """The undisturbed study.
-
-    Attributes:
-        study: the finished study; tests copy it.
-        digests: the bytes of its results.
-        seconds: the time that it took.
-    """
-
-    study: Study
-    digests: dict[str, str]
-    seconds: float
+from small_study import Study, Twin
 
 
 @pytest.fixture(scope="session")

@@ -152,3 +152,18 @@ def assert_no_job_is_left(folder: Path, seconds: float = 60.0) -> None:
     while left := job_processes(folder):
         assert time.monotonic() < end, left
         time.sleep(0.1)
+
+
+@dataclass(frozen=True)
+class Twin:
+    """The undisturbed study.
+
+    Attributes:
+        study: the finished study; tests copy it.
+        digests: the bytes of its results.
+        seconds: the time that it took.
+    """
+
+    study: Study
+    digests: dict[str, str]
+    seconds: float

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import Twin
-from small_study import CONFIG, GOES_ON, MOST_LINES, NAME, RESULTS, ROOT, Study
+from small_study import CONFIG, GOES_ON, MOST_LINES, NAME, RESULTS, ROOT, Study, Twin
 
 sys.path.insert(0, str(ROOT / "tests" / "workflow"))
 from checkout import copy_repository

@@ -10,8 +10,7 @@ import time
 
 import psutil
 import pytest
-from conftest import Twin
-from small_study import GOES_ON, Call, Study, assert_no_job_is_left
+from small_study import GOES_ON, Call, Study, Twin, assert_no_job_is_left
 
 pytestmark = pytest.mark.faults
 

@@ -72,7 +72,7 @@ def test_scores_are_those_of_private_copies(name: str) -> None:
     model, (clean, corrupted) = FURTHER_MODELS[name](), random_pairs(3)
     anatomy = anatomy_of(model)
     found = score_edges(anatomy, one_token_pairs(clean, corrupted), Attribution(steps=2, quadrature="midpoint"), 2)
-    expected = naive_scores(model, anatomy.graph, clean, corrupted, [0.25, 0.75])
+    expected = naive_scores(model, anatomy.graph, clean, corrupted, [0.25, 0.75], [0.5, 0.5])
     assert expected.abs().max() > 1e-3
     assert_scores_equal(found.scores.double(), expected.mean(0))
 

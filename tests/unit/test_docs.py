@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
+ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ["workflow_scripts", "rules", "docs", "config", "configs", "workflow", "tests", "profiles", "benchmarks"]
 SUFFIXES = {".py", ".smk", ".md", ".rst", ".yaml", ".json", ".sh"}
 METHOD = ROOT / "docs" / "method.md"

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import ROOT
 from exchange_files import content, edges_of, nodes_of, write
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -29,7 +28,7 @@ from circuitdrift.layout import Layout
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, write_table
 
-RELEASED = ROOT.parent / "shared" / "authors_circuits"
+RELEASED = Path(__file__).resolve().parents[3] / "shared" / "authors_circuits"
 ORIGIN = Path("edges.parquet")
 FRACTION = 0.8  # enough of the smallest graph to be a circuit
 GRAPHS = [Graph(2, 3, True), Graph(3, 2, False), Graph(1, 1, True), Graph(11, 2, False)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -68,9 +67,9 @@ def test_learning_rates_are_tabulated_where_they_are_searched_for():
 
 def test_each_scoring_benchmark_has_its_run():
     (cost,) = [table for table in catalogue.TABLES if table.name == "training_cost"]
-    files, settings = partial(catalogue.files, study=DEFAULT), catalogue.settings(cost, DEFAULT)
+    settings = catalogue.settings(cost, DEFAULT)
     for paths, runs in (("benchmarks", "benchmarked"), ("scoring_benchmarks", "scored")):
-        pairs = zip(files(paths), settings[runs], strict=True)
+        pairs = zip(catalogue.files(cost, paths, DEFAULT), settings[runs], strict=True)
         assert all(f"/{run['model']}/{run['task']}/" in path for path, run in pairs)
     assert {run["method"] for run in settings["scored"]} == {"lora_r2"}
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import runpy
 import sys
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
 from transformers import GPTNeoXConfig, GPTNeoXForCausalLM
 
 from circuitdrift.models.embedded_tokenizer import build_tokenizer
 
+ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "docs" / "examples" / "circuit_of_a_model.py"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import ROOT
+from checkout import ROOT
 from snakemake.cli import main
 
 GOOD: Mapping[str, Any] = {

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT
+from checkout import ROOT
 from peft import LoraConfig
 
 sys.path.insert(0, str(ROOT / "tests" / "unit"))

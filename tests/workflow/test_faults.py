@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from checkout import ROOT, copy_repository
-from conftest import Workflow
+from checkout import ROOT, Workflow, copy_repository
 
 from circuitdrift.calls import only_call
 

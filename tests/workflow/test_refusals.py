@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Workflow
+from checkout import ROOT, Workflow
 
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
 from exchange_files import content, write

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import ROOT, Workflow
+from checkout import ROOT, Workflow
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 

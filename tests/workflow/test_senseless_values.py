@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from conftest import ROOT
+from checkout import ROOT
 from refusals import GOOD, call, case, warnings_in, write
 
 from circuitdrift.checks.before_jobs import check_study

@@ -13,7 +13,7 @@ from pathlib import Path
 import networkx
 import pyarrow.parquet as pq
 import pytest
-from conftest import Workflow, copy_repository
+from checkout import Workflow, copy_repository
 from safetensors import safe_open
 
 from circuitdrift.storage import read_json, read_table
