@@ -38,7 +38,7 @@ FOLDERS = [
     case(
         "unsupported architecture",
         config(model_type="codegen"),
-        ["'codegen'", "no circuits of this architecture", "LlamaForCausalLM"],
+        ["'codegen'", "no circuits of this architecture", "llama"],
     ),
     case(
         "OPT-350m",

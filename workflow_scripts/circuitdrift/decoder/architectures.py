@@ -381,7 +381,7 @@ def why_unsupported(class_name: str | None, settings: Settings) -> str | None:
     if architecture is None:
         return (
             "no circuits of this architecture, because decoder/architectures.py does not declare its heads, norms and "
-            f"MLPs; use one of {', '.join(ARCHITECTURES)}"
+            f"MLPs; use one of {', '.join(sorted(MODEL_TYPES))}"
         )
     for limit in architecture.limits:
         if limit.excludes(settings):
