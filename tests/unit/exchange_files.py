@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 
 def nodes_of(n_layers: int, n_heads: int) -> list[str]:
     """Every node, in the order of the model."""
@@ -53,3 +55,15 @@ def write(path: Path, value: Any, compress: bool = False) -> Path:
     data = json.dumps(value).encode()
     path.write_bytes(gzip.compress(data) if compress else data)
     return path
+
+
+def study_of_two_circuits(folder: Path) -> Path:
+    """A config without a model, whose jobs take seconds: a circuit before and a circuit after."""
+    for name, score in (("before", 1.0), ("after", 2.0)):
+        kept = {"input->a0.h0<q>": score, "a0.h0->m1": 2.0, "m1->logits": 1.0}
+        write(folder / f"{name}.json", content(kept, parallel=False))
+    checkpoints = {"00": "before.json", "01": "after.json"}
+    imported = {"format": "eap-json", "checkpoints": checkpoints, "critical_layers": 1, "architecture": "gpt2"}
+    file = folder / "imports.yaml"
+    file.write_text(yaml.safe_dump({"study": "imported", "imports": {"mine": imported}}))
+    return file

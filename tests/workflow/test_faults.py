@@ -8,13 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from checkout import ROOT, Workflow, copy_repository
 
 from circuitdrift.calls import only_call
 
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
-from exchange_files import content, write
+from exchange_files import study_of_two_circuits
 
 EDGES = "results/imported/circuits/imported/mine/00/edges.parquet"
 LOCK = "results/imported/.in_use"
@@ -22,15 +21,7 @@ LOCK = "results/imported/.in_use"
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A study without a model: two imported circuits."""
-    for name, score in (("before", 1.0), ("after", 2.0)):
-        kept = {"input->a0.h0<q>": score, "a0.h0->m1": 2.0, "m1->logits": 1.0}
-        write(tmp_path / f"{name}.json", content(kept, parallel=False))
-    checkpoints = {"00": "before.json", "01": "after.json"}
-    imported = {"format": "eap-json", "checkpoints": checkpoints, "critical_layers": 1, "architecture": "gpt2"}
-    file = tmp_path / "imports.yaml"
-    file.write_text(yaml.safe_dump({"study": "imported", "imports": {"mine": imported}}))
-    return file
+    return study_of_two_circuits(tmp_path)
 
 
 def leave_snakemakes_lock(folder: Path) -> Path:

@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 from checkout import ROOT, Workflow
 
 sys.path.insert(0, str(ROOT / "tests" / "unit"))
-from exchange_files import content, write
+from exchange_files import study_of_two_circuits
 
 MOST_LINES = 12
 TARGET = "results/imported/drift/imported/mine/transitions.parquet"
@@ -19,15 +18,7 @@ TARGET = "results/imported/drift/imported/mine/transitions.parquet"
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    """A study without a model, whose jobs take seconds: two imported circuits."""
-    for name, score in (("before", 1.0), ("after", 2.0)):
-        kept = {"input->a0.h0<q>": score, "a0.h0->m1": 2.0, "m1->logits": 1.0}
-        write(tmp_path / f"{name}.json", content(kept, parallel=False))
-    checkpoints = {"00": "before.json", "01": "after.json"}
-    imported = {"format": "eap-json", "checkpoints": checkpoints, "critical_layers": 1, "architecture": "gpt2"}
-    file = tmp_path / "imports.yaml"
-    file.write_text(yaml.safe_dump({"study": "imported", "imports": {"mine": imported}}))
-    return file
+    return study_of_two_circuits(tmp_path)
 
 
 def failure_of(rule: str, printed: str) -> list[str]:

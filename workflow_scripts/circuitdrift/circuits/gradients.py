@@ -188,9 +188,9 @@ def reader_gradients(
     """
     graph, dtype = anatomy.graph, anatomy.accumulation_dtype
     through = through_frozen_norm if gradients.norms_are_frozen else through_norm
-    through_both = _heads_through_frozen_norm if gradients.norms_are_frozen else _heads_through_norm
     for layer, (block, behind) in enumerate(zip(anatomy.blocks, gradients.blocks, strict=True)):
-        yield graph.head_readers(layer), graph.n_writers_before_heads(layer), through_both(anatomy, block, behind)
+        heads = _input_gradients_of_heads(anatomy, block, behind, gradients.norms_are_frozen)
+        yield graph.head_readers(layer), graph.n_writers_before_heads(layer), heads
         mlp = through(block.mlp_norm, behind.mlp_input.to(dtype), behind.mlp.to(dtype))
         reader = graph.mlp_reader(layer)
         yield slice(reader, reader + 1), graph.n_writers_before_mlp(layer), mlp[None]
@@ -198,30 +198,21 @@ def reader_gradients(
     yield slice(graph.n_readers - 1, graph.n_readers), graph.n_writers, logits[None]
 
 
-def _heads_through_norm(
-    anatomy: Anatomy, block: Block, behind: BlockGradients
+def _input_gradients_of_heads(
+    anatomy: Anatomy, block: Block, behind: BlockGradients, norms_are_frozen: bool
 ) -> Float[Tensor, "reader batch position d_model"]:
-    dtype = anatomy.accumulation_dtype
+    dtype, norm = anatomy.accumulation_dtype, block.attention_norm
     weight = torch.cat([projection.weight() for projection in block.projections.values()])
     x, gradient = behind.attention_input.to(dtype), behind.heads.to(dtype)
-    if block.attention_norm is None:
+    if norm is None:
         return through_projection(weight, gradient)
+    if norms_are_frozen:
+        return through_projection_and_frozen_norm(norm, weight, x, gradient)
     if anatomy.dtype == dtype:
         projected = behind.projected - constants_of_projections(block, weight)
     else:  # the outputs are rounded, and a large constant would leave little of them
-        projected = project_standardised(block.attention_norm, weight, x)
-    return through_projection_and_norm(block.attention_norm, weight, x, gradient, projected)
-
-
-def _heads_through_frozen_norm(
-    anatomy: Anatomy, block: Block, behind: BlockGradients
-) -> Float[Tensor, "reader batch position d_model"]:
-    dtype = anatomy.accumulation_dtype
-    weight = torch.cat([projection.weight() for projection in block.projections.values()])
-    x, gradient = behind.attention_input.to(dtype), behind.heads.to(dtype)
-    if block.attention_norm is None:
-        return through_projection(weight, gradient)
-    return through_projection_and_frozen_norm(block.attention_norm, weight, x, gradient)
+        projected = project_standardised(norm, weight, x)
+    return through_projection_and_norm(norm, weight, x, gradient, projected)
 
 
 @torch.no_grad()
