@@ -60,7 +60,15 @@ class Call:
     def __init__(self, command: list[str], folder: Path, log: Path) -> None:
         self.log = log
         with log.open("w") as opened:
-            self.process = subprocess.Popen(command, cwd=folder, stdout=opened, stderr=opened, start_new_session=True)
+            self.process = subprocess.Popen(
+                command,
+                cwd=folder,
+                stdout=opened,
+                stderr=opened,
+                start_new_session=True,
+                # A call in the background of a script ignores Ctrl-C, and hands that on.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
 
     @property
     def is_running(self) -> bool:
