@@ -141,6 +141,7 @@ def _log_to(log: Path | None) -> None:
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log, mode="w"))
+    logging.getLogger("fontTools").setLevel(logging.WARNING)  # it lists what it leaves out of each font of a figure
     logging.raiseExceptions = False  # a log file on a full disk is no reason for a traceback with each message
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers)
 
