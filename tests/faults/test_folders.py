@@ -148,23 +148,25 @@ def test_results_behind_a_symbolic_link_are_the_same(twin: Twin, tmp_path: Path)
     assert "Nothing to be done" in study.finish().text
 
 
-def test_a_lock_left_on_this_machine_is_taken_over(twin: Twin, tmp_path: Path) -> None:
-    study = begun(twin, tmp_path / "study")
+def killed_at_work(twin: Twin, folder: Path) -> Study:
+    """A study whose Snakemake was killed while its jobs ran."""
+    study = begun(twin, folder)
     call = study.start()
     call.wait_for("Execute")
     call.process.kill()
     call.end()
+    return study
+
+
+def test_a_lock_left_on_this_machine_is_taken_over(twin: Twin, tmp_path: Path) -> None:
+    study = killed_at_work(twin, tmp_path / "study")
     assert list((study.folder / ".snakemake" / "locks").iterdir())
     assert GOES_ON in study.finish().text
     assert study.digests() == twin.digests
 
 
 def test_a_lock_left_on_another_machine_is_for_the_user_to_remove(twin: Twin, tmp_path: Path) -> None:
-    study = begun(twin, tmp_path / "study")
-    call = study.start()
-    call.wait_for("Execute")
-    call.process.kill()
-    call.end()
+    study = killed_at_work(twin, tmp_path / "study")
     (study.results / ".in_use").write_text("4711 login-node-2\n")
     refused = study.call()
     assert refused.code == 1

@@ -99,7 +99,7 @@ def _claim(cards: Sequence[str], count: int, held: ExitStack) -> list[str]:
     """Lock so many of the cards, and leave the locks to ``held``; the cards in their order."""
     folder = _folder_of_locks()
     with (folder / "queue").open("w") as turn:
-        if not _is_locked(turn):
+        if not _try_to_lock(turn):
             logger.info("waiting for %d of %d graphics cards", count, len(cards))
             fcntl.flock(turn, fcntl.LOCK_EX)
         found: list[str] = []
@@ -107,7 +107,7 @@ def _claim(cards: Sequence[str], count: int, held: ExitStack) -> list[str]:
             for card in cards:
                 if card not in found and len(found) < count:
                     lock = (folder / card.replace("/", "-")).open("w")
-                    if _is_locked(lock):
+                    if _try_to_lock(lock):
                         held.enter_context(lock)
                         found.append(card)
                     else:
@@ -117,8 +117,8 @@ def _claim(cards: Sequence[str], count: int, held: ExitStack) -> list[str]:
     return sorted(found, key=cards.index)
 
 
-def _is_locked(file: IO[str]) -> bool:
-    """Try to lock a file for this process alone; whether it worked."""
+def _try_to_lock(file: IO[str]) -> bool:
+    """Lock a file for this process alone, without waiting; whether that worked."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -143,10 +143,8 @@ def _check_examples(pairs: PromptPairs, recipe: Attribution) -> None:
 
 def _along_inputs(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, n_folds: int) -> Sums:
     points = clean_weights(recipe.steps, recipe.quadrature)
-    if recipe.quadrature == "gauss-legendre":
-        shares = gauss_legendre(recipe.steps)[1]
-        return _between_inputs(anatomy, batch, recipe, n_folds, points, shares=shares)
-    return _between_inputs(anatomy, batch, recipe, n_folds, points)
+    shares = gauss_legendre(recipe.steps)[1] if recipe.quadrature == "gauss-legendre" else None
+    return _between_inputs(anatomy, batch, recipe, n_folds, points, shares=shares)
 
 
 def _at_clean(anatomy: Anatomy, batch: PairBatch, recipe: Attribution, n_folds: int) -> Sums:

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from circuitdrift.decoder.architectures import ARCHITECTURES, MODEL_TYPES
 from circuitdrift.models.folder import read_object
-from circuitdrift.models.shapes import HEADS, LAYERS, MLP_WIDTH, WIDTH
+from circuitdrift.models.shapes import GROUPS, HEADS, LAYERS, MLP_WIDTH, WIDTH, is_parallel
 
 SIZES: Mapping[str, tuple[str, ...]] = {
     "layers": LAYERS,
     "heads": HEADS,
-    "heads of keys and values": ("num_key_value_heads",),
+    "heads of keys and values": GROUPS,
     "width of a head": ("head_dim",),
     "width": WIDTH,
     "width of the MLP": MLP_WIDTH,
@@ -38,12 +37,6 @@ def difference_of_models(base: Mapping[str, Any], other: Mapping[str, Any]) -> s
     if is_parallel(base) != is_parallel(other):
         return "attention and MLP in another order than the base model (one after the other, or side by side)"
     return None
-
-
-def is_parallel(settings: Mapping[str, Any]) -> bool:
-    """Whether attention and MLP of a block both read the block's input."""
-    architecture = MODEL_TYPES.get(settings.get("model_type", ""))
-    return architecture is not None and ARCHITECTURES[architecture].parallel(settings)
 
 
 def _first(settings: Mapping[str, Any], names: tuple[str, ...]) -> Any:

@@ -117,9 +117,13 @@ def shape_in(config: Mapping[str, Any]) -> ModelShape:
     mlp_width = next((config[name] for name in MLP_WIDTH if config.get(name)), 4 * width)
     mlp = (3 if config.get("model_type") in GATED else 2) * width * mlp_width
     embeddings = (1 if config.get("tie_word_embeddings", True) else 2) * config["vocab_size"] * width
-    class_name = MODEL_TYPES.get(config.get("model_type", ""))
-    parallel = class_name is not None and ARCHITECTURES[class_name].parallel(config)
-    return ModelShape(layers * (attention + mlp) + embeddings, layers, heads, width, parallel)
+    return ModelShape(layers * (attention + mlp) + embeddings, layers, heads, width, is_parallel(config))
+
+
+def is_parallel(config: Mapping[str, Any]) -> bool:
+    """Whether attention and MLP of a block both read the block's input; False where the architecture is unsupported."""
+    architecture = MODEL_TYPES.get(config.get("model_type", ""))
+    return architecture is not None and ARCHITECTURES[architecture].parallel(config)
 
 
 def _groups(config: Mapping[str, Any], heads: int) -> int:
