@@ -30,6 +30,7 @@ LAYERS = [
     "compute",
     "intervals",
     "comparisons",
+    "method_pairs",
     "randomisation",
     "decoder",
     "models",
@@ -39,6 +40,7 @@ LAYERS = [
     "training",
     "circuits",
     "drift",
+    "verdicts",
     "figures",
 ]
 

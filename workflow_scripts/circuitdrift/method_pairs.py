@@ -23,9 +23,9 @@ Basis = Literal["parameters", "compute"]
 
 @dataclass(frozen=True)
 class Pair:
-    """A CircuitLoRA and a method that it is compared with, equal in parameters or in compute."""
+    """Two methods that are compared, and what they have in common; of planned pairs the first is a CircuitLoRA."""
 
-    circuit_lora: str
+    method: str
     other: str
     basis: Basis
 

@@ -25,6 +25,7 @@ class Entry:
         reads: names of the files it is made from, keys of :func:`_files`.
         needs: the runs, circuits, sets of layers, recipes or lists of rows without which a study cannot have it.
         settings: what else it takes, keys of :func:`_settings`.
+        may_lack: names in ``reads`` of which a study can have no files.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Entry:
         "dropping",
     ]
     settings: tuple[str, ...] = ()
+    may_lack: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +68,12 @@ _EXPLORED = ("accuracy", "faithfulness", "transitions", "layers")
 _SETS = ("accuracy", "critical_layers")
 _COSTS = ("accuracy", "training_log", "benchmarks", "scoring_benchmarks")
 _RECIPES = ("recipe_reliability", "recipe_faithfulness", "recipe_benchmarks")
+_TRAINED = ("accuracy", "predictions", "training_log")
+_OTHER_PROMPTS = ("robustness", "untrained_robustness", "where", "node_induced", "layer_orders")
+_UNIONS = ("union_faithfulness", "overlaps")
+_DRIFT = ("faithfulness", "reliability", "nodes_and_edges", "summary", "transitions", "critical_layers")
+_CIRCUITS = (*_DRIFT, *_OTHER_PROMPTS, *_UNIONS)
+_RELATED = ("phase_1", "sham_twins", "fraction")
 
 FIGURES = (
     FigureEntry("method_accuracy", ("accuracy",), "runs", category="Methods"),
@@ -85,7 +93,7 @@ FIGURES = (
 )
 TABLES = (
     Entry("method_accuracy", ("accuracy",), "runs"),
-    Entry("method_comparisons", ("accuracy", "predictions"), "runs", ("layer_sets",)),
+    Entry("method_comparisons", _TRAINED, "runs", ("layer_sets", "phase_1")),
     Entry("layer_sets", _SETS, "layer_sets", ("layer_sets",)),
     Entry("base_accuracy", ("accuracy", "test"), "runs"),
     Entry("training_cost", _COSTS, "runs", ("benchmarked", "scored", "phase_1")),
@@ -105,6 +113,8 @@ TABLES = (
     Entry("recipe_areas", ("recipe_areas",), "compared_recipes"),
     Entry("untouched_circuits", ("untouched_reliability", "untouched_faithfulness"), "untouched"),
     Entry("dropped_rows", ("dropped",), "dropping", ("dropping",)),
+    Entry("verdicts", (*_TRAINED, *_CIRCUITS), "runs", _RELATED, may_lack=_CIRCUITS),
+    Entry("published_rates", ("summary",), "drift_runs", ("families",)),
 )
 
 
@@ -178,6 +188,7 @@ def _files(study: Study, scored: tuple[Run, ...]) -> dict[str, Callable[[], list
         "before_nodes": of_circuit("nodes", 0),
         "after_nodes": of_circuit("nodes", -1),
         "edges_changed": of_runs(drift.edges_changed, shown),
+        **dict.fromkeys((*_OTHER_PROMPTS, *_UNIONS), list),
     }
 
 
@@ -196,6 +207,8 @@ def _settings(study: Study) -> dict[str, Any]:
         "phase_1": study.phase_1,
         "layer_sets": study.layer_sets,
         "sham_twins": study.sham_twins,
+        "fraction": study.config.circuit.fraction,
+        "families": {name: task.family for name, task in study.config.tasks.items()},
         "dropping": list(study.dropping),
         "benchmarked": [asdict(run) for run in study.runs],
         "scored": [asdict(run) for run, _ in _phase_1_scorings(study)],

@@ -39,9 +39,9 @@ def over_lora_of_equal_compute(tables: Tables) -> Measured:
     pairs, ratios = [], []
     for task, runs in _by_task(tables):
         for pair in planned_pairs(runs, tables.methods):
-            if pair.basis == "compute" and pair.circuit_lora in tables.paper_circuit_loras:
-                pairs.append((task, pair.circuit_lora, [pair.other]))
-                ratios.append(compute_ratio(runs, pair.circuit_lora, pair.other))
+            if pair.basis == "compute" and pair.method in tables.paper_circuit_loras:
+                pairs.append((task, pair.method, [pair.other]))
+                ratios.append(compute_ratio(runs, pair.method, pair.other))
     remark = f"FLOPs with phase 1 {min(ratios):.2f} to {max(ratios):.2f} times those of LoRA" if ratios else ""
     return _compare(tables, pairs, "the study has no LoRA of equal size trained with as many FLOPs", remark)
 

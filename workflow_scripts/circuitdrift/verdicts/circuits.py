@@ -5,13 +5,15 @@ Each function takes the tables of one model and gives one value for each run; do
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 from scipy import special
 
 from circuitdrift.drift.nodes_and_edges import SIMULATED_DRIFTS
 from circuitdrift.intervals import CONFIDENCE
-from circuitdrift.verdicts.decision import Measured, measured_in, nothing_measured
+from circuitdrift.verdicts.decision import Measured, mean_of_defined, measured_in, nothing_measured
 from circuitdrift.verdicts.tables import BASE, RUN, Tables, at_last_checkpoint
 
 NO_CIRCUITS = "the study has no fine-tuning with circuits"
@@ -31,8 +33,10 @@ def faithfulness_after(tables: Tables, metric: str) -> Measured:
     """Faithfulness of the circuit of each run's last checkpoint."""
     own = _own_circuits(tables, metric)
     runs = tables.supervised(own) if "method" in own else own.iloc[:0]
-    runs = at_last_checkpoint(runs[runs["checkpoint"] != BASE]) if len(runs) else runs
-    return measured_in(runs, runs["faithfulness"]) if len(runs) else nothing_measured(NO_CIRCUITS)
+    if runs.empty:
+        return nothing_measured(NO_CIRCUITS)
+    last = at_last_checkpoint(runs)
+    return measured_in(last, last["faithfulness"]).with_half_width((last["upper"] - last["lower"]) / 2)
 
 
 def _own_circuits(tables: Tables, metric: str) -> pd.DataFrame:
@@ -46,19 +50,14 @@ def robustness_before(tables: Tables) -> Measured:
     base = found[found["checkpoint"] == BASE] if len(found) else found
     if base.empty:
         return nothing_measured("the study perturbs no prompts")
-    once = base.groupby(["task", "share"], as_index=False)["similarity"].mean().assign(seed=0, method=BASE)
-    means = _mean_of_runs(once, "similarity")
-    return measured_in(means, means["similarity"], "the base model has no seed")
+    return _mean_similarity(base.assign(seed=0, method=BASE), "the base model has no seed")
 
 
 def robustness_after(tables: Tables) -> Measured:
     """The same of the last checkpoints."""
     found = _edges_of_control(tables, "perturbed")
     last = found[found["checkpoint"] != BASE] if len(found) else found
-    if last.empty:
-        return nothing_measured("the study perturbs no prompts")
-    means = _mean_of_runs(last, "similarity")
-    return measured_in(means, means["similarity"])
+    return nothing_measured("the study perturbs no prompts") if last.empty else _mean_similarity(last)
 
 
 def splits_above_untrained(tables: Tables) -> Measured:
@@ -67,12 +66,18 @@ def splits_above_untrained(tables: Tables) -> Measured:
     last = found[found["checkpoint"] != BASE] if len(found) else found
     if last.empty or untrained.empty:
         return nothing_measured("the study has no disjoint splits of fine-tuned and of untrained models")
-    means = _mean_of_runs(last, "similarity")
-    reference = _edges_by_jaccard(untrained, "disjoint_splits")
-    reference = reference.assign(seed=reference["untrained_seed"], method="untrained")
-    reference = _mean_of_runs(reference, "similarity").rename(columns={"similarity": "value"})
-    remark = f"fine-tuned {means['similarity'].mean():.2f}, untrained {reference['value'].mean():.2f}"
-    return Measured(measured_in(means, means["similarity"]).runs, remark, reference)
+    named = untrained.assign(seed=untrained["untrained_seed"], method="untrained")
+    reference = _mean_similarity(_edges_by_jaccard(named, "disjoint_splits")).runs
+    tuned = _mean_similarity(last)
+    remark = f"fine-tuned {tuned.runs['value'].mean():.2f}, untrained {reference['value'].mean():.2f}"
+    return replace(tuned, reference=reference, remark=remark)
+
+
+def _mean_similarity(found: pd.DataFrame, remark: str = "") -> Measured:
+    """The mean over the shares of each run. Its half-width is the mean of theirs, as if prompts moved all alike."""
+    widths = found.assign(half_width=(found["upper"] - found["lower"]) / 2)
+    means = widths.groupby(RUN, as_index=False)[["similarity", "half_width"]].agg(mean_of_defined)
+    return measured_in(means, means["similarity"], remark).with_half_width(means["half_width"])
 
 
 def _edges_of_control(tables: Tables, control: str) -> pd.DataFrame:
@@ -121,8 +126,7 @@ def edges_over_nodes_beyond_noise(tables: Tables) -> Measured:
     of_prompts = found["edge_variance"] - 2 * found["covariance"] + found["expected_variance"]
     quantile = np.array([_students_t(folds) for folds in found["folds"]])
     squares = quantile**2 * of_prompts.clip(lower=0) + _students_t(SIMULATED_DRIFTS) ** 2 * found["drift_variance"]
-    measured = measured_in(found, found["edge_excess"] - found["expected"])
-    return Measured(measured.runs.assign(half_width=np.sqrt(squares).to_numpy()))
+    return measured_in(found, found["edge_excess"] - found["expected"]).with_half_width(np.sqrt(squares))
 
 
 def drift_beyond_noise(tables: Tables) -> Measured:
@@ -131,8 +135,7 @@ def drift_beyond_noise(tables: Tables) -> Measured:
     if found.empty:
         return nothing_measured(NO_CIRCUITS)
     found = _edge_excess(found)
-    half_width = ((found["upper"] - found["lower"]) / 2).to_numpy()
-    return Measured(measured_in(found, found["excess"]).runs.assign(half_width=half_width))
+    return measured_in(found, found["excess"]).with_half_width((found["upper"] - found["lower"]) / 2)
 
 
 def drift_beyond_sham(tables: Tables) -> Measured:
@@ -187,11 +190,6 @@ def node_induced_beyond_degrees(tables: Tables) -> Measured:
     if found.empty:
         return nothing_measured("the study does not count node-induced changes against circuits of the same degrees")
     return measured_in(found, found["node_induced"] / found["expected"].replace(0, np.nan))
-
-
-def _mean_of_runs(table: pd.DataFrame, column: str) -> pd.DataFrame:
-    """The mean of a column over the rows of each run."""
-    return table.groupby(RUN, as_index=False)[[column]].mean()
 
 
 def _students_t(n: int) -> float:

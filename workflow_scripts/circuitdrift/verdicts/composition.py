@@ -16,26 +16,40 @@ _FIRST_EDGES = 100
 
 
 def union_less_own(tables: Tables) -> Measured:
-    """Faithfulness of the union of the sub-tasks' circuits less that of the task's own circuit."""
-    return _union_less(tables, "own", "the study has no own circuit beside the union")
+    """Faithfulness of the union of the sub-tasks' circuits less that of the task's own circuit, prompt by prompt."""
+    found = _of_last_circuits(tables)
+    union = found[found["circuit"] == "union"] if len(found) else found
+    if union.empty:
+        return nothing_measured(NO_COMPOSITION)
+    means = _means(found)
+    remark = f"union {means['union'].mean():.3f}, own {means['own'].mean():.3f}"
+    half_width = (union["difference_upper"] - union["difference_lower"]) / 2
+    return measured_in(union, union["difference"], remark).with_half_width(half_width)
 
 
 def union_less_random(tables: Tables) -> Measured:
     """Faithfulness of the union less the mean of random unions of equal size."""
-    return _union_less(tables, "random_union", "the study has no random unions")
-
-
-def _union_less(tables: Tables, other: str, lacking: str) -> Measured:
-    """Differences at the last checkpoint, at the size nearest to the configured fraction."""
-    found = tables.supervised(tables.union_faithfulness)
+    found = _of_last_circuits(tables)
     if found.empty:
         return nothing_measured(NO_COMPOSITION)
-    found = _nearest(at_last_checkpoint(found[found["metric"] == _METRIC]), "size_fraction", tables.fraction)
-    means = found.groupby([*RUN, "circuit"])["faithfulness"].mean().unstack("circuit")
-    if not {"union", other} <= set(means.columns):
-        return nothing_measured(lacking)
-    remark = f"union {means['union'].mean():.3f}, {_in_words(other)} {means[other].mean():.3f}"
-    return measured_in(means.reset_index(), means["union"] - means[other], remark)
+    means = _means(found)
+    if "random_union" not in means:
+        return nothing_measured("the study has no random unions")
+    remark = f"union {means['union'].mean():.3f}, random unions {means['random_union'].mean():.3f}"
+    return measured_in(means.reset_index(), means["union"] - means["random_union"], remark)
+
+
+def _of_last_circuits(tables: Tables) -> pd.DataFrame:
+    """Rows of the last checkpoints, at the size nearest to the configured fraction, by the paper's measure."""
+    found = tables.supervised(tables.union_faithfulness)
+    if found.empty:
+        return found
+    return _nearest(at_last_checkpoint(found[found["metric"] == _METRIC]), "size_fraction", tables.fraction)
+
+
+def _means(found: pd.DataFrame) -> pd.DataFrame:
+    """Mean faithfulness over the draws of each circuit, a row for each run and a column for each circuit."""
+    return found.groupby([*RUN, "circuit"])["faithfulness"].mean().unstack("circuit")
 
 
 def union_overlap(tables: Tables) -> Measured:
@@ -58,7 +72,3 @@ def _nearest(table: pd.DataFrame, column: str, wanted: float) -> pd.DataFrame:
     """The rows of the value of a column that is nearest to another."""
     apart = (table[column] - wanted).abs()
     return table[apart == apart.min()]
-
-
-def _in_words(circuit: str) -> str:
-    return circuit.replace("_", " ")

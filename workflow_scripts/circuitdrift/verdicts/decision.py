@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -40,6 +40,10 @@ class Measured:
     remark: str = ""
     reference: pd.DataFrame | None = None
     tasks: int | None = None
+
+    def with_half_width(self, half_width: pd.Series) -> Measured:
+        """The same with the half-width of each run's own 95 % interval for other prompts, in the order of the runs."""
+        return replace(self, runs=self.runs.assign(half_width=half_width.to_numpy(dtype=float)))
 
 
 def measured_in(runs: pd.DataFrame, value: pd.Series, remark: str = "") -> Measured:
@@ -168,15 +172,17 @@ def _cells(measured: Measured, scale: Scale) -> tuple[pd.DataFrame, pd.DataFrame
     """
     cells = _by_seed_and_task(measured.runs, scale)
     if measured.reference is None:
-        reference = pd.DataFrame(0.0, index=[0], columns=cells.columns)
-    else:
-        reference = _by_seed_and_task(measured.reference, scale).reindex(columns=cells.columns)
-    if "half_width" in measured.runs and len(cells) > 1:
-        squared = measured.runs.assign(square=measured.runs["half_width"] ** 2)
-        squares = squared.groupby("task")["square"].agg(_mean_of_defined).reindex(cells.columns)
-    else:
-        squares = pd.Series(0.0, index=cells.columns)
-    return cells, reference, squares
+        return cells, pd.DataFrame(0.0, index=[0], columns=cells.columns), _squares(measured.runs, cells)
+    reference = _by_seed_and_task(measured.reference, scale).reindex(columns=cells.columns)
+    return cells, reference, _squares(measured.runs, cells) + _squares(measured.reference, cells)
+
+
+def _squares(runs: pd.DataFrame, cells: pd.DataFrame) -> pd.Series:
+    """Mean squares of half-widths by task; 0 where runs have none, and with one seed, where they do not count."""
+    if "half_width" not in runs or len(cells) == 1:
+        return pd.Series(0.0, index=cells.columns)
+    squared = runs.assign(square=runs["half_width"] ** 2)
+    return squared.groupby("task")["square"].agg(mean_of_defined).reindex(cells.columns)
 
 
 def _by_seed_and_task(runs: pd.DataFrame, scale: Scale) -> pd.DataFrame:
@@ -184,12 +190,12 @@ def _by_seed_and_task(runs: pd.DataFrame, scale: Scale) -> pd.DataFrame:
     if scale == "logarithmic":
         value = np.log(np.where(value > 0, value, np.nan))
     value = np.where(np.isfinite(value), value, np.nan)
-    means = runs.assign(value=value).groupby(["seed", "task"], sort=False)["value"].agg(_mean_of_defined)
+    means = runs.assign(value=value).groupby(["seed", "task"], sort=False)["value"].agg(mean_of_defined)
     return means.unstack("task")
 
 
-def _mean_of_defined(values: pd.Series) -> float:
-    """The mean; NaN if one of the values is."""
+def mean_of_defined(values: pd.Series) -> float:
+    """The mean; NaN if one of the values is NaN."""
     return float(values.mean(skipna=False))
 
 

@@ -12,6 +12,7 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool, Float
 
 from circuitdrift.config.methods import CircuitLoraMethod, LoraMethod, MethodConfig
 from circuitdrift.verdicts.accuracy import NO_CIRCUIT_LORA
@@ -21,18 +22,18 @@ from circuitdrift.verdicts.tables import Tables
 _POLICY = "score_change"
 NO_ORDERS = "the study has no table of the layers' order by checkpoint"
 SEEDS_FOR_A_JACKKNIFE = 3
-Order = pd.Series
-"""Places of layers, 1 for the largest change, by layer."""
+Values = Float[np.ndarray, " layers"]
+"""The change of each layer, in the order of the layers."""
 
 
 @dataclass(frozen=True)
 class OrderPairs:
     """Two orders of each run, by task and seed; where there are none, ``remark`` says what the study lacks."""
 
-    orders: Mapping[tuple[str, int], tuple[Order, Order]]
+    orders: Mapping[tuple[str, int], tuple[Values, Values]]
     remark: str = ""
 
-    def compare(self, measure: Callable[[Order, Order], float]) -> Measured:
+    def compare(self, measure: Callable[[Values, Values], float]) -> Measured:
         """A measure of the two orders of each run."""
         if not self.orders:
             return nothing_measured(self.remark)
@@ -42,7 +43,7 @@ class OrderPairs:
 
 def critical_layers_of_low_rank(tables: Tables) -> Measured:
     """Critical layers that phase 1 shares with LoRA of the highest rank, less the number that chance gives."""
-    return _low_and_high_rank(tables).compare(partial(shared_beyond_chance, k=_critical_layers(tables)))
+    return _low_and_high_rank(tables).compare(partial(shared_beyond_chance, top=_critical_layers(tables)))
 
 
 def order_of_low_rank(tables: Tables) -> Measured:
@@ -52,7 +53,7 @@ def order_of_low_rank(tables: Tables) -> Measured:
 
 def critical_layers_after_one_epoch(tables: Tables) -> Measured:
     """Critical layers of phase 1 after one epoch that are so at its end, less the number that chance gives."""
-    return _one_epoch_and_last(tables).compare(partial(shared_beyond_chance, k=_critical_layers(tables)))
+    return _one_epoch_and_last(tables).compare(partial(shared_beyond_chance, top=_critical_layers(tables)))
 
 
 def order_after_one_epoch(tables: Tables) -> Measured:
@@ -60,15 +61,24 @@ def order_after_one_epoch(tables: Tables) -> Measured:
     return _one_epoch_and_last(tables).compare(rank_correlation)
 
 
-def shared_beyond_chance(one: Order, other: Order, k: int) -> float:
-    """Layers among the first k of both orders, less the k^2 / L that two random sets of k of L layers share."""
-    shared = set(one.index[one <= k]) & set(other.index[other <= k])
-    return len(shared) - k**2 / len(one)
+def shared_beyond_chance(one: Values, other: Values, top: int) -> float:
+    """Layers on top of both orders, less the number that random sets of as many layers share on average.
+
+    Of equal changes the lower layer comes first, and a layer without change is never on top.
+    """
+    first, second = _on_top(one, top), _on_top(other, top)
+    return float((first & second).sum() - first.sum() * second.sum() / len(one))
 
 
-def rank_correlation(one: Order, other: Order) -> float:
-    """Spearman's correlation of two orders of all layers."""
-    return float(np.corrcoef(one.to_numpy(), other.loc[one.index].to_numpy())[0, 1])
+def _on_top(values: Values, top: int) -> Bool[np.ndarray, " layers"]:
+    first = np.argsort(-values, kind="stable")[:top]
+    return np.isin(np.arange(len(values)), first) & (values > 0)
+
+
+def rank_correlation(one: Values, other: Values) -> float:
+    """Spearman's correlation of two orders of all layers; NaN where all values of one are equal."""
+    ranks = [pd.Series(values).rank() for values in (one, other)]
+    return float(ranks[0].corr(ranks[1]))
 
 
 def layers_differ_by_task(tables: Tables) -> Measured:
@@ -162,8 +172,8 @@ def _last(orders: pd.DataFrame) -> pd.DataFrame:
     return orders[orders["checkpoint"] == orders.groupby(["task", "seed"])["checkpoint"].transform("max")]
 
 
-def _orders(rows: pd.DataFrame) -> dict[tuple[str, int], Order]:
-    return {run: of_run.set_index("layer")["rank_order"] for run, of_run in _by_run(rows)}
+def _orders(rows: pd.DataFrame) -> dict[tuple[str, int], Values]:
+    return {run: of_run.sort_values("layer")["value"].to_numpy() for run, of_run in _by_run(rows)}
 
 
 def _by_run(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, int], pd.DataFrame]]:

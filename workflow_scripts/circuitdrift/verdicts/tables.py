@@ -94,12 +94,22 @@ class Tables:
 
     @property
     def paper_circuit_loras(self) -> list[str]:
-        """The CircuitLoRAs by the paper's rule, in the order of the config: top layers, score change at the source."""
-        return [
-            name
-            for name, method in self.methods.items()
-            if isinstance(method, CircuitLoraMethod)
-            and (method.policy, method.credit, method.allocation) == ("score_change", "source", "top")
-            and method.answers == "own"
-            and method.phase_1 != GIVEN
-        ]
+        """The CircuitLoRAs by the paper's rule, which is the default of all that is no size, in the config's order."""
+        circuit_loras = {name: m for name, m in self.methods.items() if isinstance(m, CircuitLoraMethod)}
+        return [name for name, method in circuit_loras.items() if _is_the_papers(method)]
+
+
+def _is_the_papers(method: CircuitLoraMethod) -> bool:
+    chosen = {name for name in method.model_fields_set if getattr(method, name) != _default(name)}
+    return chosen <= _OF_ANY_RULE and method.phase_1 != GIVEN
+
+
+def _default(field: str) -> Any:
+    return CircuitLoraMethod.model_fields[field].default
+
+
+_OF_ANY_RULE = {"kind", "rank", "critical_rank", "critical_layers", "phase_1"} | {
+    "learning_rate",
+    "epochs",
+    "warmup_fraction",
+}
