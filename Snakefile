@@ -4,6 +4,7 @@
 #   snakemake --cores 2 --configfile configs/smoke.yaml      another study; its file stands alone
 #   snakemake --cores 2 circuits                             up to one stage: models data learning_rates runs circuits
 #                                                            drift recipes allocations figures tables imports exports
+#   snakemake --cores 2 paper                                every figure and table, and the verdicts on the paper's claims
 #   snakemake --cores 2 plan                                 what is left to do will take: hours, memory, files, disk
 #   snakemake --cores 2 results/embedded/figures/change_rates.svg      or any single file
 from snakemake.utils import min_version
@@ -47,3 +48,9 @@ rule all:
         rules.imports.input,
         rules.figures.input,
         rules.tables.input,
+
+
+rule paper:
+    """Every figure and table of the paper for the configured model, and the verdicts on its claims."""
+    input:
+        when_planned(figures_and_tables),

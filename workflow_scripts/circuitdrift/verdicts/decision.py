@@ -19,6 +19,9 @@ Verdict = Literal["supported", "not supported", "undecided"]
 TASKS_FOR_AN_INTERVAL = 3
 """With one seed the interval is taken over tasks, if there are at least so many."""
 
+SIGNIFICANT = 0.05
+"""A p-value below this excludes the null, as the 95 % interval does."""
+
 _NAN = float("nan")
 _ROUNDING = 1e-9
 
@@ -153,7 +156,7 @@ def decide(
     """
     if np.isnan(lower) or np.isnan(upper):
         return "undecided"
-    if p_corrected is not None and not p_corrected < 1 - CONFIDENCE:
+    if p_corrected is not None and not p_corrected < SIGNIFICANT:
         return "undecided"
     if claimed == "within":
         if null - margin < lower and upper < null + margin:
