@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from circuitdrift.comparisons import holm, paired_difference
+from circuitdrift.comparisons import half_width_of_prompts, holm, paired_difference
 
 
 def answers(generator, n_seeds, n_prompts, gain, seed_spread=0.02, hard=0.5):
@@ -74,3 +74,20 @@ def test_holm_steps_down_and_leaves_what_cannot_be_tested():
     assert corrected[0] == pytest.approx(0.02)
     assert np.isnan(corrected[1])
     assert holm([]) == []
+
+
+def test_the_half_width_of_prompts_alone_is_as_wide_as_other_prompts_scatter():
+    generator = np.random.default_rng(11)
+    effects = generator.normal(size=3)  # of three seeds, the same in every study
+    means, half_widths = [], []
+    for _ in range(2000):
+        differences = effects[:, None] + generator.normal(size=100) + 0.1 * generator.normal(size=(3, 100))
+        means.append(differences.mean())
+        half_widths.append(half_width_of_prompts(differences))
+    assert np.mean(half_widths) == pytest.approx(1.984 * np.std(means), rel=0.05)
+
+
+def test_prompts_that_scatter_no_more_than_the_rest_add_nothing():
+    rest = np.array([[1.0, -1.0, 0.0], [-1.0, 1.0, 0.0]])
+    assert half_width_of_prompts(rest) == 0
+    assert np.isnan(half_width_of_prompts(rest[:1]))

@@ -71,7 +71,7 @@ def test_a_study_of_one_seed_and_one_task_decides_nothing(tmp_path: Path) -> Non
     assert set(numbers["verdict"]) == {"undecided"}
     measured = numbers[numbers["measured"].notna()]
     assert len(measured) >= 8
-    assert measured["remark"].str.contains("fewer than 3 tasks").all()
+    assert measured["remark"].str.contains("neither two seeds nor 3 tasks").all()
 
 
 REWARDED = MethodLabels(

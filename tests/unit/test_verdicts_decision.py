@@ -81,11 +81,11 @@ def test_a_task_that_lacks_a_seed_or_a_half_width_is_left_out():
 def test_one_seed_has_an_interval_over_three_tasks_but_not_over_two():
     three = estimate(of({"a": [1], "b": [2], "c": [3]}, {"a": 9.0, "b": 9.0, "c": 9.0}), 0, "linear")
     assert (three.lower, three.upper) == pytest.approx((2 - T_2 / np.sqrt(3), 2 + T_2 / np.sqrt(3)))
-    assert (three.replicates, three.over, three.remark) == (3, "tasks", "one seed: the interval is over tasks")
+    assert (three.replicates, three.over, three.remark) == (3, "tasks", "the interval is over tasks, not over seeds")
     two = estimate(of({"a": [1], "b": [2]}), 0, "linear")
     assert (two.value, two.replicates) == (1.5, 1)
     assert np.isnan([two.lower, two.upper, two.p_value]).all()
-    assert "fewer than 3 tasks" in two.remark
+    assert "neither two seeds nor 3 tasks" in two.remark
 
 
 def test_seeds_that_agree_exactly_have_no_interval():

@@ -134,9 +134,19 @@ def _laid_out(row: Mapping[Hashable, Any]) -> dict[str, str]:
         "Claimed": f"{row['claimed']} {null}",
         "Verdict": row["verdict"],
         "p (Holm)": EMPTY if math.isnan(row["p_holm"]) else f"{row['p_holm']:.2g}",
-        "Replicates": f"{row['replicates']} {row['over']}, {row['tasks']} tasks" if row["replicates"] else EMPTY,
+        "Over": _replicates(row) if row["replicates"] else EMPTY,
         "Remark": row["remark"] or EMPTY,
     }
+
+
+def _replicates(row: Mapping[Hashable, Any]) -> str:
+    """What the interval is taken over, and the number of tasks behind each seed."""
+    tasks = _counted(row["tasks"], "task")
+    return tasks if row["over"] == "tasks" else f"{_counted(row['replicates'], 'seed')}, {tasks}"
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _measured(row: Mapping[Hashable, Any]) -> str:

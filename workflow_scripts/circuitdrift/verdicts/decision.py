@@ -121,9 +121,9 @@ def estimate(measured: Measured, null: float, scale: Scale) -> Estimate:
         width, freedom, remark = _interval(values, others, shared)
     elif over_tasks:
         width, freedom, remark = _interval(values, None, 0.0)
-        remark = remark or "one seed: the interval is over tasks"
+        remark = remark or "the interval is over tasks, not over seeds"
     else:
-        remark = f"one seed and fewer than {TASKS_FOR_AN_INTERVAL} tasks: no interval"
+        remark = f"neither two seeds nor {TASKS_FOR_AN_INTERVAL} tasks: no interval"
     tested = np.log(null) if scale == "logarithmic" else null
     p_value = _p_value(value - tested, width, freedom)
     found = np.array([value, value - width, value + width])
