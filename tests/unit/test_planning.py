@@ -197,6 +197,32 @@ def test_the_plan_says_which_models_it_cannot_count():
     assert "snakemake models" in text
 
 
+def test_the_papers_models_have_a_shape_before_anything_is_fetched(monkeypatch, tmp_path):
+    monkeypatch.setattr("circuitdrift.models.shapes.config_file", lambda model: None)
+    sizes = {
+        name: shape_at_hand(HubModel(source="hub", id=name))
+        for name in ("EleutherAI/pythia-1.4b-deduped", "EleutherAI/gpt-neo-2.7B", "facebook/opt-6.7b")
+    }
+    assert [shape.edges for shape in sizes.values()] == [231_493, 638_641, 1_592_881]
+    assert [round(shape.parameters / 1e9, 1) for shape in sizes.values()] == [1.4, 2.6, 6.6]
+
+
+def test_the_plan_of_a_large_model_states_hours_of_a_gpu_by_its_assumption(monkeypatch):
+    monkeypatch.setattr("circuitdrift.models.shapes.config_file", lambda model: None)
+    study = study_of(models={"pythia": {"source": "hub", "id": "EleutherAI/pythia-1.4b-deduped"}})
+    run = {"model": "pythia", "task": "sums", "method": "lora", "seed": "0"}
+    jobs = [
+        job_of("finetune", 1, ["r/accuracy.parquet"], run),
+        job_of("measure_reliability", 2, ["r/reliability.parquet"], run, rules=("finetune", "measure_reliability")),
+    ]
+    plan = plan_of(study, jobs, cores=8)
+    shape = shape_at_hand(study.config.models["pythia"])
+    trained = seconds_of(study, PlannedWork("finetune", run, 0), shape)
+    assert plan.gpu_hours == pytest.approx((60 + trained / 1000) / 3600)  # comparing scores takes no GPU
+    assert "On one GPU" in describe(plan, "planned")
+    assert plan_of(study_of(), [job_of("finetune", 1, ["r/accuracy.parquet"])], cores=2).gpu_hours == 0
+
+
 def test_the_plan_of_a_finished_study_says_so():
     assert describe(plan_of(study_of(), [], cores=2), "planned") == "planned: nothing is left to do"
 

@@ -242,3 +242,13 @@ WITH_MODEL: Mapping[str, Callable[[Study, PlannedWork, ModelShape], float]] = {
     "measure_recipe_reliability": _comparison(lambda study, job: len(study.recipes)),
 }
 """The time that each stage takes beside its start; a stage that is not listed takes the time to start alone."""
+
+ON_A_DEVICE = frozenset(WITH_MODEL) - {
+    "allocate_circuit_lora",
+    "allocate_random_lora",
+    "allocate_ranks",
+    "measure_reliability",
+    "measure_model_controls",
+    "measure_recipe_reliability",
+}
+"""The stages that run a model, on a GPU where there is one; the others compare scores or read a model's shape."""
