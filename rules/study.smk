@@ -30,7 +30,7 @@ rule report:
 rule clean_study:
     """Remove the results and logs of this study, after printing what they are."""
     log:
-        "<logs>/clean_study.log",
+        f"logs/clean_study/{study.config.study}.log",
     localrule: True
     conda:
         "../environment.yml"
