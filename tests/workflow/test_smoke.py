@@ -13,7 +13,7 @@ from pathlib import Path
 import networkx
 import pyarrow.parquet as pq
 import pytest
-from checkout import Workflow, copy_repository
+from checkout import ROOT, Workflow, copy_repository
 from safetensors import safe_open
 
 from circuitdrift.storage import read_json, read_table
@@ -313,6 +313,35 @@ def test_the_report_shows_every_figure_and_every_table(smoke, report):
     shown = [*(results / "figures").glob("*.svg"), *(results / "tables").glob("*.html")]
     assert len(shown) > 20
     assert [path.name for path in shown if not re.search(rf"\b{path.stem}\{path.suffix}", report)] == []
+
+
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("command", [line for block in blocks("bash") for line in block.splitlines()])
+def test_the_commands_of_the_tutorial_run(smoke, command):
+    program, *words = command.split()
+    assert program == ".venv/bin/snakemake"
+    assert words[-2:] == ["--configfile", "configs/smoke.yaml"]
+    result = smoke.call(*words[:-2])
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_python_of_the_tutorial_runs(smoke):
+    for code in blocks("python"):
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=smoke.directory)
+        assert result.returncode == 0, result.stderr
+        assert len(result.stdout.splitlines()) > 1
+
+
+def test_the_files_of_the_tutorial_are_there(smoke):
+    named = re.findall(r"^\| `(results/\S+)`", TUTORIAL, re.MULTILINE)
+    assert len(named) > 10
+    assert [name for name in named if not (smoke.directory / name).exists()] == []
 
 
 def test_the_report_loads_nothing_and_has_the_graph_of_the_rules_on_a_page_of_its_own(report):
