@@ -2,9 +2,11 @@
 #
 #   snakemake --cores 2                                      the default study, config.yaml
 #   snakemake --cores 2 --configfile configs/smoke.yaml      another study; its file stands alone
-#   snakemake --cores 2 circuits                             up to one stage: models data learning_rates runs circuits
-#                                                            drift recipes allocations figures tables imports exports
+#   snakemake --cores 2 report                               the same, and the report of it
+#   snakemake --cores 2 circuits                             up to one stage: models data learning_rates train circuits
+#                                                            drift recipes circuitlora figures tables imports exports
 #   snakemake --cores 2 plan                                 what is left to do will take: hours, memory, files, disk
+#   snakemake --list-target-rules                            all targets, with a sentence for each
 #   snakemake --cores 2 results/embedded/figures/change_rates.svg      or any single file
 from snakemake.utils import min_version
 
@@ -36,14 +38,18 @@ include: "rules/planning.smk"
 
 
 rule all:
+    """Do the whole study; the default target."""
     default_target: True
     input:
         layout.config,
-        rules.runs.input,
+        rules.train.input,
         rules.circuits.input,
         rules.drift.input,
         rules.recipes.input,
-        rules.allocations.input,
+        rules.circuitlora.input,
         rules.imports.input,
         rules.figures.input,
         rules.tables.input,
+
+
+include: "rules/study.smk"

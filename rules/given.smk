@@ -9,6 +9,7 @@
 
 # The files come first and without a name: an edit makes a new manifest, and the script finds them by their folder.
 rule fetch_checkpoint:
+    """Fetch and check a checkpoint that was trained elsewhere."""
     input:
         lambda wildcards: study.given_files(wildcards.model, wildcards.checkpoint),
         manifest=layout.manifest,
@@ -34,6 +35,7 @@ rule fetch_checkpoint:
 
 
 rule measure_accuracy:
+    """Measure the accuracy of given checkpoints."""
     input:
         manifest=layout.manifest,
         test=layout.test,

@@ -34,6 +34,7 @@ from circuitdrift.figures.layout import (
     EMPTY,
     Table,
     as_csv,
+    as_html,
     as_latex,
     as_markdown,
     escape_latex,
@@ -89,6 +90,29 @@ def test_no_text_of_a_markdown_table_is_html_or_a_link_or_another_cell() -> None
     assert escape_markdown("p < 0.05, x > 1, [0.1, 0.2]") == "p < 0.05, x > 1, [0.1, 0.2]"
 
 
+def test_no_text_of_a_table_in_html_is_a_tag_or_another_cell() -> None:
+    text = as_html(made_of_attacks())
+    tags = {
+        "!doctype",
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "h1",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+    }
+    assert set(re.findall(r"</?([!\w]+)", text)) == {*tags, "p"}
+    assert text.count("<td>") == len(ATTACKS)
+    assert not re.search(r"https?:|src=|href=|url\(", re.sub(r"<t[dh]>.*?</t[dh]>", "", text))
+
+
 def test_no_text_of_a_latex_table_is_a_command() -> None:
     text = as_latex(made_of_attacks())
     commands = {"begin", "end", "centering", "caption", "toprule", "midrule", "bottomrule"}
@@ -110,7 +134,7 @@ def study(tmp_path: Path) -> MadeUpStudy:
 
 def written(folder: Path, table: str, reads: dict[str, list[Path]], **settings: object) -> pd.DataFrame:
     """Write a table into a folder and read its numbers."""
-    files = {ending: folder / f"table.{ending}" for ending in ("csv", "md", "tex")}
+    files = {ending: folder / f"table.{ending}" for ending in ("csv", "md", "tex", "html")}
     write_table.main(table, reads, settings, METHODS, **files)
     return pd.read_csv(files["csv"])
 

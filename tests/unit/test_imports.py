@@ -27,10 +27,12 @@ SCRIPTS = Path(circuitdrift.__file__).parents[1]
 
 LIGHT = {
     "check_model",
+    "clean_study",
     "compare_circuits",
     "generate_data",
     "plan",
     "plot_figure",
+    "report",
     "write_config",
     "write_table",
 }

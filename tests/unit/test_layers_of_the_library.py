@@ -14,6 +14,7 @@ LIBRARY = Path(circuitdrift.__file__).parent
 LAYERS = [
     "errors",
     "calls",
+    "removal",
     "provenance",
     "schemas",
     "seals",
@@ -25,6 +26,7 @@ LAYERS = [
     "runs",
     "study",
     "planned_job",
+    "reporting",
     "cards",
     "stage",
     "compute",

@@ -64,6 +64,9 @@ class Layout:
         self.results = f"results/{study}"
         self.in_use = f"{self.results}/.in_use"
         self.config = f"{self.results}/config.json"
+        self.report = f"{self.results}/report.html"
+        self.figures = f"{self.results}/figures"
+        self.tables = f"{self.results}/tables"
 
         model = f"{self.results}/models/{{model}}"
         self.manifest = f"{model}/manifest.json"
@@ -134,8 +137,8 @@ class Layout:
 
     def figure(self, name: str, format: str) -> str:
         """A figure in one of its file formats."""
-        return f"{self.results}/figures/{name}.{format}"
+        return f"{self.figures}/{name}.{format}"
 
     def table(self, name: str, format: str) -> str:
         """A table in one of its file formats."""
-        return f"{self.results}/tables/{name}.{format}"
+        return f"{self.tables}/{name}.{format}"

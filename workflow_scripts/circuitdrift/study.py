@@ -33,7 +33,21 @@ def read_study(path: Path) -> Study:
         ConfigError: the file is missing, is not YAML or does not describe a study, or a file of circuits that it
             imports is missing.
     """
-    config = load_study(read_yaml(path), path.parent, path.name)
+    return study_in(read_yaml(path), path.parent, path.name)
+
+
+def study_in(raw: dict[str, Any], folder: Path, source: str) -> Study:
+    """Validate the mapping that a config file holds.
+
+    Args:
+        raw: the mapping.
+        folder: the folder that relative paths start from.
+        source: what messages call it.
+
+    Raises:
+        ConfigError: it does not describe a study, or a file of circuits that it imports is missing.
+    """
+    config = load_study(raw, folder, source)
     check_imported_files(config)
     return Study(config)
 

@@ -8,12 +8,27 @@ keywords of these functions are the names in ``reads`` and ``settings``, and ``t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
 from circuitdrift.config.methods import CircuitLoraMethod
 from circuitdrift.runs import Run
 from circuitdrift.study import Study
+
+CATEGORIES = (
+    "Verdicts",
+    "Data and accuracy",
+    "Circuits",
+    "Drift",
+    "Where the circuit changes",
+    "Critical layers",
+    "CircuitLoRA and comparisons",
+    "Composition",
+    "Robustness",
+    "Explorer",
+    "Cost and details",
+)
+"""The parts of the report, in the order of the argument."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +40,7 @@ class Entry:
         reads: names of the files it is made from, keys of :func:`_files`.
         needs: the runs, circuits, sets of layers, recipes or lists of rows without which a study cannot have it.
         settings: what else it takes, keys of :func:`_settings`.
+        category: where the report shows it, one of :data:`CATEGORIES`.
     """
 
     name: str
@@ -44,6 +60,12 @@ class Entry:
         "dropping",
     ]
     settings: tuple[str, ...] = ()
+    category: str = field(default=CATEGORIES[-1], kw_only=True)
+
+    @property
+    def heading(self) -> str:
+        """The category with its place: Snakemake's report sorts by name."""
+        return f"{CATEGORIES.index(self.category) + 1:02} {self.category}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +73,9 @@ class FigureEntry(Entry):
     """A figure.
 
     Attributes:
-        category: where the report shows it.
         formats: endings of its files; the report shows the first.
     """
 
-    category: str
     formats: tuple[str, ...] = ("svg", "pdf", "png", "parquet")
 
 
@@ -68,42 +88,52 @@ _COSTS = ("accuracy", "training_log", "benchmarks", "scoring_benchmarks")
 _RECIPES = ("recipe_reliability", "recipe_faithfulness", "recipe_benchmarks")
 
 FIGURES = (
-    FigureEntry("method_accuracy", ("accuracy",), "runs", category="Methods"),
-    FigureEntry("layer_sets", _SETS, "layer_sets", ("layer_sets",), category="Methods"),
-    FigureEntry("accuracy_and_faithfulness", ("accuracy", "faithfulness"), "drift_runs", category="Training"),
+    FigureEntry("method_accuracy", ("accuracy",), "runs", category="CircuitLoRA and comparisons"),
+    FigureEntry("layer_sets", _SETS, "layer_sets", ("layer_sets",), category="CircuitLoRA and comparisons"),
+    FigureEntry("accuracy_and_faithfulness", ("accuracy", "faithfulness"), "drift_runs", category="Data and accuracy"),
     FigureEntry("faithfulness_by_size", ("base_and_last_faithfulness",), "extracted", category="Circuits"),
     FigureEntry("drift_and_noise", ("reliability",), "drift_runs", category="Drift"),
     FigureEntry("functional_drift", ("functional",), "drift_runs", category="Drift"),
     FigureEntry("transition_changes", ("transitions",), "drift_runs", category="Drift"),
     FigureEntry("change_rates", ("summary", "controls"), "drift_runs", category="Drift"),
-    FigureEntry("layer_changes", ("layers",), "drift_runs", ("top_layers",), category="Drift"),
-    FigureEntry("edge_changes", ("edge_counts",), "drift_runs", category="Drift"),
-    FigureEntry("layer_certainty", ("circuit_lora_layers",), "circuit_lora_runs", category="Drift"),
-    FigureEntry("circuit_before_after", (*_TWO_CIRCUITS, "edges_changed"), "drift_runs", category="Circuits"),
+    FigureEntry("layer_changes", ("layers",), "drift_runs", ("top_layers",), category="Where the circuit changes"),
+    FigureEntry("edge_changes", ("edge_counts",), "drift_runs", category="Where the circuit changes"),
+    FigureEntry("layer_certainty", ("circuit_lora_layers",), "circuit_lora_runs", category="Critical layers"),
+    FigureEntry(
+        "circuit_before_after", (*_TWO_CIRCUITS, "edges_changed"), "drift_runs", category="Where the circuit changes"
+    ),
     FigureEntry("circuit", ("base_edges", "base_nodes"), "untouched", category="Circuits"),
     FigureEntry("explorer", _EXPLORED, "drift_runs", ("study",), category="Explorer", formats=("html",)),
 )
 TABLES = (
-    Entry("method_accuracy", ("accuracy",), "runs"),
-    Entry("method_comparisons", ("accuracy", "predictions"), "runs", ("layer_sets",)),
-    Entry("layer_sets", _SETS, "layer_sets", ("layer_sets",)),
-    Entry("base_accuracy", ("accuracy", "test"), "runs"),
+    Entry("method_accuracy", ("accuracy",), "runs", category="CircuitLoRA and comparisons"),
+    Entry(
+        "method_comparisons",
+        ("accuracy", "predictions"),
+        "runs",
+        ("layer_sets",),
+        category="CircuitLoRA and comparisons",
+    ),
+    Entry("layer_sets", _SETS, "layer_sets", ("layer_sets",), category="CircuitLoRA and comparisons"),
+    Entry("base_accuracy", ("accuracy", "test"), "runs", category="Data and accuracy"),
     Entry("training_cost", _COSTS, "runs", ("benchmarked", "scored", "phase_1")),
-    Entry("change_rates", ("summary", "controls"), "drift_runs"),
-    Entry("drift_reliability", ("reliability",), "drift_runs"),
-    Entry("edge_changes", ("edge_counts",), "drift_runs"),
-    Entry("functional_drift", ("functional", "summary", "reliability"), "drift_runs"),
-    Entry("sham_drift", ("reliability",), "sham_runs", ("sham_twins",)),
-    Entry("model_controls", ("reliability", "model_controls"), "model_control_runs"),
-    Entry("nodes_and_edges", ("nodes_and_edges",), "drift_runs"),
-    Entry("controls", ("controls",), "drift_runs"),
-    Entry("faithfulness_areas", ("faithfulness_areas",), "extracted"),
-    Entry("critical_layers", ("critical_layers",), "allocated_runs", ("layer_sets",)),
-    Entry("critical_layer_overlap", ("critical_layers",), "allocated_runs", ("layer_sets",)),
-    Entry("learning_rates", ("trials",), "tuned_runs"),
-    Entry("recipes", _RECIPES, "compared_recipes", ("recipe_scorings",)),
-    Entry("recipe_areas", ("recipe_areas",), "compared_recipes"),
-    Entry("untouched_circuits", ("untouched_reliability", "untouched_faithfulness"), "untouched"),
+    Entry("change_rates", ("summary", "controls"), "drift_runs", category="Drift"),
+    Entry("drift_reliability", ("reliability",), "drift_runs", category="Drift"),
+    Entry("edge_changes", ("edge_counts",), "drift_runs", category="Where the circuit changes"),
+    Entry("functional_drift", ("functional", "summary", "reliability"), "drift_runs", category="Drift"),
+    Entry("sham_drift", ("reliability",), "sham_runs", ("sham_twins",), category="Drift"),
+    Entry("model_controls", ("reliability", "model_controls"), "model_control_runs", category="Drift"),
+    Entry("nodes_and_edges", ("nodes_and_edges",), "drift_runs", category="Drift"),
+    Entry("controls", ("controls",), "drift_runs", category="Drift"),
+    Entry("faithfulness_areas", ("faithfulness_areas",), "extracted", category="Circuits"),
+    Entry("critical_layers", ("critical_layers",), "allocated_runs", ("layer_sets",), category="Critical layers"),
+    Entry(
+        "critical_layer_overlap", ("critical_layers",), "allocated_runs", ("layer_sets",), category="Critical layers"
+    ),
+    Entry("learning_rates", ("trials",), "tuned_runs", category="Data and accuracy"),
+    Entry("recipes", _RECIPES, "compared_recipes", ("recipe_scorings",), category="Robustness"),
+    Entry("recipe_areas", ("recipe_areas",), "compared_recipes", category="Robustness"),
+    Entry("untouched_circuits", ("untouched_reliability", "untouched_faithfulness"), "untouched", category="Circuits"),
     Entry("dropped_rows", ("dropped",), "dropping", ("dropping",)),
 )
 
