@@ -5,6 +5,7 @@
 #   snakemake --cores 2 report                               the same, and the report of it
 #   snakemake --cores 2 circuits                             up to one stage: models data learning_rates train circuits
 #                                                            drift recipes circuitlora figures tables imports exports
+#   snakemake --cores 2 paper                                every figure and table, and the verdicts on the paper's claims
 #   snakemake --cores 2 plan                                 what is left to do will take: hours, memory, files, disk
 #   snakemake --list-target-rules                            all targets, with a sentence for each
 #   snakemake --cores 2 results/embedded/figures/change_rates.svg      or any single file
@@ -50,6 +51,12 @@ rule all:
         rules.imports.input,
         rules.figures.input,
         rules.tables.input,
+
+
+rule paper:
+    """Make every figure and table of the paper for the configured model, and the verdicts on its claims."""
+    input:
+        when_planned(figures_and_tables),
 
 
 include: "rules/study.smk"

@@ -103,3 +103,15 @@ OF_GIVEN_CHECKPOINT = {**OF_GIVEN_RUN, "checkpoint": r"\d\d"}
 def of_given_circuits(file, *places):
     """A file of the circuits of given checkpoints: of all, the base model's first, or of those at some places."""
     return lambda wildcards: study.of_circuits(study.given_run(wildcards.model, wildcards.task), file, *places)
+
+
+def figures_and_tables():
+    """The first format of each figure and table that the study has the runs for."""
+    if not (figures_of_study or tables_of_study):
+        lacking = [section for section in ("models", "tasks", "methods") if not getattr(study.config, section)]
+        raise WorkflowError(
+            f"{CONFIG_FILE.name}: nothing of the paper can be made, because the study has no {' and no '.join(lacking)}; "
+            "add them, or name files of other stages as targets"
+        )
+    figures = [layout.figure(figure.name, figure.formats[0]) for figure in figures_of_study]
+    return [*figures, *(layout.table(table.name, "csv") for table in tables_of_study)]

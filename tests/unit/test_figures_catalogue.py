@@ -50,7 +50,8 @@ def test_what_an_entry_reads_and_takes_is_known(entry):
     files = {name: catalogue.files(entry, name, DEFAULT) for name in entry.reads}
     assert set(catalogue.settings(entry, DEFAULT)) == set(entry.settings)
     if entry in catalogue.of_study(LISTED, DEFAULT):
-        assert all(files.values())
+        assert all(found for name, found in files.items() if name not in entry.may_lack)
+    assert set(entry.may_lack) <= set(entry.reads)
 
 
 def test_a_study_without_runs_has_neither_figures_nor_tables():

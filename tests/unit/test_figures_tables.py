@@ -42,6 +42,7 @@ from circuitdrift.figures.layout import (
 )
 from circuitdrift.figures.tidy import FigureDataError
 from circuitdrift.figures.training_cost import cost_of_runs, read_seconds
+from circuitdrift.method_pairs import runs_with_costs
 from circuitdrift.storage import read_tables
 
 ATTACKS = [
@@ -62,6 +63,16 @@ ATTACKS = [
     "$x$ % & ~ ^ # _ { }",
     "a\u202eb\u2028c",
 ]
+
+
+COMPETING = TypeAdapter(dict[str, MethodConfig]).validate_python(
+    {
+        "p": {"kind": "lora", "rank": 2},
+        "circuit": {"kind": "circuit_lora", "phase_1": "p", "rank": 2, "critical_rank": 8, "critical_layers": 2},
+        **{name: {"kind": "lora", "rank": 4, "warmup_fraction": 0.1 * place} for place, name in enumerate("abc")},
+    }
+)
+del COMPETING["p"]
 
 
 def made_of_attacks() -> Table:
@@ -161,26 +172,73 @@ def test_accuracy_of_one_seed_has_its_interval(tmp_path: Path) -> None:
 
 def compared(study: MadeUpStudy, folder: Path) -> pd.DataFrame:
     """Write the table of comparisons and read its numbers."""
-    reads = {"accuracy": study.accuracy(), "predictions": study.predictions()}
-    return written(folder, "method_comparisons", reads, layer_sets={})
+    reads = {"accuracy": study.accuracy(), "predictions": study.predictions(), "training_log": study.training_logs()}
+    return written(folder, "method_comparisons", reads, layer_sets={}, phase_1={"circuit_lora_8_32": "lora_r2"})
 
 
 def test_methods_of_equal_size_are_compared_pair_by_pair(tmp_path: Path) -> None:
     methods = ("lora_r16", "random_lora_8_32", "lora_r2", "circuit_lora_8_32")
     study = MadeUpStudy(tmp_path / "in", tasks=("lcm", "mul_div"), methods=methods, n_checkpoints=2)
     numbers = compared(study, tmp_path)
-    pairs = [("circuit_lora_8_32", "random_lora_8_32"), ("circuit_lora_8_32", "lora_r16")]
-    pairs.append(("random_lora_8_32", "lora_r16"))
-    assert list(zip(numbers["method"], numbers["other"], strict=True)) == [*pairs, *pairs]
-    assert numbers["difference"].tolist() == pytest.approx([5, 5, 0] * 2)
-    assert numbers["lower"].lt(numbers["upper"]).tolist() == [True, True, False] * 2
+    planned = [("circuit_lora_8_32", "lora_r16"), ("circuit_lora_8_32", "random_lora_8_32")]
+    pairs = [*planned, *planned, *[("random_lora_8_32", "lora_r16")] * 2]
+    assert list(zip(numbers["method"], numbers["other"], strict=True)) == pairs
+    assert numbers["task"].tolist() == ["lcm", "lcm", "mul_div", "mul_div", "lcm", "mul_div"]
+    assert numbers["family"].tolist() == ["planned"] * 4 + ["other"] * 2
+    assert set(numbers["basis"]) == {"parameters"}
+    assert numbers["difference"].tolist() == pytest.approx([5, 5, 5, 5, 0, 0])
+    assert numbers["lower"].lt(numbers["upper"]).tolist() == [True] * 4 + [False] * 2
     assert (numbers["seeds"] == 2).all()
     assert (numbers["prompts"] == 100).all()
-    assert numbers["p_holm"].tolist() == pytest.approx(holm(numbers["p_value"].tolist()))
     text = (tmp_path / "table.md").read_text()
-    assert "| LCM | CircuitLoRA (8, 32) - RandomLoRA (8, 32) | 196,608 | +5.0 [" in text
+    costs = "3.07e+04, 2.88e+04"  # 300.5 tokens on average, 3 x 32 FLOPs each; 3 x 2 more for those of phase 1
+    row = f"| LCM | CircuitLoRA (8, 32) - RandomLoRA (8, 32) | parameters | planned | 196,608 | {costs} | +5.0 ["
+    assert row in text
     half = ((numbers["upper"] - numbers["lower"]) / 2).max()
     assert f"With 2 seeds, a difference of less than {half:.1f} points" in text
+
+
+def test_planned_comparisons_are_corrected_for_each_other_alone() -> None:
+    runs = pd.DataFrame(
+        [
+            ("m", "lcm", method, seed, 7, 100, 10.0, 20.0 if method == "circuit" else 10.0)
+            for method in COMPETING
+            for seed in range(3)
+        ],
+        columns=["model", "task", "method", "seed", "trainable_parameters", "steps", "flops", "total_flops"],
+    )
+    skill = runs["method"].map({"circuit": 0.95, "a": 0.9, "b": 0.6, "c": 0.5}).to_numpy()
+    answers = np.random.default_rng(0).random((len(runs), 50)) < skill[:, None]
+    predictions = pd.concat(
+        [
+            run.to_frame().T.assign(key=0).merge(pd.DataFrame({"example_id": range(50), "correct": correct, "key": 0}))
+            for (_, run), correct in zip(runs.iterrows(), answers, strict=True)
+        ]
+    ).assign(checkpoint="10")
+    compared = method_comparisons.compare(runs, predictions, MethodLabels(COMPETING))
+    by_family = dict(list(compared.groupby("family")))
+    assert by_family["planned"][["method", "other"]].to_numpy().tolist() == [["circuit", other] for other in "abc"]
+    assert by_family["other"][["method", "other"]].to_numpy().tolist() == [["a", "b"], ["a", "c"], ["b", "c"]]
+    for rows in by_family.values():
+        assert rows["p_holm"].tolist() == pytest.approx(holm(rows["p_value"].tolist()))
+    assert compared["p_holm"].tolist() != pytest.approx(holm(compared["p_value"].tolist()))
+
+
+def test_a_lora_as_costly_as_circuit_lora_with_its_phase_1_is_compared_at_equal_compute(tmp_path: Path) -> None:
+    study = MadeUpStudy(tmp_path / "in", tasks=("lcm",), methods=("lora_r16", "lora_r2", "circuit_lora_8_32"))
+    accuracy, predictions, logs = (read_tables(paths, name) for name, paths in (
+        ("accuracy", study.accuracy()), ("predictions", study.predictions()), ("training_log", study.training_logs())
+    ))  # fmt: skip
+    accuracy.loc[accuracy["method"] == "lora_r16", "step"] *= 2  # trained for twice as many steps
+    phase_1 = {"circuit_lora_8_32": "lora_r2"}
+    for factor, bases in ((1.0, []), (2.0, ["compute"]), (2.4, [])):  # FLOPs of LoRA: 14,400, of CircuitLoRA 30,600
+        costly = logs.assign(flops=logs["flops"].where(logs["method"] != "lora_r16", factor * logs["flops"]))
+        made = method_comparisons.table(accuracy, predictions, costly, {}, phase_1, LABELS)
+        assert made.tidy["basis"].tolist() == bases
+    costly = logs.assign(flops=logs["flops"].where(logs["method"] != "lora_r16", 2 * logs["flops"]))
+    (row,) = method_comparisons.table(accuracy, predictions, costly, {}, phase_1, LABELS).tidy.to_dict("records")
+    assert (row["method"], row["other"], row["family"]) == ("circuit_lora_8_32", "lora_r16", "planned")
+    assert (row["flops"], row["other_flops"]) == pytest.approx((3 * 34 * 300.5, 2 * 3 * 16 * 300.5))
 
 
 def test_one_seed_has_a_difference_without_an_interval(tmp_path: Path) -> None:
@@ -211,9 +269,10 @@ def test_a_study_without_methods_of_equal_size_has_nothing_to_compare(tmp_path: 
 def test_methods_tested_on_different_prompts_are_not_compared(study: MadeUpStudy) -> None:
     accuracy = read_tables(study.accuracy(), "accuracy")
     predictions = read_tables(study.predictions(), "predictions")
+    logs = read_tables(study.training_logs(), "training_log")
     lacking = (predictions["method"] == "lora_r16") & (predictions["example_id"] == 7)
     with pytest.raises(FigureDataError, match="on different prompts"):
-        method_comparisons.table(accuracy, predictions[~lacking], {}, LABELS)
+        method_comparisons.table(accuracy, predictions[~lacking], logs, {}, {}, LABELS)
 
 
 def test_change_rates_name_the_controls(study: MadeUpStudy, tmp_path: Path) -> None:
@@ -516,11 +575,11 @@ def test_a_task_without_model_controls_is_left_out_of_their_table(study: MadeUpS
 
 def test_controls_on_permuted_answers_do_not_compete(tmp_path: Path) -> None:
     study = MadeUpStudy(tmp_path, tasks=("lcm",), methods=("lora_r16", "circuit_lora_8_32", "random_lora_8_32"))
-    accuracy, predictions = (read_tables(paths, name) for name, paths in (
-        ("accuracy", study.accuracy()), ("predictions", study.predictions())
+    accuracy, predictions, logs = (read_tables(paths, name) for name, paths in (
+        ("accuracy", study.accuracy()), ("predictions", study.predictions()), ("training_log", study.training_logs())
     ))  # fmt: skip
     sham = {**METHODS, "lora_r16": METHODS["lora_r16"].model_copy(update={"answers": "permuted"})}
-    compared = method_comparisons.compare(accuracy, predictions, MethodLabels(sham))
+    compared = method_comparisons.compare(runs_with_costs(accuracy, logs, {}), predictions, MethodLabels(sham))
     assert compared[["method", "other"]].to_numpy().tolist() == [["circuit_lora_8_32", "random_lora_8_32"]]
     note = method_accuracy.table(accuracy, MethodLabels(sham)).note
     assert "Sham: a control" in note

@@ -32,6 +32,7 @@ LAYERS = [
     "compute",
     "intervals",
     "comparisons",
+    "method_pairs",
     "randomisation",
     "decoder",
     "models",
@@ -41,6 +42,7 @@ LAYERS = [
     "training",
     "circuits",
     "drift",
+    "verdicts",
     "figures",
 ]
 

@@ -73,27 +73,54 @@ def paired_difference(one: Bool[np.ndarray, "seed prompt"], other: Bool[np.ndarr
     return PairedDifference(value, value - width, value + width, p_value, effect, n_seeds, n_prompts)
 
 
+@dataclass(frozen=True)
+class _MeanSquare:
+    """A mean square of the two-way analysis of variance without replication, and its degrees of freedom."""
+
+    value: float
+    freedom: int
+
+
+def _mean_squares(differences: Float[np.ndarray, "seed prompt"]) -> tuple[_MeanSquare, _MeanSquare, _MeanSquare]:
+    """The mean squares of seeds, of prompts and of the rest."""
+    n_seeds, n_prompts = differences.shape
+    total = differences.mean()
+    of_seeds, of_prompts = differences.mean(axis=1) - total, differences.mean(axis=0) - total
+    rest = differences - total - of_seeds[:, None] - of_prompts[None, :]
+    sums = (n_prompts * (of_seeds**2).sum(), n_seeds * (of_prompts**2).sum(), (rest**2).sum())
+    freedoms = (n_seeds - 1, max(1, n_prompts - 1), max(1, (n_seeds - 1) * (n_prompts - 1)))
+    seed, prompt, residual = (_MeanSquare(float(s) / f, f) for s, f in zip(sums, freedoms, strict=True))
+    return seed, prompt, residual
+
+
+def half_width_of_prompts(differences: Float[np.ndarray, "seed prompt"]) -> float:
+    """The half-width of a 95 % interval of the mean difference for other prompts and the same seeds.
+
+    It is Student's t times the root of (MS_prompt - MS_rest) / (S P), the variance of the prompts' effects over their
+    number, and 0 where prompts scatter no more than the rest does. NaN for one seed, where the two cannot be told
+    apart.
+    """
+    n_seeds, n_prompts = differences.shape
+    if n_seeds == 1:
+        return float("nan")
+    _, prompt, rest = _mean_squares(differences)
+    error = np.sqrt(max(0.0, prompt.value - rest.value) / (n_seeds * n_prompts))
+    return float(special.stdtrit(prompt.freedom, (1 + CONFIDENCE) / 2)) * float(error)
+
+
 def _standard_error(differences: Float[np.ndarray, "seed prompt"]) -> tuple[float, float]:
     """The standard error of the mean of crossed random effects, and its degrees of freedom.
 
     The variance is never taken as less than that of either effect alone, which subtracting the rest could make it.
     """
-    n_seeds, n_prompts = differences.shape
-    total = differences.mean()
-    of_seeds, of_prompts = differences.mean(axis=1) - total, differences.mean(axis=0) - total
-    rest = differences - total - of_seeds[:, None] - of_prompts[None, :]
-    squares = {
-        "seed": (n_prompts * (of_seeds**2).sum() / (n_seeds - 1), n_seeds - 1),
-        "prompt": (n_seeds * (of_prompts**2).sum() / max(1, n_prompts - 1), max(1, n_prompts - 1)),
-        "rest": ((rest**2).sum() / max(1, (n_seeds - 1) * (n_prompts - 1)), max(1, (n_seeds - 1) * (n_prompts - 1))),
-    }
-    n = n_seeds * n_prompts
-    seed, prompt, residual = (squares[name][0] / n for name in ("seed", "prompt", "rest"))
+    squares = _mean_squares(differences)
+    n = differences.size
+    seed, prompt, residual = (square.value / n for square in squares)
     variance = max(seed + prompt - residual, seed, prompt)
     if variance == 0:
         return 0.0, 1.0
-    spread = sum((mean / n) ** 2 / freedom for mean, freedom in squares.values())
-    return float(np.sqrt(variance)), max(float(n_seeds - 1), float(variance**2 / spread))
+    spread = sum((square.value / n) ** 2 / square.freedom for square in squares)
+    return float(np.sqrt(variance)), max(float(len(differences) - 1), float(variance**2 / spread))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

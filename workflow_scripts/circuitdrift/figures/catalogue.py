@@ -40,6 +40,7 @@ class Entry:
         reads: names of the files it is made from, keys of :func:`_files`.
         needs: the runs, circuits, sets of layers, recipes or lists of rows without which a study cannot have it.
         settings: what else it takes, keys of :func:`_settings`.
+        may_lack: names in ``reads`` of which a study can have no files.
         category: where the report shows it, one of :data:`CATEGORIES`.
     """
 
@@ -60,6 +61,7 @@ class Entry:
         "dropping",
     ]
     settings: tuple[str, ...] = ()
+    may_lack: tuple[str, ...] = ()
     category: str = field(default=CATEGORIES[-1], kw_only=True)
 
     @property
@@ -86,6 +88,12 @@ _EXPLORED = ("accuracy", "faithfulness", "transitions", "layers")
 _SETS = ("accuracy", "critical_layers")
 _COSTS = ("accuracy", "training_log", "benchmarks", "scoring_benchmarks")
 _RECIPES = ("recipe_reliability", "recipe_faithfulness", "recipe_benchmarks")
+_TRAINED = ("accuracy", "predictions", "training_log")
+_OTHER_PROMPTS = ("robustness", "untrained_robustness", "where", "node_induced", "layer_orders")
+_UNIONS = ("union_faithfulness", "overlaps")
+_DRIFT = ("faithfulness", "reliability", "nodes_and_edges", "summary", "transitions", "critical_layers")
+_CIRCUITS = (*_DRIFT, *_OTHER_PROMPTS, *_UNIONS)
+_RELATED = ("phase_1", "sham_twins", "fraction")
 
 FIGURES = (
     FigureEntry("method_accuracy", ("accuracy",), "runs", category="CircuitLoRA and comparisons"),
@@ -109,9 +117,9 @@ TABLES = (
     Entry("method_accuracy", ("accuracy",), "runs", category="CircuitLoRA and comparisons"),
     Entry(
         "method_comparisons",
-        ("accuracy", "predictions"),
+        _TRAINED,
         "runs",
-        ("layer_sets",),
+        ("layer_sets", "phase_1"),
         category="CircuitLoRA and comparisons",
     ),
     Entry("layer_sets", _SETS, "layer_sets", ("layer_sets",), category="CircuitLoRA and comparisons"),
@@ -135,6 +143,8 @@ TABLES = (
     Entry("recipe_areas", ("recipe_areas",), "compared_recipes", category="Robustness"),
     Entry("untouched_circuits", ("untouched_reliability", "untouched_faithfulness"), "untouched", category="Circuits"),
     Entry("dropped_rows", ("dropped",), "dropping", ("dropping",)),
+    Entry("verdicts", (*_TRAINED, *_CIRCUITS), "runs", _RELATED, may_lack=_CIRCUITS, category="Verdicts"),
+    Entry("published_rates", ("summary",), "drift_runs", ("families",), category="Verdicts"),
 )
 
 
@@ -208,6 +218,7 @@ def _files(study: Study, scored: tuple[Run, ...]) -> dict[str, Callable[[], list
         "before_nodes": of_circuit("nodes", 0),
         "after_nodes": of_circuit("nodes", -1),
         "edges_changed": of_runs(drift.edges_changed, shown),
+        **dict.fromkeys((*_OTHER_PROMPTS, *_UNIONS), list),
     }
 
 
@@ -226,6 +237,8 @@ def _settings(study: Study) -> dict[str, Any]:
         "phase_1": study.phase_1,
         "layer_sets": study.layer_sets,
         "sham_twins": study.sham_twins,
+        "fraction": study.config.circuit.fraction,
+        "families": {name: task.family for name, task in study.config.tasks.items()},
         "dropping": list(study.dropping),
         "benchmarked": [asdict(run) for run in study.runs],
         "scored": [asdict(run) for run, _ in _phase_1_scorings(study)],
