@@ -3,7 +3,7 @@
 #   snakemake --cores 2                                      the default study, config.yaml
 #   snakemake --cores 2 --configfile configs/smoke.yaml      another study; its file stands alone
 #   snakemake --cores 2 circuits                             up to one stage: models data learning_rates runs circuits
-#                                                            drift recipes allocations figures tables imports exports
+#                                                            drift composition recipes allocations figures tables imports exports
 #   snakemake --cores 2 plan                                 what is left to do will take: hours, memory, files, disk
 #   snakemake --cores 2 results/embedded/figures/change_rates.svg      or any single file
 from snakemake.utils import min_version
@@ -24,6 +24,7 @@ include: "rules/finetune.smk"
 include: "rules/circuits.smk"
 include: "rules/controls.smk"
 include: "rules/drift.smk"
+include: "rules/composition.smk"
 include: "rules/recipes.smk"
 include: "rules/circuitlora.smk"
 include: "rules/allocations.smk"
@@ -42,6 +43,7 @@ rule all:
         rules.runs.input,
         rules.circuits.input,
         rules.drift.input,
+        rules.composition.input,
         rules.recipes.input,
         rules.allocations.input,
         rules.imports.input,
