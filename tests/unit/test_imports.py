@@ -29,6 +29,7 @@ LIGHT = {
     "check_model",
     "compare_circuits",
     "generate_data",
+    "measure_overlaps",
     "plan",
     "plot_figure",
     "write_config",
@@ -46,6 +47,7 @@ WITH_TENSORS = {
     "measure_reliability",
     "select_base_circuit",
     "select_circuits",
+    "unite_circuits",
 }
 """Stages of circuits as tensors, without a model."""
 
@@ -57,6 +59,7 @@ WITH_A_MODEL = {
     "measure_faithfulness",
     "measure_functional_drift",
     "measure_recipe_faithfulness",
+    "measure_union_faithfulness",
     "pretrain",
     "score_edges",
     "score_controls",

@@ -39,6 +39,7 @@ LAYERS = [
     "training",
     "circuits",
     "drift",
+    "composition",
     "figures",
 ]
 

@@ -27,6 +27,7 @@ TARGETS = [
     "runs",
     "circuits",
     "drift",
+    "composition",
     "recipes",
     "allocations",
     "figures",
