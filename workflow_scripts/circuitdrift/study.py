@@ -12,7 +12,7 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from circuitdrift.config.compositions import methods_from_sub_task, sub_tasks_of, unrelated_tasks
+from circuitdrift.config.compositions import methods_by_union, methods_from_sub_task, sub_tasks_of, unrelated_tasks
 from circuitdrift.config.given import GIVEN, GIVEN_SEED, GivenCheckpoint
 from circuitdrift.config.layer_sets import layer_sets
 from circuitdrift.config.methods import AllocatedLoraMethod, CircuitLoraMethod, RandomLoraMethod, sham_twins
@@ -216,8 +216,9 @@ class Study:
 
     @cached_property
     def circuit_lora_runs(self) -> tuple[Run, ...]:
-        """Runs whose ranks follow the drift of a phase 1."""
-        return tuple(run for run in self.runs if run.method in self.methods_of("circuit_lora"))
+        """Runs whose ranks follow the drift of their own circuit in a phase 1; the layers of a union lack certainty."""
+        own = set(self.methods_of("circuit_lora")) - set(methods_by_union(self.config.methods))
+        return tuple(run for run in self.runs if run.method in own)
 
     @cached_property
     def allocated_lora_runs(self) -> tuple[Run, ...]:

@@ -7,10 +7,11 @@ keywords of these functions are the names in ``reads`` and ``settings``, and ``t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, TypeVar
 
+from circuitdrift.config.compositions import methods_by_union
 from circuitdrift.config.methods import CircuitLoraMethod
 from circuitdrift.runs import Run
 from circuitdrift.study import Study
@@ -91,7 +92,7 @@ TABLES = (
     Entry("method_comparisons", ("accuracy", "predictions"), "runs", ("layer_sets",)),
     Entry("layer_sets", _SETS, "layer_sets", ("layer_sets",)),
     Entry("base_accuracy", ("accuracy", "test"), "runs"),
-    Entry("training_cost", _COSTS, "runs", ("benchmarked", "scored", "phase_1")),
+    Entry("training_cost", _COSTS, "runs", ("benchmarked", "scored", "phase_1", "united")),
     Entry("change_rates", ("summary", "controls"), "drift_runs"),
     Entry("drift_reliability", ("reliability",), "drift_runs"),
     Entry("edge_changes", ("edge_counts",), "drift_runs"),
@@ -201,14 +202,19 @@ def _settings(study: Study) -> dict[str, Any]:
         "study": study.config.study,
         "top_layers": circuit_loras[0].critical_layers if circuit_loras else study.config.given.critical_layers,
         "phase_1": study.phase_1,
+        "united": {name: _lists(study.sub_tasks) for name in methods_by_union(study.config.methods)},
         "layer_sets": study.layer_sets,
         "sham_twins": study.sham_twins,
-        "sub_tasks": {task: list(names) for task, names in study.sub_tasks.items()},
+        "sub_tasks": _lists(study.sub_tasks),
         "dropping": list(study.dropping),
         "benchmarked": [asdict(run) for run in study.runs],
         "scored": [asdict(run) for run, _ in _phase_1_scorings(study)],
         "recipe_scorings": [scoring for scoring, _ in _recipe_scorings(study)],
     }
+
+
+def _lists(sub_tasks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    return {task: list(names) for task, names in sub_tasks.items()}
 
 
 def _phase_1_scorings(study: Study) -> list[tuple[Run, str]]:
@@ -223,7 +229,7 @@ def _phase_1_scorings(study: Study) -> list[tuple[Run, str]]:
 
 
 def _first_circuit_lora(study: Study) -> tuple[Run, ...]:
-    """The runs of the study's first CircuitLoRA; none without one."""
+    """The runs of the study's first CircuitLoRA that follows no union; none without one."""
     return tuple(run for run in study.circuit_lora_runs if run.method == study.circuit_lora_runs[0].method)
 
 
