@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from circuitdrift.config.given import GIVEN
 from circuitdrift.config.methods import CircuitLoraMethod, MethodConfig
 from circuitdrift.tasks.add_sub import AddSubTask
 from circuitdrift.tasks.compositional import CompositionalTask
 from circuitdrift.tasks.families import TaskConfig
 from circuitdrift.tasks.mul_div import MulDivTask
-from circuitdrift.tasks.sub_tasks import SubTask
+from circuitdrift.tasks.sub_tasks import Part, SubTask
 
-PARTS = ("add_sub", "mul_div")
+PARTS: tuple[Part, ...] = get_args(Part)
 
 
 def sub_tasks_of(tasks: dict[str, TaskConfig]) -> dict[str, tuple[str, str]]:

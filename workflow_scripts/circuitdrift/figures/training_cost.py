@@ -162,10 +162,14 @@ def _of_phase_1(
     runs: pd.DataFrame, costs: pd.DataFrame, united: Mapping[str, Mapping[str, Sequence[str]]]
 ) -> pd.DataFrame:
     """What the phase 1 of each run cost, on its own task and on the sub-tasks whose union it follows, added up."""
-    tasks = [
-        [task, *united.get(method, {}).get(task, ())] for method, task in zip(runs["method"], runs["task"], strict=True)
-    ]
-    led = runs[[*_KEYS, "phase_1"]].assign(phase_1_task=tasks).dropna(subset="phase_1").explode("phase_1_task")
+    led = pd.DataFrame(
+        [
+            {**run, "phase_1_task": task}
+            for run in runs.dropna(subset="phase_1")[[*_KEYS, "phase_1"]].to_dict("records")
+            for task in (run["task"], *united.get(run["method"], {}).get(run["task"], ()))
+        ],
+        columns=[*_KEYS, "phase_1", "phase_1_task"],
+    )
     costs = costs.rename(columns={"method": "phase_1", "task": "phase_1_task"})
     found = led.merge(costs, on=["model", "phase_1_task", "phase_1", "seed"], how="left")
     return found.groupby(_KEYS, sort=False).sum(numeric_only=True).reset_index()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -156,7 +154,7 @@ def _difference(rows: pd.DataFrame) -> str:
 
 
 def _published(rows: pd.DataFrame) -> str:
-    found: dict[str, Any] = rows.dropna(subset="published").groupby("circuit")["published"].first().to_dict()
+    found = rows.dropna(subset="published").groupby("circuit")["published"].first().to_dict()
     if not found:
         return EMPTY
     return " / ".join(f"{found[kind]:.1f}" if kind in found else EMPTY for kind in ("own", "union"))
