@@ -4,7 +4,8 @@
 #   snakemake --cores 2 --configfile configs/smoke.yaml      another study; its file stands alone
 #   snakemake --cores 2 report                               the same, and the report of it
 #   snakemake --cores 2 circuits                             up to one stage: models data learning_rates train circuits
-#                                                            drift recipes circuitlora figures tables imports exports
+#                                                            drift composition recipes circuitlora figures tables
+#                                                            imports exports
 #   snakemake --cores 2 paper                                every figure and table, and the verdicts on the paper's claims
 #   snakemake --cores 2 plan                                 what is left to do will take: hours, memory, files, disk
 #   snakemake --list-target-rules                            all targets, with a sentence for each
@@ -27,6 +28,7 @@ include: "rules/finetune.smk"
 include: "rules/circuits.smk"
 include: "rules/controls.smk"
 include: "rules/drift.smk"
+include: "rules/composition.smk"
 include: "rules/recipes.smk"
 include: "rules/circuitlora.smk"
 include: "rules/allocations.smk"
@@ -46,6 +48,7 @@ rule all:
         rules.train.input,
         rules.circuits.input,
         rules.drift.input,
+        rules.composition.input,
         rules.recipes.input,
         rules.circuitlora.input,
         rules.imports.input,

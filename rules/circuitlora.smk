@@ -1,7 +1,7 @@
 # CircuitLoRA: where phase 1 drifts most, allocate LoRA ranks.
 #
 # needs     the manifest; of phase 1, same seed: the changes by layer, and the scores and edges of the first and last
-#           circuit
+#           circuit, or of the unions of sub-tasks' circuits (composition.smk)
 # makes     allocation/{model}/{task}/{name}/seed-{seed}/ critical_layers.parquet, adapter_config.json, and
 #           module_changes.parquet where ranks go to single modules
 # steps     allocate_circuit_lora (_per_module, where ranks go to single modules); allocate_random_lora, its control

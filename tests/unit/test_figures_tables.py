@@ -693,7 +693,7 @@ def test_training_cost_adds_phase_1_and_its_scoring(study: MadeUpStudy, tmp_path
         "scoring_benchmarks": [benchmark(tmp_path / f"scored-{n}.tsv", 100.0) for n, _ in enumerate(scored)],
     }
     phase_1 = {"circuit_lora_8_32": "lora_r2"}
-    numbers = written(tmp_path, "training_cost", reads, benchmarked=runs, scored=scored, phase_1=phase_1)
+    numbers = written(tmp_path, "training_cost", reads, benchmarked=runs, scored=scored, phase_1=phase_1, united={})
     assert len(numbers) == 2 * 3 * (2 + 1)
     own, both = (
         numbers[numbers["method"] == method].set_index(["task", "statistic", "seed"])
@@ -714,17 +714,38 @@ def test_training_cost_adds_phase_1_and_its_scoring(study: MadeUpStudy, tmp_path
     assert "mean over 2 seeds" in text.lower()
 
 
+def test_training_cost_of_a_union_adds_phase_1_on_three_tasks(study: MadeUpStudy, tmp_path: Path) -> None:
+    runs = [{**run, "seed": int(run["seed"])} for run in study.runs()]
+    scored = [run for run in runs if run["method"] == "lora_r2"]
+    seconds = read_seconds([benchmark(tmp_path / f"{n}.tsv", 1.0) for n, _ in enumerate(runs)], runs)
+    of_scoring = read_seconds([benchmark(tmp_path / f"s{n}.tsv", 10.0) for n, _ in enumerate(scored)], scored)
+    logs, accuracy = (
+        read_tables(*files) for files in ((study.training_logs(), "training_log"), (study.accuracy(), "accuracy"))
+    )
+    first, *others = study.tasks
+    phase_1, united = {"circuit_lora_8_32": "lora_r2"}, {"circuit_lora_8_32": {first: others}}
+    cost = cost_of_runs(accuracy, logs, seconds, of_scoring, phase_1, united)
+    found = cost.query("method == 'circuit_lora_8_32' and statistic == 'seed' and seed == 1").set_index("task")
+    n_tasks = len(study.tasks)
+    assert n_tasks > 1
+    assert found.loc[first, ["phase_1_tokens", "phase_1_flops"]].tolist() == [n_tasks * 301, n_tasks * 6 * 301]
+    assert found.loc[first, "total_seconds"] == 1 + n_tasks * (1 + 10)
+    assert found.loc[others, "phase_1_tokens"].eq(301).all()
+    assert found.loc[others, "total_seconds"].eq(1 + 1 + 10).all()
+    assert cost.query("method == 'lora_r2'")["phase_1_tokens"].eq(0).all()
+
+
 def test_training_cost_of_a_study_without_a_phase_1_is_its_own(study: MadeUpStudy, tmp_path: Path) -> None:
     runs = [{**run, "seed": int(run["seed"])} for run in study.runs()]
     files = [benchmark(tmp_path / f"{n}.tsv", 1.0) for n, _ in enumerate(runs)]
     logs = read_tables(study.training_logs(), "training_log")
     accuracy = read_tables(study.accuracy(), "accuracy")
-    cost = cost_of_runs(accuracy, logs, read_seconds(files, runs), read_seconds([], []), {})
+    cost = cost_of_runs(accuracy, logs, read_seconds(files, runs), read_seconds([], []), {}, {})
     for name in ("tokens", "flops", "seconds"):
         assert (cost[f"total_{name}"] == cost[name]).all()
     assert cost["seconds"].eq(1).all()
     with pytest.raises(FigureDataError, match="'flops'"):
-        cost_of_runs(accuracy, logs.drop(columns="flops"), read_seconds(files, runs), read_seconds([], []), {})
+        cost_of_runs(accuracy, logs.drop(columns="flops"), read_seconds(files, runs), read_seconds([], []), {}, {})
 
 
 @pytest.mark.parametrize("content", ["h:m:s\n0:00:01\n", "s\tio\nNA\t1\n", "s\tio\n-\t1\n"])

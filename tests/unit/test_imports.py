@@ -30,6 +30,7 @@ LIGHT = {
     "clean_study",
     "compare_circuits",
     "generate_data",
+    "measure_overlaps",
     "plan",
     "plot_figure",
     "report",
@@ -48,6 +49,7 @@ WITH_TENSORS = {
     "measure_reliability",
     "select_base_circuit",
     "select_circuits",
+    "unite_circuits",
 }
 """Stages of circuits as tensors, without a model."""
 
@@ -59,6 +61,7 @@ WITH_A_MODEL = {
     "measure_faithfulness",
     "measure_functional_drift",
     "measure_recipe_faithfulness",
+    "measure_union_faithfulness",
     "pretrain",
     "score_edges",
     "score_controls",

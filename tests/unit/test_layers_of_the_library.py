@@ -42,6 +42,7 @@ LAYERS = [
     "training",
     "circuits",
     "drift",
+    "composition",
     "verdicts",
     "figures",
 ]

@@ -27,6 +27,7 @@ TARGETS = [
     "train",
     "circuits",
     "drift",
+    "composition",
     "recipes",
     "circuitlora",
     "figures",

@@ -47,6 +47,20 @@ class RecipeFiles:
         self.areas = f"{folder}/recipe_areas.parquet"
 
 
+class CompositionFiles:
+    """The circuits of a compositional task's run united from those of its sub-tasks, and how they compare."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self.union_drift = DriftFiles(f"{folder}/union")
+        self.overlaps = f"{folder}/overlaps.parquet"
+        self.union_faithfulness = f"{folder}/union_faithfulness.parquet"
+
+    def circuit(self, checkpoint: str, kind: str) -> CircuitFiles:
+        """The ``union`` or the ``intersection`` of the sub-tasks' circuits at a checkpoint."""
+        return CircuitFiles(f"{self._folder}/{checkpoint}/{kind}")
+
+
 class AllocationFiles:
     """The files of one allocation of ranks, all in one folder."""
 
@@ -108,6 +122,7 @@ class Layout:
         self.model_controls = f"{self.results}/drift/{{model}}/{{task}}/model_controls.parquet"
         self.allocation = AllocationFiles(f"{self.results}/allocation/{{model}}/{{task}}/{{name}}/seed-{{seed}}")
 
+        self.composition = CompositionFiles(f"{self.results}/composition/{{model}}/{{task}}/{{method}}/seed-{{seed}}")
         self.gradients = f"{self.results}/allocation/{{model}}/{{task}}/gradients.parquet"
         self.activation_ranks = f"{self.results}/allocation/{{model}}/{{task}}/{{name}}/activation_ranks.parquet"
         self.peft_experiment = f"{self.results}/peft/experiments/lora/{{model}}-{{task}}-{{name}}-seed-{{seed}}"

@@ -339,5 +339,31 @@ SCHEMAS: dict[str, pa.Schema] = {
             "parameters": pa.int64(),
         }
     ),
+    "overlaps": pa.schema(
+        {
+            "checkpoint": pa.string(),
+            "first": pa.string(),
+            "second": pa.string(),
+            "k": pa.int32(),
+            "overlap": pa.int32(),
+            "expected": pa.float64(),
+        }
+    ),
+    "union_faithfulness": pa.schema(
+        {
+            "checkpoint": pa.string(),
+            "circuit": pa.string(),
+            "draw": pa.int32(),
+            "size_fraction": pa.float64(),
+            "n_edges": pa.int32(),
+            "metric": pa.string(),
+            "faithfulness": pa.float64(),
+            "lower": pa.float64(),
+            "upper": pa.float64(),
+            "difference": pa.float64(),
+            "difference_lower": pa.float64(),
+            "difference_upper": pa.float64(),
+        }
+    ),
     "figure": pa.schema({}),
 }

@@ -7,10 +7,11 @@ keywords of these functions are the names in ``reads`` and ``settings``, and ``t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
+from circuitdrift.config.compositions import methods_by_union
 from circuitdrift.config.methods import CircuitLoraMethod
 from circuitdrift.runs import Run
 from circuitdrift.study import Study
@@ -54,6 +55,7 @@ class Entry:
         "tuned_runs",
         "layer_sets",
         "sham_runs",
+        "composition_runs",
         "model_control_runs",
         "compared_recipes",
         "extracted",
@@ -110,6 +112,8 @@ FIGURES = (
     FigureEntry(
         "circuit_before_after", (*_TWO_CIRCUITS, "edges_changed"), "drift_runs", category="Where the circuit changes"
     ),
+    FigureEntry("union_faithfulness", ("union_faithfulness",), "composition_runs", category="Composition"),
+    FigureEntry("overlaps", ("overlaps",), "composition_runs", ("sub_tasks",), category="Composition"),
     FigureEntry("circuit", ("base_edges", "base_nodes"), "untouched", category="Circuits"),
     FigureEntry("explorer", _EXPLORED, "drift_runs", ("study",), category="Explorer", formats=("html",)),
 )
@@ -124,7 +128,7 @@ TABLES = (
     ),
     Entry("layer_sets", _SETS, "layer_sets", ("layer_sets",), category="CircuitLoRA and comparisons"),
     Entry("base_accuracy", ("accuracy", "test"), "runs", category="Data and accuracy"),
-    Entry("training_cost", _COSTS, "runs", ("benchmarked", "scored", "phase_1")),
+    Entry("training_cost", _COSTS, "runs", ("benchmarked", "scored", "phase_1", "united")),
     Entry("change_rates", ("summary", "controls"), "drift_runs", category="Drift"),
     Entry("drift_reliability", ("reliability",), "drift_runs", category="Drift"),
     Entry("edge_changes", ("edge_counts",), "drift_runs", category="Where the circuit changes"),
@@ -133,6 +137,8 @@ TABLES = (
     Entry("model_controls", ("reliability", "model_controls"), "model_control_runs", category="Drift"),
     Entry("nodes_and_edges", ("nodes_and_edges",), "drift_runs", category="Drift"),
     Entry("controls", ("controls",), "drift_runs", category="Drift"),
+    Entry("union_faithfulness", ("union_faithfulness",), "composition_runs", category="Composition"),
+    Entry("overlaps", ("overlaps",), "composition_runs", ("sub_tasks",), category="Composition"),
     Entry("faithfulness_areas", ("faithfulness_areas",), "extracted", category="Circuits"),
     Entry("critical_layers", ("critical_layers",), "allocated_runs", ("layer_sets",), category="Critical layers"),
     Entry(
@@ -205,6 +211,8 @@ def _files(study: Study, scored: tuple[Run, ...]) -> dict[str, Callable[[], list
         "nodes_and_edges": of_runs(drift.nodes_and_edges, study.drift_runs),
         "controls": of_runs(layout.controls, study.drift_runs),
         "model_controls": of_runs(layout.model_controls, study.model_control_runs),
+        "union_faithfulness": of_runs(layout.composition.union_faithfulness, study.composition_runs),
+        "overlaps": of_runs(layout.composition.overlaps, study.composition_runs),
         "recipe_reliability": lambda: study.of_pairs(layout.recipes.reliability, study.recipe_pairs),
         "recipe_faithfulness": lambda: study.of_pairs(layout.recipes.faithfulness, study.recipe_pairs),
         "recipe_areas": lambda: study.of_pairs(layout.recipes.areas, study.recipe_pairs),
@@ -235,15 +243,21 @@ def _settings(study: Study) -> dict[str, Any]:
         "study": study.config.study,
         "top_layers": circuit_loras[0].critical_layers if circuit_loras else study.config.given.critical_layers,
         "phase_1": study.phase_1,
+        "united": {name: _lists(study.sub_tasks) for name in methods_by_union(study.config.methods)},
         "layer_sets": study.layer_sets,
         "sham_twins": study.sham_twins,
         "fraction": study.config.circuit.fraction,
         "families": {name: task.family for name, task in study.config.tasks.items()},
+        "sub_tasks": _lists(study.sub_tasks),
         "dropping": list(study.dropping),
         "benchmarked": [asdict(run) for run in study.runs],
         "scored": [asdict(run) for run, _ in _phase_1_scorings(study)],
         "recipe_scorings": [scoring for scoring, _ in _recipe_scorings(study)],
     }
+
+
+def _lists(sub_tasks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    return {task: list(names) for task, names in sub_tasks.items()}
 
 
 def _phase_1_scorings(study: Study) -> list[tuple[Run, str]]:
@@ -258,7 +272,7 @@ def _phase_1_scorings(study: Study) -> list[tuple[Run, str]]:
 
 
 def _first_circuit_lora(study: Study) -> tuple[Run, ...]:
-    """The runs of the study's first CircuitLoRA; none without one."""
+    """The runs of the study's first CircuitLoRA that follows no union; none without one."""
     return tuple(run for run in study.circuit_lora_runs if run.method == study.circuit_lora_runs[0].method)
 
 

@@ -198,6 +198,13 @@ def _functional_drift(study: Study, job: PlannedWork, shape: ModelShape) -> floa
     )
 
 
+def _unions(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    composition = study.config.composition
+    sizes, kinds = len(composition.size_fractions) + 1, 4 + composition.random_unions
+    examples = study.config.faithfulness.examples
+    return RUN_AS_CIRCUIT.of(shape.parameters) * 2 * sizes * kinds * examples * _tokens(study, job, shape)
+
+
 def _recipes(study: Study, job: PlannedWork, shape: ModelShape) -> float:
     return len(study.recipes) * _faithfulness(study, job, shape)
 
@@ -232,6 +239,7 @@ WITH_MODEL: Mapping[str, Callable[[Study, PlannedWork, ModelShape], float]] = {
     "select_minimal_circuits": _faithfulness,
     "measure_recipe_faithfulness": _recipes,
     "measure_functional_drift": _functional_drift,
+    "measure_union_faithfulness": _unions,
     "allocate_circuit_lora": _no_work,
     "allocate_random_lora": _no_work,
     "allocate_ranks": _no_work,
