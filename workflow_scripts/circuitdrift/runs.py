@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from circuitdrift.layout import CircuitFiles
+from circuitdrift.layout import CircuitFiles, Layout
 
 
 @dataclass(frozen=True)
@@ -41,3 +42,27 @@ class CircuitJob:
     def scoring_benchmark(self) -> str:
         """Snakemake's measurements of the job that scores the edges of these circuits, beside the first of them."""
         return self.circuits[0].scoring_benchmark
+
+
+def circuit_jobs(layout: Layout, checkpoints: tuple[str, ...], per_job: int | Literal["all"]) -> tuple[CircuitJob, ...]:
+    """The base model's job, and one for each group of checkpoints after it.
+
+    Args:
+        layout: the paths of the study's files.
+        checkpoints: names of a run's checkpoints, the base model's first.
+        per_job: checkpoints that share a job.
+    """
+    later = checkpoints[1:]
+    size = len(later) if per_job == "all" else per_job
+    groups = [later[start : start + size] for start in range(0, len(later), size)]
+    return (
+        CircuitJob("base", (layout.base_circuit,), ()),
+        *(
+            CircuitJob(
+                f"{group[0]}_to_{group[-1]}",
+                tuple(map(layout.run_circuit, group)),
+                tuple(map(layout.checkpoint, group)),
+            )
+            for group in groups
+        ),
+    )

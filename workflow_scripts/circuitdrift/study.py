@@ -21,7 +21,7 @@ from circuitdrift.config.study import OWN_RECIPE, StudyConfig
 from circuitdrift.config.yaml_file import read_yaml
 from circuitdrift.layout import CircuitFiles, Layout
 from circuitdrift.provenance import checkpoint_names
-from circuitdrift.runs import CircuitJob, Run
+from circuitdrift.runs import CircuitJob, Run, circuit_jobs
 from circuitdrift.tasks.from_file import FileTask
 from circuitdrift.tasks.sub_tasks import SubTask
 
@@ -268,6 +268,16 @@ class Study:
         """Runs with circuits, on a task that has a control of its own: a second wording, or untrained models."""
         return tuple(r for r in self.drift_runs if self.untrained_seeds or r.task in self.reworded_tasks)
 
+    @cached_property
+    def robustness_runs(self) -> tuple[Run, ...]:
+        """Runs with circuits, where their robustness to other prompts is asked for."""
+        return self.drift_runs if self.config.drift.perturbed_draws or self.config.drift.disjoint_splits else ()
+
+    @cached_property
+    def split_untrained_runs(self) -> tuple[Run, ...]:
+        """Runs with circuits, where those of untrained models are compared over disjoint splits of the prompts."""
+        return self.drift_runs if self.untrained_seeds and self.config.drift.disjoint_splits else ()
+
     def models_from(self, *sources: str) -> tuple[str, ...]:
         """Names of the models of some sources."""
         return tuple(name for name, model in self.config.models.items() if model.source in sources)
@@ -323,20 +333,7 @@ class Study:
     @cached_property
     def circuit_jobs(self) -> tuple[CircuitJob, ...]:
         """The base model's job, and one for each group of ``execution.checkpoints_per_job`` checkpoints."""
-        wanted, checkpoints, layout = self.config.execution.checkpoints_per_job, self.checkpoints[1:], self.layout
-        size = len(checkpoints) if wanted == "all" else wanted
-        groups = [checkpoints[start : start + size] for start in range(0, len(checkpoints), size)]
-        return (
-            CircuitJob("base", (layout.base_circuit,), ()),
-            *(
-                CircuitJob(
-                    f"{group[0]}_to_{group[-1]}",
-                    tuple(map(layout.run_circuit, group)),
-                    tuple(map(layout.checkpoint, group)),
-                )
-                for group in groups
-            ),
-        )
+        return circuit_jobs(self.layout, self.checkpoints, self.config.execution.checkpoints_per_job)
 
     def imported_circuits(self, name: str) -> tuple[CircuitFiles, ...]:
         """The circuit of each checkpoint of an import, in order; the wildcard ``name`` stays."""
