@@ -44,7 +44,9 @@ def main(
     files, replacing = ([read_scores(path) for path in paths] for paths in (scores, perturbed_scores))
     check_one_graph([*files, *replacing])
     if replacing and [file.checkpoint for file in replacing] != [file.checkpoint for file in files]:
-        raise DriftError(f"{perturbed_scores[0]} and the others are not of the checkpoints of {scores[0]} and the others")
+        raise DriftError(
+            f"{perturbed_scores[0]} and the others are not of the checkpoints of {scores[0]} and the others"
+        )
     describe = features_of_circuits(files[0].graph, determined_by_scores(choice))
     frames = []
     for file, fresh in zip(files, replacing or [None] * len(files), strict=True):

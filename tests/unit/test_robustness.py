@@ -109,7 +109,9 @@ def similar(one: np.ndarray, other: np.ndarray, level: str, measure: str) -> flo
     one, other = np.abs(one), np.abs(other)
     if measure == "spearman":
         return float(stats.spearmanr(one, other).statistic)
-    return float(np.minimum(one / one.sum(), other / other.sum()).sum() / np.maximum(one / one.sum(), other / other.sum()).sum())
+    return float(
+        np.minimum(one / one.sum(), other / other.sum()).sum() / np.maximum(one / one.sum(), other / other.sum()).sum()
+    )
 
 
 @pytest.mark.parametrize("level", ["edge", "node"])
@@ -254,9 +256,7 @@ def test_the_stage_writes_both_ends_of_a_run(tmp_path: Path) -> None:
     assert set(measured(tmp_path, scores, fresh, splits=0)["control"]) == {"perturbed"}
 
 
-def test_the_stage_leaves_out_what_prompts_are_lacking_for(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_stage_leaves_out_what_prompts_are_lacking_for(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     scores = [write(tmp_path / f"{name}.safetensors", folds_of(int(name)), name) for name in ("00", "05")]
     fresh = [write(tmp_path / f"{name}-fresh.safetensors", None, name) for name in ("00", "05")]
     assert set(measured(tmp_path, scores, fresh)["control"]) == {"disjoint_splits"}

@@ -93,7 +93,7 @@ def test_the_expectation_is_the_mean_over_all_circuits_of_the_same_degrees() -> 
     before = circuit_of("input a0.h0", "a0.h0 m0", "m0 logits", "input a1.h0", "a1.h0 logits")
     after = circuit_of("input a1.h0", "a1.h0 logits")
     order = {name: place for place, name in enumerate(SMALL.nodes)}
-    possible = [pair for pair in combinations(range(6), 2)]  # a sequential graph of one head has every pair in order
+    possible = list(combinations(range(6), 2))  # a sequential graph of one head has every pair in order
     own = tuple(zip(*np.nonzero(before.edges), strict=True))
     same = [edges for edges in combinations(possible, 5) if degrees(edges) == degrees(own)]
     assert len(same) > 3
@@ -164,7 +164,9 @@ def test_the_stage_agrees_with_the_tables_of_changes(tmp_path: Path) -> None:
         name: SCHEMAS[name].names for name in tables
     }
     circuits = [
-        structural_circuit(read_table(edges, "edges"), read_table(tmp_path / f"nodes-{name}.parquet", "nodes"), name, name)
+        structural_circuit(
+            read_table(edges, "edges"), read_table(tmp_path / f"nodes-{name}.parquet", "nodes"), name, name
+        )
         for name, edges in zip(checkpoints, files["edges"], strict=True)
     ]
     layers = tabulate_layers(stack_circuits([circuits[0], circuits[2]])).set_index(["level", "layer"])

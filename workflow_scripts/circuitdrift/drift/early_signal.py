@@ -1,4 +1,4 @@
-"""How alike two orders of layers are: their rank correlation, and what their first layers share, beside chance. No torch.
+"""How alike two orders of layers are: rank correlation, and what their first layers share, beside chance. No torch.
 
 See docs/method.md#early-signal.
 """

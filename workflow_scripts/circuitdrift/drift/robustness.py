@@ -16,7 +16,7 @@ from math import comb
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from circuitdrift.drift.reliability import (
     Describe,
@@ -181,9 +181,7 @@ def _measured(scores: FoldScores, control: Control, n_folds: int, describe: Desc
         means = [float(mean_of_defined(part[:, None])) for part in np.split(values, ends)]
         lower, upper = _interval(means[0], np.array(means[1:]), n_folds)
         numbers = (means[0], lower, upper)
-        rows.append(
-            (control.name, control.share, control.draws, control.examples, level, measure, *numbers)
-        )
+        rows.append((control.name, control.share, control.draws, control.examples, level, measure, *numbers))
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 

@@ -44,9 +44,7 @@ def merged_circuit(graph: Graph, edges: pd.DataFrame) -> MergedCircuit:
     scores, circuit = tensors_of_table(graph, edges)
     merged = torch.zeros(graph.n_writers, len(graph.nodes), dtype=torch.float64)
     merged.index_add_(-1, graph.node_of_reader, scores.double() * circuit)
-    return MergedCircuit(
-        nodes_in(graph, circuit).numpy(), structural_edges(graph, circuit).numpy(), merged.numpy()
-    )
+    return MergedCircuit(nodes_in(graph, circuit).numpy(), structural_edges(graph, circuit).numpy(), merged.numpy())
 
 
 def tabulate_where(graph: Graph, before: MergedCircuit, after: MergedCircuit) -> pd.DataFrame:
@@ -82,8 +80,7 @@ def _counted(
     """The rows of one level, from the layer and the membership of every part of the graph."""
     n_layers = int(layer.max()) + 1
     held, added, removed, all_parts = (
-        np.bincount(layer[parts], minlength=n_layers)
-        for parts in (before, after & ~before, before & ~after, possible)
+        np.bincount(layer[parts], minlength=n_layers) for parts in (before, after & ~before, before & ~after, possible)
     )
     addable = all_parts - held
     return pd.DataFrame(
@@ -114,7 +111,9 @@ def tabulate_node_induced(graph: Graph, before: MergedCircuit, after: MergedCirc
     """
     node_changed = before.nodes ^ after.nodes
     drawn = [
-        _touching(node_changed, *(_swapped(graph, c.edges, 2 * draw + place) for place, c in enumerate((before, after))))
+        _touching(
+            node_changed, *(_swapped(graph, c.edges, 2 * draw + place) for place, c in enumerate((before, after)))
+        )
         for draw in range(draws)
     ]
     tail = (1 - CONFIDENCE) / 2

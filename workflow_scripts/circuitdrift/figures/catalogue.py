@@ -38,6 +38,7 @@ class Entry:
         "layer_sets",
         "sham_runs",
         "model_control_runs",
+        "robustness_runs",
         "compared_recipes",
         "extracted",
         "untouched",
@@ -65,6 +66,7 @@ _TWO_CIRCUITS = ("before_edges", "after_edges", "before_nodes", "after_nodes")
 _EXPLORED = ("accuracy", "faithfulness", "transitions", "layers")
 _SETS = ("accuracy", "critical_layers")
 _COSTS = ("accuracy", "training_log", "benchmarks", "scoring_benchmarks")
+_ROBUSTNESS = ("robustness", "untrained_robustness")
 _RECIPES = ("recipe_reliability", "recipe_faithfulness", "recipe_benchmarks")
 
 FIGURES = (
@@ -78,6 +80,8 @@ FIGURES = (
     FigureEntry("change_rates", ("summary", "controls"), "drift_runs", category="Drift"),
     FigureEntry("layer_changes", ("layers",), "drift_runs", ("top_layers",), category="Drift"),
     FigureEntry("edge_changes", ("edge_counts",), "drift_runs", category="Drift"),
+    FigureEntry("where_changes", ("where",), "drift_runs", category="Drift"),
+    FigureEntry("robustness", _ROBUSTNESS, "robustness_runs", category="Drift"),
     FigureEntry("layer_certainty", ("circuit_lora_layers",), "circuit_lora_runs", category="Drift"),
     FigureEntry("circuit_before_after", (*_TWO_CIRCUITS, "edges_changed"), "drift_runs", category="Circuits"),
     FigureEntry("circuit", ("base_edges", "base_nodes"), "untouched", category="Circuits"),
@@ -96,6 +100,10 @@ TABLES = (
     Entry("sham_drift", ("reliability",), "sham_runs", ("sham_twins",)),
     Entry("model_controls", ("reliability", "model_controls"), "model_control_runs"),
     Entry("nodes_and_edges", ("nodes_and_edges",), "drift_runs"),
+    Entry("where_changes", ("where",), "drift_runs"),
+    Entry("node_induced", ("node_induced",), "drift_runs"),
+    Entry("early_signal", ("layer_orders",), "drift_runs", ("top_layers",)),
+    Entry("robustness", _ROBUSTNESS, "robustness_runs"),
     Entry("controls", ("controls",), "drift_runs"),
     Entry("faithfulness_areas", ("faithfulness_areas",), "extracted"),
     Entry("critical_layers", ("critical_layers",), "allocated_runs", ("layer_sets",)),
@@ -163,6 +171,11 @@ def _files(study: Study, scored: tuple[Run, ...]) -> dict[str, Callable[[], list
         "edge_counts": of_runs(drift.edge_counts, study.drift_runs),
         "functional": of_runs(drift.functional, study.drift_runs),
         "nodes_and_edges": of_runs(drift.nodes_and_edges, study.drift_runs),
+        "where": of_runs(drift.where, study.drift_runs),
+        "node_induced": of_runs(drift.node_induced, study.drift_runs),
+        "layer_orders": of_runs(drift.layer_orders, study.drift_runs),
+        "robustness": of_runs(drift.robustness, study.robustness_runs),
+        "untrained_robustness": of_runs(layout.untrained_robustness, study.split_untrained_runs),
         "controls": of_runs(layout.controls, study.drift_runs),
         "model_controls": of_runs(layout.model_controls, study.model_control_runs),
         "recipe_reliability": lambda: study.of_pairs(layout.recipes.reliability, study.recipe_pairs),
