@@ -88,7 +88,7 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
         grid.axes[group, 1].set_ylim(0, 1.03)
     grid.figure.align_ylabels()
     handles = [
-        Line2D([], [], color=colour, marker=marker, markersize=4, linewidth=1.4, label=label)
+        Line2D([], [], color=colour, marker=marker, linestyle="", markersize=5, label=label)
         for label, colour, marker in looks.values()
     ]
     handles.append(Line2D([], [], color=INK, linestyle="-", linewidth=1.4, label="a share of the prompts replaced"))
