@@ -87,9 +87,9 @@ def _orders(rows: pd.DataFrame) -> tuple[dict[Run, Values], dict[Run, Values]]:
     """The change of each layer at the last checkpoint of each run, and after about one epoch where more follow."""
     last: dict[Run, Values] = {}
     early: dict[Run, Values] = {}
-    for (task, method, seed), of_run in rows.groupby(["task", "method", "seed"], sort=False):
+    for (task, method, _), of_run in rows.groupby(["task", "method", "seed"], sort=False):
         by_checkpoint = of_run.pivot(index="checkpoint", columns="layer", values="value").sort_index()
-        run = (str(task), str(method), int(seed))
+        run = (str(task), str(method), int(of_run["seed"].iloc[0]))
         last[run] = by_checkpoint.iloc[-1].to_numpy()
         nearest = nearest_to_first_epoch(of_run.groupby("checkpoint")["epoch"].first().sort_index().tolist())
         if nearest is not None:
