@@ -163,3 +163,6 @@ rule drift:
         when_planned(study.of_runs, layout.drift.functional, study.drift_runs),
         when_planned(study.of_runs, layout.controls, study.drift_runs),
         when_planned(study.of_runs, layout.model_controls, study.model_control_runs),
+        when_planned(study.of_runs, layout.drift.robustness, study.robustness_runs),
+        when_planned(study.of_runs, layout.untrained_robustness, study.split_untrained_runs),
+        when_planned(study.of_runs, layout.drift.where, study.drift_runs),

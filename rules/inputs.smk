@@ -133,13 +133,13 @@ def imported_nodes(wildcards):
     return [circuit.nodes.format(**wildcards) for circuit in study.imported_circuits(wildcards.name)]
 
 
-OF_GIVEN_RUN = {"model": one_of(study.given_models), "method": GIVEN, "seed": str(GIVEN_SEED)}
+OF_GIVEN_RUN = {"model": one_of(study.given.models), "method": GIVEN, "seed": str(GIVEN_SEED)}
 OF_GIVEN_CHECKPOINT = {**OF_GIVEN_RUN, "checkpoint": r"\d\d"}
 
 
 def of_given_circuits(file, *places):
     """A file of the circuits of given checkpoints: of all, the base model's first, or of those at some places."""
-    return lambda wildcards: study.of_circuits(study.given_run(wildcards.model, wildcards.task), file, *places)
+    return lambda wildcards: study.of_circuits(study.given.run(wildcards.model, wildcards.task), file, *places)
 
 
 def figures_and_tables():

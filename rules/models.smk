@@ -88,7 +88,7 @@ rule check_model:
         "../environment.yml"
     params:
         methods={name: settings(method) for name, method in study.config.methods.items()},
-        given=lambda wildcards: settings(study.config.given) if wildcards.model in study.given_models else None,
+        given=lambda wildcards: settings(study.config.given) if wildcards.model in study.given.models else None,
         choice=settings(study.config.circuit.choice()),
         code=code_of("check_model"),
     script:

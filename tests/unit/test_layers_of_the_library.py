@@ -24,6 +24,7 @@ LAYERS = [
     "config",
     "layout",
     "runs",
+    "given_runs",
     "study",
     "planned_job",
     "reporting",

@@ -19,10 +19,12 @@ from safetensors import safe_open
 from circuitdrift.storage import read_json, read_table
 
 SCORING = {"score_edges_base", "score_edges_01_to_02", "score_controls_reworded", "score_untrained"}
+SCORING |= {"score_perturbed", "score_perturbed_base"}
 SELECTION = {"select_base_circuit", "select_circuits"}
 FAITHFULNESS = {"measure_faithfulness_base", "measure_faithfulness_01_to_02"}
 DRIFT_TABLES = ["transitions", "summary", "layers", "reliability", "nodes_and_edges"]
 DRIFT_TABLES += ["edges_changed", "edge_counts", "functional"]
+DRIFT_TABLES += ["robustness", "where", "node_induced", "layer_orders"]
 MAKING = {"pretrain", "generate_data_reworded", "finetune"}
 
 
@@ -86,6 +88,8 @@ def test_it_leaves_every_promised_file(smoke):
         "circuits/toy/add_sub_100/base/reworded/scores.safetensors",
         *(f"circuits/toy/add_sub_100/untrained/seed-{seed}/scores.safetensors" for seed in (0, 1)),
         "drift/toy/add_sub_100/model_controls.parquet",
+        "drift/toy/add_sub_100/untrained_robustness.parquet",
+        *(f"circuits/{place}/perturbed/scores.safetensors" for place in ("toy/add_sub_100/base", f"{run}/02")),
         "circuits/toy/add_sub_100/base/recipes/ceap/scores.safetensors",
         *(f"recipes/toy/add_sub_100/recipe_{table}.parquet" for table in ("reliability", "faithfulness", "areas")),
         "circuits/toy/add_sub_100/base/kinds/scores_by_kind.safetensors",
@@ -191,6 +195,14 @@ def test_a_new_number_of_resamples_allocates_again_but_does_not_select_again(smo
     assert rules >= {"allocate_circuit_lora", "classify_edges"}
     assert not rules & (SCORING | SELECTION | FAITHFULNESS | MAKING - {"finetune"})
     assert not rules & {"allocate_random_lora", "measure_reliability"}
+
+
+def test_another_number_of_splits_or_draws_measures_robustness_again_and_nothing_else(smoke, edited):
+    showing = {"plot_robustness", "tabulate_robustness", "write_config"}
+    edited("configs/smoke.yaml", "exchanges: 19", "exchanges: 19, disjoint_splits: 4")
+    assert smoke.rules_to_run() == {"measure_robustness", "measure_untrained_robustness", *showing}
+    edited("configs/smoke.yaml", "disjoint_splits: 4", "perturbed_draws: 3")
+    assert smoke.rules_to_run() == {"measure_robustness", *showing}
 
 
 def test_new_ranks_of_one_method_allocate_and_train_that_method_again(smoke, edited):

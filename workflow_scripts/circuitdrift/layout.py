@@ -22,6 +22,7 @@ class CircuitFiles:
         self.importances = f"{folder}/exchange/{{task}}_{{model}}/importances.json"
         self.merged = f"{folder}/exchange/merged.json"
         self.graphml = f"{folder}/exchange/circuit.graphml"
+        self.perturbed_scores = f"{folder}/perturbed/scores.safetensors"
 
 
 class DriftFiles:
@@ -36,6 +37,10 @@ class DriftFiles:
         self.edge_counts = f"{folder}/edge_counts.parquet"
         self.functional = f"{folder}/functional.parquet"
         self.nodes_and_edges = f"{folder}/nodes_and_edges.parquet"
+        self.robustness = f"{folder}/robustness.parquet"
+        self.where = f"{folder}/where.parquet"
+        self.node_induced = f"{folder}/node_induced.parquet"
+        self.layer_orders = f"{folder}/layer_orders.parquet"
 
 
 class RecipeFiles:
@@ -120,6 +125,7 @@ class Layout:
         self.drift = DriftFiles(f"{drift}/seed-{{seed}}")
         self.controls = f"{drift}/controls.parquet"
         self.model_controls = f"{self.results}/drift/{{model}}/{{task}}/model_controls.parquet"
+        self.untrained_robustness = f"{self.results}/drift/{{model}}/{{task}}/untrained_robustness.parquet"
         self.allocation = AllocationFiles(f"{self.results}/allocation/{{model}}/{{task}}/{{name}}/seed-{{seed}}")
 
         self.composition = CompositionFiles(f"{self.results}/composition/{{model}}/{{task}}/{{method}}/seed-{{seed}}")

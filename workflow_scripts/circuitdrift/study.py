@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from circuitdrift.config.compositions import methods_by_union, methods_from_sub_task, sub_tasks_of, unrelated_tasks
-from circuitdrift.config.given import GIVEN, GIVEN_SEED, GivenCheckpoint
+from circuitdrift.config.given import GIVEN, GIVEN_SEED
 from circuitdrift.config.layer_sets import layer_sets
 from circuitdrift.config.methods import AllocatedLoraMethod, CircuitLoraMethod, RandomLoraMethod, sham_twins
-from circuitdrift.config.models import HubModel, ScratchModel
+from circuitdrift.config.models import ScratchModel
 from circuitdrift.config.reading import check_imported_files, load_study
 from circuitdrift.config.study import OWN_RECIPE, StudyConfig
 from circuitdrift.config.yaml_file import read_yaml
+from circuitdrift.given_runs import GivenRuns
 from circuitdrift.layout import CircuitFiles, Layout
 from circuitdrift.provenance import checkpoint_names
 from circuitdrift.runs import CircuitJob, Run, circuit_jobs, evenly_spaced
@@ -72,7 +73,7 @@ class Study:
     def checkpoints_of(self, model: str, method: str) -> tuple[str, ...]:
         """Names of the checkpoints of a model's run by a method, the base model's first."""
         if method == GIVEN:
-            return checkpoint_names(len(self.config.models[model].checkpoints))
+            return self.given.checkpoints(model)
         return self.checkpoints
 
     @cached_property
@@ -105,49 +106,14 @@ class Study:
         )
 
     @cached_property
-    def given_models(self) -> tuple[str, ...]:
-        """Names of the models with given checkpoints."""
-        return tuple(name for name, model in self.config.models.items() if model.checkpoints)
-
-    @cached_property
-    def given_runs(self) -> tuple[Run, ...]:
-        """The given checkpoints of each model that has some, on every task, as a run that nobody trains here."""
-        return tuple(self.given_run(model, task) for model in self.given_models for task in self.config.tasks)
-
-    def given_run(self, model: str, task: str) -> Run:
-        """The given checkpoints of a model on a task."""
-        return Run(model, task, GIVEN, GIVEN_SEED)
+    def given(self) -> GivenRuns:
+        """The checkpoints that were trained elsewhere."""
+        return GivenRuns(self.config, self.layout)
 
     @cached_property
     def all_runs(self) -> tuple[Run, ...]:
         """Every fine-tuning, and the given checkpoints."""
-        return (*self.runs, *self.given_runs)
-
-    def given_checkpoint(self, model: str, checkpoint: str) -> GivenCheckpoint:
-        """A given checkpoint by its name, two digits from ``01``; a revision of a hub model has the model's id."""
-        section = self.config.models[model]
-        given = section.checkpoints[int(checkpoint) - 1]
-        if given.folder is None and given.hub_id is None and isinstance(section, HubModel):
-            return given.model_copy(update={"id": section.id})
-        return given
-
-    def given_files(self, model: str, checkpoint: str) -> list[str]:
-        """The files on this machine of a given checkpoint; none of one on the hub."""
-        folder = self.given_checkpoint(model, checkpoint).folder
-        files = folder.glob("*") if folder else ()
-        return sorted(str(path) for path in files if path.suffix in {".json", ".safetensors"})
-
-    def given_folders(self, model: str) -> list[str]:
-        """The folder in the results of each given checkpoint of a model."""
-        return self._given_folders(model, self.checkpoints_of(model, GIVEN)[1:])
-
-    def given_functional_folders(self, model: str) -> list[str]:
-        """The same of those whose circuits run in each other's models."""
-        shown = evenly_spaced(self.checkpoints_of(model, GIVEN), self.config.drift.functional_checkpoints)
-        return self._given_folders(model, shown[1:])
-
-    def _given_folders(self, model: str, checkpoints: tuple[str, ...]) -> list[str]:
-        return [self.layout.given_checkpoint.format(model=model, checkpoint=name) for name in checkpoints]
+        return (*self.runs, *self.given.runs)
 
     @cached_property
     def untouched(self) -> tuple[dict[str, str], ...]:
@@ -203,7 +169,7 @@ class Study:
     @cached_property
     def drift_runs(self) -> tuple[Run, ...]:
         """Runs whose circuits are extracted at every checkpoint, given checkpoints last."""
-        return (*(run for run in self.runs if run.method in self.drift_methods), *self.given_runs)
+        return (*(run for run in self.runs if run.method in self.drift_methods), *self.given.runs)
 
     def phase_1_run(self, run: Run) -> Run:
         """The run whose drift decides the ranks of an allocation: the method's phase 1, or the given checkpoints."""
@@ -226,7 +192,7 @@ class Study:
         """Runs of CircuitLoRA and RandomLoRA, whose critical layers decide their ranks, and given checkpoints."""
         methods = self.config.methods
         own = (r for r in self.runs if isinstance(methods[r.method], CircuitLoraMethod | RandomLoraMethod))
-        return (*own, *self.given_runs)
+        return (*own, *self.given.runs)
 
     @cached_property
     def circuit_lora_runs(self) -> tuple[Run, ...]:
@@ -293,6 +259,16 @@ class Study:
     def model_control_runs(self) -> tuple[Run, ...]:
         """Runs with circuits, on a task that has a control of its own: a second wording, or untrained models."""
         return tuple(r for r in self.drift_runs if self.untrained_seeds or r.task in self.reworded_tasks)
+
+    @cached_property
+    def robustness_runs(self) -> tuple[Run, ...]:
+        """Runs with circuits, where their robustness to other prompts is asked for."""
+        return self.drift_runs if self.config.drift.perturbed_draws or self.config.drift.disjoint_splits else ()
+
+    @cached_property
+    def split_untrained_runs(self) -> tuple[Run, ...]:
+        """Runs with circuits, where those of untrained models are compared over disjoint splits of the prompts."""
+        return self.drift_runs if self.untrained_seeds and self.config.drift.disjoint_splits else ()
 
     def models_from(self, *sources: str) -> tuple[str, ...]:
         """Names of the models of some sources."""

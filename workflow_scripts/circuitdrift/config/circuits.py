@@ -146,6 +146,18 @@ class Drift(Section):
     )
     random_circuits: int = Field(20, ge=1, description="size-matched random circuits for the control")
     resamples: int = Field(200, ge=100, description="resamples of the folds: how often an edge is in, a layer on top")
+    perturbed_draws: int = Field(
+        20, ge=0, description="draws of the prompts that fresh ones replace, for each share; 0: no prompts are replaced"
+    )
+    disjoint_splits: int = Field(
+        5, ge=0, description="disjoint groups of the prompts whose circuits are compared with one another; 0: none"
+    )
+
+    @model_validator(mode="after")
+    def _splits_can_be_compared(self) -> Drift:
+        if self.disjoint_splits == 1:
+            raise ValueError("disjoint_splits 1 leaves nothing to compare; use 2 or more, or 0 for none")
+        return self
 
 
 class Composition(Section):

@@ -57,6 +57,7 @@ class Entry:
         "sham_runs",
         "composition_runs",
         "model_control_runs",
+        "robustness_runs",
         "compared_recipes",
         "extracted",
         "untouched",
@@ -89,6 +90,7 @@ _TWO_CIRCUITS = ("before_edges", "after_edges", "before_nodes", "after_nodes")
 _EXPLORED = ("accuracy", "faithfulness", "transitions", "layers")
 _SETS = ("accuracy", "critical_layers")
 _COSTS = ("accuracy", "training_log", "benchmarks", "scoring_benchmarks")
+_ROBUSTNESS = ("robustness", "untrained_robustness")
 _RECIPES = ("recipe_reliability", "recipe_faithfulness", "recipe_benchmarks")
 _TRAINED = ("accuracy", "predictions", "training_log")
 _OTHER_PROMPTS = ("robustness", "untrained_robustness", "where", "node_induced", "layer_orders")
@@ -108,12 +110,14 @@ FIGURES = (
     FigureEntry("change_rates", ("summary", "controls"), "drift_runs", category="Drift"),
     FigureEntry("layer_changes", ("layers",), "drift_runs", ("top_layers",), category="Where the circuit changes"),
     FigureEntry("edge_changes", ("edge_counts",), "drift_runs", category="Where the circuit changes"),
+    FigureEntry("where_changes", ("where",), "drift_runs", category="Where the circuit changes"),
     FigureEntry("layer_certainty", ("circuit_lora_layers",), "circuit_lora_runs", category="Critical layers"),
     FigureEntry(
         "circuit_before_after", (*_TWO_CIRCUITS, "edges_changed"), "drift_runs", category="Where the circuit changes"
     ),
     FigureEntry("union_faithfulness", ("union_faithfulness",), "composition_runs", category="Composition"),
     FigureEntry("overlaps", ("overlaps",), "composition_runs", ("sub_tasks",), category="Composition"),
+    FigureEntry("robustness", _ROBUSTNESS, "robustness_runs", category="Robustness"),
     FigureEntry("circuit", ("base_edges", "base_nodes"), "untouched", category="Circuits"),
     FigureEntry("explorer", _EXPLORED, "drift_runs", ("study",), category="Explorer", formats=("html",)),
 )
@@ -136,6 +140,10 @@ TABLES = (
     Entry("sham_drift", ("reliability",), "sham_runs", ("sham_twins",), category="Drift"),
     Entry("model_controls", ("reliability", "model_controls"), "model_control_runs", category="Drift"),
     Entry("nodes_and_edges", ("nodes_and_edges",), "drift_runs", category="Drift"),
+    Entry("where_changes", ("where",), "drift_runs", category="Where the circuit changes"),
+    Entry("node_induced", ("node_induced",), "drift_runs", category="Where the circuit changes"),
+    Entry("early_signal", ("layer_orders",), "drift_runs", ("top_layers",), category="Critical layers"),
+    Entry("robustness", _ROBUSTNESS, "robustness_runs", category="Robustness"),
     Entry("controls", ("controls",), "drift_runs", category="Drift"),
     Entry("union_faithfulness", ("union_faithfulness",), "composition_runs", category="Composition"),
     Entry("overlaps", ("overlaps",), "composition_runs", ("sub_tasks",), category="Composition"),
@@ -209,6 +217,11 @@ def _files(study: Study, scored: tuple[Run, ...]) -> dict[str, Callable[[], list
         "edge_counts": of_runs(drift.edge_counts, study.drift_runs),
         "functional": of_runs(drift.functional, study.drift_runs),
         "nodes_and_edges": of_runs(drift.nodes_and_edges, study.drift_runs),
+        "where": of_runs(drift.where, study.drift_runs),
+        "node_induced": of_runs(drift.node_induced, study.drift_runs),
+        "layer_orders": of_runs(drift.layer_orders, study.drift_runs),
+        "robustness": of_runs(drift.robustness, study.robustness_runs),
+        "untrained_robustness": of_runs(layout.untrained_robustness, study.split_untrained_runs),
         "controls": of_runs(layout.controls, study.drift_runs),
         "model_controls": of_runs(layout.model_controls, study.model_control_runs),
         "union_faithfulness": of_runs(layout.composition.union_faithfulness, study.composition_runs),

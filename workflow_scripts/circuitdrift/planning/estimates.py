@@ -217,6 +217,13 @@ def _comparison(transitions: Callable[[Study, PlannedWork], int]) -> Callable[[S
     return seconds
 
 
+def _robustness(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    """Of both ends of a run: nine shares, and about ten draws for each fold that the jackknife leaves out."""
+    drift, draws = study.config.drift, 10 * (study.config.circuit.folds + 2)
+    rows = draws * (9 * (drift.perturbed_draws > 0) + drift.disjoint_splits)
+    return 2 * COMPARED.of(shape.parameters) * shape.edges * rows
+
+
 def _number_of_checkpoints(study: Study, job: PlannedWork) -> int:
     return len(study.checkpoints_of(job.wildcards["model"], job.wildcards["method"]))
 
@@ -234,6 +241,7 @@ WITH_MODEL: Mapping[str, Callable[[Study, PlannedWork, ModelShape], float]] = {
     "score_edges": _scoring,
     "score_controls": _control_scoring,
     "score_untrained": _untrained_scoring,
+    "score_perturbed": _scoring,
     "measure_accuracy": _accuracy,
     "measure_faithfulness": _faithfulness,
     "select_minimal_circuits": _faithfulness,
@@ -246,6 +254,7 @@ WITH_MODEL: Mapping[str, Callable[[Study, PlannedWork, ModelShape], float]] = {
     "measure_gradients": _gradients,
     "measure_activation_ranks": _activations,
     "measure_reliability": _comparison(_number_of_checkpoints),
+    "measure_robustness": _robustness,
     "measure_model_controls": _comparison(lambda study, job: len(study.untrained_seeds) + 1),
     "measure_recipe_reliability": _comparison(lambda study, job: len(study.recipes)),
 }

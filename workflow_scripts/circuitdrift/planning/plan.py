@@ -144,8 +144,8 @@ def describe(plan: Plan, study: str) -> str:
     )
     if plan.gpu_hours:
         lines.append(
-            f"On one GPU about {plan.gpu_hours:.0f} hours, if it does the work of {CORES_OF_A_GPU} such cores (1e14 useful "
-            f"operations a second) and a job starts in {START_ON_A_GPU:.0f} s. No rate has been measured on a GPU."
+            f"On one GPU about {plan.gpu_hours:.0f} hours, if it does the work of {CORES_OF_A_GPU} such cores (1e14 "
+            f"useful operations a second) and a job starts in {START_ON_A_GPU:.0f} s. No rate was measured on a GPU."
         )
     return "\n".join(lines)
 
