@@ -2,10 +2,9 @@ CONFIG ?= config.yaml
 CORES ?= all
 PYTHON ?= python3
 BIN := .venv/bin
-STUDY = $(shell $(BIN)/python -c 'import sys, yaml; print((yaml.safe_load(open(sys.argv[1])) or {}).get("study", "embedded"))' $(CONFIG))
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-slurm test-slurm-all test-faults check schema
+.PHONY: help setup run test test-fast test-slurm test-slurm-all test-faults check docs schema
 
 help: ## print these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand --tabs=16
@@ -18,9 +17,7 @@ setup: .venv/installed ## make the virtual environment .venv; every other target
 	touch $@
 
 run: setup ## run the default study and write its report (CONFIG=configs/smoke.yaml: another study)
-	$(BIN)/snakemake --cores $(CORES) --configfile $(CONFIG)
-	$(BIN)/snakemake --configfile $(CONFIG) --report results/$(STUDY)/report.html
-	@echo "figures: results/$(STUDY)/figures   tables: results/$(STUDY)/tables   report: results/$(STUDY)/report.html"
+	$(BIN)/snakemake report --cores $(CORES) --configfile $(CONFIG)
 
 test: setup check ## run the checks and all tests but those of SLURM and of faults
 	$(BIN)/python -m pytest
@@ -45,6 +42,10 @@ check: setup ## check style, types and spelling
 	$(BIN)/snakefmt --check Snakefile workflow/Snakefile rules
 	$(BIN)/mypy
 	$(BIN)/codespell
+
+docs: setup ## build the documentation to build/site; a broken link ends it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	@echo "documentation: build/site/index.html"
 
 schema: setup ## write configs/study.schema.json anew
 	cd workflow_scripts && ../$(BIN)/python -c 'import json; from circuitdrift.config.study import StudyConfig; print(json.dumps(StudyConfig.model_json_schema(), indent=2))' > ../configs/study.schema.json

@@ -8,6 +8,7 @@
 
 
 rule measure_gradients:
+    """Measure the gradients of the base model on the train split."""
     input:
         manifest=layout.manifest,
         train=layout.train,
@@ -29,6 +30,7 @@ rule measure_gradients:
 
 
 rule measure_activation_ranks:
+    """Measure EVA's ranks on the train split."""
     input:
         manifest=layout.manifest,
         train=layout.train,
@@ -53,6 +55,7 @@ rule measure_activation_ranks:
 
 
 rule allocate_ranks:
+    """Allocate ranks by another rule, at exactly the size of a CircuitLoRA."""
     input:
         manifest=layout.manifest,
         gradients=gradients_of_model,
@@ -81,6 +84,7 @@ rule allocate_ranks:
 
 
 rule export_peft_experiment:
+    """Write a run as an experiment of PEFT's method comparison."""
     input:
         manifest=layout.manifest,
         train=layout.train,
@@ -106,6 +110,7 @@ rule export_peft_experiment:
 
 
 rule peft_experiments:
+    """Write every run with allocated ranks as an experiment of PEFT's method comparison."""
     input:
         when_planned(
             study.of_runs,

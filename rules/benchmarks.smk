@@ -2,7 +2,8 @@
 #
 # needs     manifests of the study's pretrained models, and their circuit split of the study's first task
 # makes     benchmarks/attribution.md, benchmarks/training.md, benchmarks/startup.md
-# steps     benchmark_attribution, benchmark_training, benchmark_startup: each only when its rule is named as the target
+# steps     benchmark_attribution, benchmark_training, benchmark_startup: each only when it, or benchmark, is named as the
+#           target
 benchmarked = {
     model: next(iter(study.config.tasks))
     for model in study.models_from("hub", "local", "package")
@@ -11,6 +12,7 @@ benchmarked = {
 
 
 rule benchmark_attribution:
+    """Measure the attribution of edges beside bare passes."""
     input:
         manifests=[layout.manifest.format(model=model) for model in benchmarked],
         examples=[layout.circuit.format(model=m, task=t) for m, t in benchmarked.items()],
@@ -33,6 +35,7 @@ rule benchmark_attribution:
 
 
 rule benchmark_training:
+    """Measure the training loop beside Hugging Face's Trainer."""
     input:
         manifests=[layout.manifest.format(model=model) for model in benchmarked],
     output:
@@ -53,6 +56,7 @@ rule benchmark_training:
 
 
 rule benchmark_startup:
+    """Measure the start of jobs."""
     output:
         table=layout.startup_benchmark,
     log:
@@ -66,3 +70,11 @@ rule benchmark_startup:
         benchmark=ROOT / "benchmarks" / "startup.py",
     shell:
         "python {params.benchmark:q} --output {output.table:q} > {log:q} 2>&1"
+
+
+rule benchmark:
+    """Run the three benchmarks on this machine."""
+    input:
+        layout.attribution_benchmark,
+        layout.training_benchmark,
+        layout.startup_benchmark,

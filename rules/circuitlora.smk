@@ -1,13 +1,14 @@
 # CircuitLoRA: where phase 1 drifts most, allocate LoRA ranks.
 #
 # needs     the manifest; of phase 1, same seed: the changes by layer, and the scores and edges of the first and last
-#           circuit
+#           circuit, or of the unions of sub-tasks' circuits (composition.smk)
 # makes     allocation/{model}/{task}/{name}/seed-{seed}/ critical_layers.parquet, adapter_config.json, and
 #           module_changes.parquet where ranks go to single modules
 # steps     allocate_circuit_lora (_per_module, where ranks go to single modules); allocate_random_lora, its control
 
 
 rule allocate_circuit_lora:
+    """Order the layers by the drift of phase 1 and give ranks to the first."""
     input:
         manifest=layout.manifest,
         layers=layers_of_phase_1,
@@ -51,6 +52,7 @@ use rule allocate_circuit_lora as allocate_circuit_lora_per_module with:
 
 
 rule allocate_random_lora:
+    """Give the ranks of a CircuitLoRA to random layers."""
     input:
         manifest=layout.manifest,
     output:
@@ -74,7 +76,8 @@ rule allocate_random_lora:
         "../workflow_scripts/allocate_random_lora.py"
 
 
-rule allocations:
+rule circuitlora:
+    """Allocate the ranks of every CircuitLoRA and of the methods beside it."""
     input:
         when_planned(
             study.of_runs, layout.allocation.adapter_config, (*study.allocated_runs, *study.allocated_lora_runs)

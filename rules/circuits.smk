@@ -10,6 +10,7 @@
 for job in study.circuit_jobs:
 
     rule:
+        """Score the edges of a group of checkpoints."""
         name:
             f"score_edges_{job.name}"
         input:
@@ -38,6 +39,7 @@ for job in study.circuit_jobs:
     if study.config.circuit.selection == "minimal":
 
         rule:
+            """Find the smallest circuits that are faithful enough."""
             name:
                 f"select_minimal_circuits_{job.name}"
             input:
@@ -65,6 +67,7 @@ for job in study.circuit_jobs:
                 "../workflow_scripts/select_minimal_circuits.py"
 
     rule:
+        """Measure the faithfulness of circuits on held-out prompts."""
         name:
             f"measure_faithfulness_{job.name}"
         input:
@@ -97,6 +100,7 @@ for job in study.circuit_jobs:
 if study.config.circuit.selection != "minimal":
 
     rule select_base_circuit:
+        """Select the circuit of the base model."""
         input:
             scores=layout.base_circuit.scores,
         output:
@@ -116,6 +120,7 @@ if study.config.circuit.selection != "minimal":
             "../workflow_scripts/select_base_circuit.py"
 
     rule select_circuits:
+        """Select the circuits of a run's checkpoints and compare them."""
         input:
             base_edges=layout.base_circuit.edges,
             base_nodes=layout.base_circuit.nodes,
@@ -141,6 +146,7 @@ if study.config.circuit.selection != "minimal":
 
 
 rule circuits:
+    """Extract every circuit and measure its faithfulness."""
     input:
         when_planned(study.of_drift_runs, "faithfulness"),
         when_planned(study.of_pairs, layout.base_circuit.faithfulness, study.untouched),

@@ -1,6 +1,7 @@
 # What the files beside this one share. All of it runs at each parsing, again in each cluster job, so it imports no torch.
 #
-# needs     ROOT and CONFIG_FILE (reruns.smk), and the prompt files and local models that the study names
+# needs     ROOT and CONFIG_FILE (reruns.smk); in a module, `config`, the mapping that a config file would hold; and the
+#           prompt files and local models that the study names
 # makes     `study` (its contents), `layout` (its paths), the constraints of wildcards, the path variable <logs>
 # steps     read and check the study, with warnings for senseless values; define the functions that give rules their code
 #           digests, params, threads and memory; inputs.smk has those that give them inputs
@@ -8,6 +9,7 @@ import gc
 import re
 import sys
 from functools import cache, partial
+from importlib.metadata import version
 
 # A plan is millions of objects that stay; looking for cycles among them is a tenth of it.
 gc.set_threshold(50_000, 20, 20)
@@ -18,20 +20,21 @@ from snakemake.logging import logger
 
 from circuitdrift.checks.before_jobs import check_study
 from circuitdrift.errors import CircuitDriftError
-from circuitdrift.provenance import BASE_CHECKPOINT, digest_of_code
-from circuitdrift.study import read_study
+from circuitdrift.provenance import BASE_CHECKPOINT, RECORDED_PACKAGES, digest_of_code
+from circuitdrift.study import read_study, study_in
 from circuitdrift.tasks.from_file import problems_of_file
 from circuitdrift.tasks.prompt_file import report as report_of_problems
 
 try:
-    study = read_study(CONFIG_FILE)
+    study = read_study(CONFIG_FILE) if CONFIG_FILE else study_in(config, Path.cwd(), "the config of the module")
     if workflow.is_main_process:  # not again in each job
         for warning in check_study(study):
-            logger.warning(f"{CONFIG_FILE.name}: warning: {warning}.")
+            logger.warning(f"{CONFIG_FILE.name if CONFIG_FILE else study.config.study}: warning: {warning}.")
 except CircuitDriftError as error:
     raise WorkflowError(str(error))
 layout = study.layout
-config.update(study.config.model_dump(mode="json"))  # for the report's captions
+# For the report's captions.
+config.update(study.config.model_dump(mode="json"), versions={name: version(name) for name in RECORDED_PACKAGES})
 
 
 def check_prompts(task):

@@ -8,6 +8,7 @@
 
 
 rule score_controls:
+    """Score the base model's edges by kind of prompt and in another wording."""
     input:
         manifest=layout.manifest,
         examples=layout.circuit,
@@ -48,6 +49,7 @@ use rule score_controls as score_controls_reworded with:
 if study.untrained_seeds:
 
     rule score_untrained:
+        """Score the edges of untrained models."""
         input:
             manifest=layout.manifest,
             examples=layout.circuit,

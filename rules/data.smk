@@ -10,6 +10,7 @@
 
 
 rule generate_data:
+    """Make the three splits of a task in a model's tokens."""
     input:
         manifest=layout.manifest,
         prompts=lambda wildcards: study.prompt_files.get(wildcards.task, []),
@@ -61,6 +62,7 @@ use rule generate_data as generate_data_dropping with:
 
 
 rule data:
+    """Make the prompts of every task."""
     input:
         when_planned(study.of_runs, layout.test, study.all_runs),
         when_planned(study.of_pairs, layout.test, study.untouched),

@@ -11,6 +11,7 @@
 if study.config.circuit.selection == "minimal":
 
     rule compare_circuits:
+        """Compare the circuits of a run's checkpoints."""
         input:
             edges=[circuit.edges for circuit in study.circuits],
             nodes=[circuit.nodes for circuit in study.circuits],
@@ -32,6 +33,7 @@ if study.config.circuit.selection == "minimal":
 
 
 rule measure_reliability:
+    """Measure drift against the noise of the circuits."""
     input:
         scores=[circuit.scores for circuit in study.circuits],
     output:
@@ -55,6 +57,7 @@ rule measure_reliability:
 
 
 rule classify_edges:
+    """Find the edges that are surely gained or lost."""
     input:
         before=study.circuits[0].scores,
         after=study.circuits[-1].scores,
@@ -78,6 +81,7 @@ rule classify_edges:
 
 
 rule measure_functional_drift:
+    """Run each checkpoint's circuit in the models of the others."""
     input:
         manifest=layout.manifest,
         examples=layout.test,
@@ -103,6 +107,7 @@ rule measure_functional_drift:
 
 
 rule measure_controls:
+    """Compare drift with other seeds, kinds of prompts and random circuits."""
     input:
         base_scores=study.circuits[0].scores,
         kind_scores=layout.scores_by_kind,
@@ -125,6 +130,7 @@ rule measure_controls:
 
 
 rule measure_model_controls:
+    """Compare drift with another wording and with untrained models."""
     input:
         base_scores=study.circuits[0].scores,
         reworded_scores=reworded_scores,
@@ -149,6 +155,7 @@ rule measure_model_controls:
 
 
 rule drift:
+    """Measure the drift of every run against noise and controls."""
     input:
         when_planned(study.of_runs, layout.drift.summary, study.drift_runs),
         when_planned(study.of_runs, layout.drift.reliability, study.drift_runs),
@@ -156,3 +163,6 @@ rule drift:
         when_planned(study.of_runs, layout.drift.functional, study.drift_runs),
         when_planned(study.of_runs, layout.controls, study.drift_runs),
         when_planned(study.of_runs, layout.model_controls, study.model_control_runs),
+        when_planned(study.of_runs, layout.drift.robustness, study.robustness_runs),
+        when_planned(study.of_runs, layout.untrained_robustness, study.split_untrained_runs),
+        when_planned(study.of_runs, layout.drift.where, study.drift_runs),

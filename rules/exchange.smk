@@ -7,6 +7,7 @@
 for imported in study.config.imports:
 
     rule:
+        """Read circuits made elsewhere."""
         name:
             f"import_circuits_{imported}"
         input:
@@ -33,6 +34,7 @@ for imported in study.config.imports:
 
 
 rule compare_circuits_imported:
+    """Compare the circuits of an import."""
     input:
         edges=imported_edges,
         nodes=imported_nodes,
@@ -56,6 +58,7 @@ rule compare_circuits_imported:
 
 
 rule allocate_imported_ranks:
+    """Order the layers by the drift of imported circuits and give ranks to the first."""
     input:
         edges=layout.imported_circuit(BASE_CHECKPOINT).edges,
         layers=layout.imported_drift.layers,
@@ -82,6 +85,7 @@ rule allocate_imported_ranks:
 for job in study.circuit_jobs:
 
     rule:
+        """Write circuits in the formats of other tools."""
         name:
             f"export_circuits_{job.name}"
         input:
@@ -108,12 +112,14 @@ for job in study.circuit_jobs:
 
 
 rule imports:
+    """Import circuits made elsewhere, compare them and allocate ranks."""
     input:
         study.of_imports(layout.imported_drift.summary),
         study.of_imports(layout.imported_allocation.adapter_config),
 
 
 rule exports:
+    """Write every circuit in the formats of other tools."""
     input:
         when_planned(study.of_drift_runs, "importances"),
         when_planned(study.of_drift_runs, "merged"),

@@ -10,6 +10,7 @@ figures_of_study = catalogue.of_study(catalogue.FIGURES, study)
 for figure in figures_of_study:
 
     rule:
+        """Draw a figure."""
         name:
             f"plot_{figure.name}"
         input:
@@ -19,8 +20,8 @@ for figure in figures_of_study:
                 figure.formats[0]: report(
                     layout.figure(figure.name, figure.formats[0]),
                     caption=f"../docs/captions/{figure.name}.rst",
-                    category=figure.category,
-                    labels={"figure": figure.name.replace("_", " ")},
+                    category=figure.heading,
+                    labels={"result": figure.name.replace("_", " ")},
                 )
             },
             **{ending: layout.figure(figure.name, ending) for ending in figure.formats[1:]},
@@ -46,5 +47,6 @@ for figure in figures_of_study:
 
 
 rule figures:
+    """Draw every figure and the explorer."""
     input:
         [layout.figure(figure.name, figure.formats[0]) for figure in figures_of_study],

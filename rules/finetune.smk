@@ -8,6 +8,7 @@
 
 
 rule finetune:
+    """Fine-tune a model on a task by a method, with one seed."""
     input:
         manifest=layout.manifest,
         train=layout.train,
@@ -44,7 +45,8 @@ rule finetune:
 
 # The last checkpoint is a target so that Snakemake notices a longer list of checkpoints: it does not compare the params
 # of a job that has a new output.
-rule runs:
+rule train:
+    """Run every fine-tuning of the study."""
     input:
         checked=when_planned(study.of_runs, layout.checked, study.fetched_runs),
         accuracy=when_planned(study.of_runs, layout.accuracy, study.all_runs),

@@ -9,15 +9,16 @@
 
 # The files come first and without a name: an edit makes a new manifest, and the script finds them by their folder.
 rule fetch_checkpoint:
+    """Fetch and check a checkpoint that was trained elsewhere."""
     input:
-        lambda wildcards: study.given_files(wildcards.model, wildcards.checkpoint),
+        lambda wildcards: study.given.files(wildcards.model, wildcards.checkpoint),
         manifest=layout.manifest,
     output:
         checkpoint=directory(layout.given_checkpoint),
     log:
         "<logs>/fetch_checkpoint/{model}/{checkpoint}.log",
     wildcard_constraints:
-        model=one_of(study.given_models),
+        model=one_of(study.given.models),
         checkpoint=r"\d\d",
     priority: 100
     localrule: True
@@ -27,17 +28,18 @@ rule fetch_checkpoint:
         mem_mb=8000,
         runtime=120,
     params:
-        given=lambda wildcards: settings(study.given_checkpoint(wildcards.model, wildcards.checkpoint)),
+        given=lambda wildcards: settings(study.given.checkpoint(wildcards.model, wildcards.checkpoint)),
         code=code_of("fetch_checkpoint"),
     script:
         "../workflow_scripts/fetch_checkpoint.py"
 
 
 rule measure_accuracy:
+    """Measure the accuracy of given checkpoints."""
     input:
         manifest=layout.manifest,
         test=layout.test,
-        checkpoints=lambda wildcards: study.given_folders(wildcards.model),
+        checkpoints=lambda wildcards: study.given.folders(wildcards.model),
     output:
         accuracy=layout.accuracy,
         predictions=layout.predictions,
@@ -153,7 +155,7 @@ use rule measure_functional_drift as measure_functional_drift_given with:
         examples=layout.test,
         edges=of_given_circuits("edges"),
         other_seeds_edges=[],
-        checkpoints=lambda wildcards: study.given_functional_folders(wildcards.model),
+        checkpoints=lambda wildcards: study.given.functional_folders(wildcards.model),
     wildcard_constraints:
         **OF_GIVEN_RUN,
 

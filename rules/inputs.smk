@@ -2,7 +2,9 @@
 #
 # needs     `study`, `layout` and one_of (common.smk)
 # makes     the functions, and the wildcards of given checkpoints
-# steps     ranks and learning rates of a run; phase 1 of an allocation; circuits of other seeds, imports, given checkpoints
+# steps     ranks and learning rates of a run; phase 1 of an allocation; circuits of other seeds, imports, given checkpoints;
+#           circuits of sub-tasks and of unrelated tasks
+from circuitdrift.config.compositions import methods_by_union
 from circuitdrift.config.given import GIVEN, GIVEN_SEED
 from circuitdrift.runs import Run
 
@@ -34,19 +36,54 @@ def phase_1_of(wildcards):
     return study.phase_1_run(Run(wildcards.model, wildcards.task, wildcards.name, int(wildcards.seed)))
 
 
+def follows_union(wildcards):
+    """Whether the ranks of a CircuitLoRA follow the union of the circuits of its task's sub-tasks."""
+    return wildcards.name in methods_by_union(study.config.methods)
+
+
 def layers_of_phase_1(wildcards):
-    """The changes by layer of a CircuitLoRA's phase 1."""
-    return study.of_runs(layout.drift.layers, (phase_1_of(wildcards),))[0]
+    """The changes by layer of a CircuitLoRA's phase 1, of its circuit or of the union of its sub-tasks' circuits."""
+    drift = layout.composition.union_drift if follows_union(wildcards) else layout.drift
+    return study.of_runs(drift.layers, (phase_1_of(wildcards),))[0]
 
 
 def scores_of_phase_1(wildcards):
-    """The scores of the base model and of the last checkpoint of a CircuitLoRA's phase 1."""
-    return study.of_circuits(phase_1_of(wildcards), "scores", 0, -1)
+    """The scores of the base model and of the last checkpoint of a CircuitLoRA's phase 1; a union has none by fold."""
+    return [] if follows_union(wildcards) else study.of_circuits(phase_1_of(wildcards), "scores", 0, -1)
 
 
 def edges_of_phase_1(wildcards):
-    """The edges tables of the same two circuits."""
-    return study.of_circuits(phase_1_of(wildcards), "edges", 0, -1)
+    """The edges tables of the same two circuits, or of the two unions."""
+    run = phase_1_of(wildcards)
+    if not follows_union(wildcards):
+        return study.of_circuits(run, "edges", 0, -1)
+    ends = (layout.composition.circuit(study.checkpoints[place], "union").edges for place in (0, -1))
+    return [path for end in ends for path in study.of_runs(end, (run,))]
+
+
+def edges_of_runs(runs, *places):
+    """The edges tables of the circuits of some runs, or of those at some places, one run after the other."""
+    return [path for run in runs for path in study.of_circuits(run, "edges", *places)]
+
+
+def run_of(wildcards):
+    """The run that a job belongs to."""
+    return Run(wildcards.model, wildcards.task, wildcards.method, int(wildcards.seed))
+
+
+def edges_of_sub_tasks(wildcards):
+    """The edges tables of all circuits of the same run on the two sub-tasks of its task."""
+    return edges_of_runs(run_of(wildcards).on(study.sub_tasks[wildcards.task]))
+
+
+def first_and_last_edges_of_sub_tasks(wildcards):
+    """The same of the base model and of the last checkpoint."""
+    return edges_of_runs(run_of(wildcards).on(study.sub_tasks[wildcards.task]), 0, -1)
+
+
+def first_and_last_edges_of_unrelated_tasks(wildcards):
+    """The same of the run on two tasks that need other operations; none where the study has no two."""
+    return edges_of_runs(study.unrelated_runs(run_of(wildcards)), 0, -1)
 
 
 def gradients_of_model(wildcards):
@@ -96,13 +133,13 @@ def imported_nodes(wildcards):
     return [circuit.nodes.format(**wildcards) for circuit in study.imported_circuits(wildcards.name)]
 
 
-OF_GIVEN_RUN = {"model": one_of(study.given_models), "method": GIVEN, "seed": str(GIVEN_SEED)}
+OF_GIVEN_RUN = {"model": one_of(study.given.models), "method": GIVEN, "seed": str(GIVEN_SEED)}
 OF_GIVEN_CHECKPOINT = {**OF_GIVEN_RUN, "checkpoint": r"\d\d"}
 
 
 def of_given_circuits(file, *places):
     """A file of the circuits of given checkpoints: of all, the base model's first, or of those at some places."""
-    return lambda wildcards: study.of_circuits(study.given_run(wildcards.model, wildcards.task), file, *places)
+    return lambda wildcards: study.of_circuits(study.given.run(wildcards.model, wildcards.task), file, *places)
 
 
 def figures_and_tables():

@@ -6,6 +6,7 @@
 
 
 rule search_learning_rate:
+    """Try learning rates on held-out train prompts."""
     input:
         manifest=layout.manifest,
         train=layout.train,
@@ -32,5 +33,6 @@ rule search_learning_rate:
 
 
 rule learning_rates:
+    """Search the learning rate of every method, where the config asks for it."""
     input:
         when_planned(study.of_runs, layout.trials, study.tuned_runs),

@@ -9,6 +9,7 @@
 
 
 rule write_config:
+    """Write the config with every default filled in."""
     output:
         config=layout.config,
     log:
@@ -24,6 +25,7 @@ rule write_config:
 
 
 rule pretrain:
+    """Pre-train an embedded model."""
     output:
         manifest=layout.manifest,
         weights=layout.weights,
@@ -48,6 +50,7 @@ rule pretrain:
 
 
 rule fetch_model:
+    """Fetch a model and list its files with their digests."""
     output:
         manifest=layout.manifest,
     log:
@@ -70,6 +73,7 @@ rule fetch_model:
 # What a config.json on this machine tells is checked before any job (common.smk), the rest as soon as the model is there.
 # No job reads the file, so that a new method checks the model again and trains nothing again; the targets ask for it.
 rule check_model:
+    """Check that the methods and circuits of the study fit a fetched model."""
     input:
         manifest=layout.manifest,
     output:
@@ -84,7 +88,7 @@ rule check_model:
         "../environment.yml"
     params:
         methods={name: settings(method) for name, method in study.config.methods.items()},
-        given=lambda wildcards: settings(study.config.given) if wildcards.model in study.given_models else None,
+        given=lambda wildcards: settings(study.config.given) if wildcards.model in study.given.models else None,
         choice=settings(study.config.circuit.choice()),
         code=code_of("check_model"),
     script:
@@ -92,6 +96,7 @@ rule check_model:
 
 
 rule models:
+    """Pre-train, fetch and check every model."""
     input:
         when_planned(study.of_runs, layout.manifest, study.all_runs),
         when_planned(study.of_pairs, layout.manifest, study.untouched),

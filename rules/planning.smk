@@ -2,10 +2,16 @@
 #
 # needs     nothing: the config, measured rates, and the files that are already there
 # makes     text on the terminal, no file
-# steps     plan, only when it is named as the target; a line of progress after each job of every run
+# steps     plan, only when it is named as the target; in place of Snakemake's lines about each job, one line at its end;
+#           and the last lines of a call: where its results lie, or which jobs failed
+from circuitdrift.planning.terminal import hide_lines_of_jobs
+
+if workflow.is_main_process and not IS_MODULE:
+    hide_lines_of_jobs(workflow)
 
 
 rule plan:
+    """Print what is left to do and what it will take; starts nothing."""
     log:
         "<logs>/plan.log",
     localrule: True
@@ -13,7 +19,7 @@ rule plan:
         "../environment.yml"
     params:
         snakefile=ROOT / "Snakefile",
-        config_file=CONFIG_FILE,
+        settings=settings(study.config),
         cores=workflow.resource_settings.cores or workflow.resource_settings.nodes or 1,
         code=code_of("plan"),
     script:
@@ -23,4 +29,17 @@ rule plan:
 onstart:
     from circuitdrift.planning.progress import report_progress
 
-    report_progress(workflow, study)
+    global progress  # each of these three blocks is a function of its own
+    progress = report_progress(workflow, study)
+
+
+onsuccess:
+    from circuitdrift.planning.summary import lines_of_success
+
+    progress.close()
+    logger.info("\n".join(lines_of_success(layout, study.config.study)))
+
+
+onerror:
+    progress.close()
+    logger.error("\n".join(progress.lines_of_failure()))

@@ -8,6 +8,7 @@
 
 
 rule score_edges_by_recipe:
+    """Score the base model's edges by another recipe."""
     input:
         manifest=layout.manifest,
         examples=layout.circuit,
@@ -33,6 +34,7 @@ rule score_edges_by_recipe:
 
 
 rule measure_recipe_reliability:
+    """Measure the reliability of circuits by each recipe."""
     input:
         scores=[circuit.scores for circuit in study.recipes.values()],
     output:
@@ -55,6 +57,7 @@ rule measure_recipe_reliability:
 
 
 rule measure_recipe_faithfulness:
+    """Measure the faithfulness of circuits by each recipe."""
     input:
         manifest=layout.manifest,
         examples=layout.test,
@@ -81,6 +84,7 @@ rule measure_recipe_faithfulness:
 
 
 rule recipes:
+    """Compare ways to score edges, where the config asks for it."""
     input:
         when_planned(study.of_pairs, layout.recipes.reliability, study.recipe_pairs),
         when_planned(study.of_pairs, layout.recipes.faithfulness, study.recipe_pairs),

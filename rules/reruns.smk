@@ -2,7 +2,8 @@
 # may write the results, and which config file the user gave.
 #
 # needs     the running `workflow`; `layout` (common.smk), once jobs start
-# makes     ROOT, the folder of the repository; CONFIG_FILE, the one config file of the study
+# makes     ROOT, the folder of the repository; IS_MODULE, whether another workflow uses this one; CONFIG_FILE, the one
+#           config file of the study, None in a module, which gets a mapping
 # steps     check that Snakemake still has what is used here; take out the trigger `code`; let one call at a time write the
 #           results of a study; tell jobs whose they are; find the config file
 import os
@@ -24,6 +25,8 @@ assert (
     and all(hasattr(PersistenceBase, name) for name in ("lock", "locked", "all_outputfiles", "_write_locks"))
     and hasattr(workflow.config_settings, "config")
     and hasattr(workflow.config_settings, "configfiles")
+    and hasattr(workflow.modifier, "is_main_snakefile")
+    and all(hasattr(workflow.modifier.path_modifier, name) for name in ("prefix", "_prefix_replacements"))
 ), (
     f"Snakemake {snakemake.__version__} is not built as rules/reruns.smk expects. Install the version that "
     "requirements.txt names, or adapt rules/reruns.smk: find out how Snakemake now keeps --rerun-triggers and "
@@ -31,15 +34,18 @@ assert (
 )
 
 
+IS_MODULE = not workflow.modifier.is_main_snakefile()
+
+
 # Each rule has a digest of its code among its params, blind to comments. Snakemake's own trigger `code` looks at the
 # script's modification time, which a comment or a fresh checkout changes. It is taken out here rather than in a
 # profile, for users who call snakemake without ours. Snakemake passes its default on as a frozenset and a choice of
-# the user as a set; a choice is obeyed.
-class WorkflowWithoutCodeTrigger(type(workflow)):
+# the user as a set; a choice is obeyed. In a module the trigger is that of the other workflow's rules too, and stays.
+class WorkflowOfStudy(type(workflow)):
     @property
     def rerun_triggers(self):
-        triggers = self.dag_settings.rerun_triggers
-        return triggers - {RerunTrigger.CODE} if isinstance(triggers, frozenset) else triggers
+        triggers = super().rerun_triggers
+        return triggers - {RerunTrigger.CODE} if isinstance(triggers, frozenset) and not IS_MODULE else triggers
 
     def _prepare_dag(self, *arguments, **settings):
         super()._prepare_dag(*arguments, **settings)
@@ -77,7 +83,7 @@ def lock_of_a_call(persistence):
             if before.is_here:
                 logger.warning(f"The last call on {layout.results} ({before}) was killed; this one goes on from there.")
                 for file in self.path.glob("locks/*.lock"):
-                    if file.read_text().startswith(f"{layout.in_use}\n"):
+                    if layout.in_use in file.read_text().splitlines():
                         file.unlink()
             elif self.locked:
                 raise WorkflowError(
@@ -92,12 +98,17 @@ def lock_of_a_call(persistence):
     return LockOfACall
 
 
-workflow.__class__ = WorkflowWithoutCodeTrigger
+workflow.__class__ = WorkflowOfStudy
 os.environ.update(CIRCUITDRIFT_SNAKEMAKE=str(os.getpid()))  # jobs on this machine end with this process (stage.py)
 
-if workflow.config_settings.config:
-    raise WorkflowError("--config KEY=VALUE is not supported: write a config file and give it with --configfile")
-if len(workflow.config_settings.configfiles) > 1:
-    raise WorkflowError("give one --configfile: a config file stands alone")
 ROOT = Path(str(workflow.current_basedir)).parent  # not workflow.basedir, which is workflow/ for workflow/Snakefile
-CONFIG_FILE = Path(next(iter(workflow.config_settings.configfiles), ROOT / "config.yaml"))
+if IS_MODULE:
+    if workflow.modifier.path_modifier.prefix or workflow.modifier.path_modifier._prefix_replacements:
+        raise WorkflowError("prefix and replace_prefix are not supported: the key study names the folder in results")
+    CONFIG_FILE = None
+else:
+    if workflow.config_settings.config:
+        raise WorkflowError("--config KEY=VALUE is not supported: write a config file and give it with --configfile")
+    if len(workflow.config_settings.configfiles) > 1:
+        raise WorkflowError("give one --configfile: a config file stands alone")
+    CONFIG_FILE = Path(next(iter(workflow.config_settings.configfiles), ROOT / "config.yaml"))

@@ -1,7 +1,7 @@
 # Tables, one rule for each table of the list in circuitdrift/figures/catalogue.py.
 #
 # needs     the tables that the list names: accuracy, circuits, drift, allocations, trials, benchmarks
-# makes     tables/{name}.csv, .md and .tex
+# makes     tables/{name}.csv, .md, .tex and .html, which the report shows
 # steps     tabulate_{name}
 from circuitdrift.figures import catalogue
 
@@ -10,19 +10,21 @@ tables_of_study = catalogue.of_study(catalogue.TABLES, study)
 for table in tables_of_study:
 
     rule:
+        """Write a table."""
         name:
             f"tabulate_{table.name}"
         input:
             **{name: when_planned(catalogue.files, table, name, study) for name in table.reads},
         output:
-            csv=report(
-                layout.table(table.name, "csv"),
-                caption=f"../docs/captions/table_{table.name}.rst",
-                category="Tables",
-                labels={"table": table.name.replace("_", " ")},
-            ),
+            csv=layout.table(table.name, "csv"),
             md=layout.table(table.name, "md"),
             tex=layout.table(table.name, "tex"),
+            html=report(
+                layout.table(table.name, "html"),
+                caption=f"../docs/captions/table_{table.name}.rst",
+                category=table.heading,
+                labels={"result": f"table: {table.name.replace('_', ' ')}"},
+            ),
         log:
             f"<logs>/tabulate_{table.name}.log",
         conda:
@@ -43,5 +45,6 @@ for table in tables_of_study:
 
 
 rule tables:
+    """Write every table."""
     input:
         [layout.table(table.name, "csv") for table in tables_of_study],

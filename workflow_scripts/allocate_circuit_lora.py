@@ -10,7 +10,7 @@ from pathlib import Path
 from circuitdrift import stage
 from circuitdrift.config.circuits import Selection
 from circuitdrift.config.methods import CircuitLoraMethod, Training
-from circuitdrift.drift.critical_layers import critical_layers_of_run
+from circuitdrift.drift.critical_layers import critical_layers_by_change, critical_layers_of_run
 from circuitdrift.drift.modules import tabulate_module_changes
 from circuitdrift.models.loading import load_shape
 from circuitdrift.models.manifest import base_model_name
@@ -39,7 +39,8 @@ def main(
     Args:
         manifest: the base model.
         layers: changes layer by layer of the method's phase 1, same seed.
-        scores: score files of the base model and of the last checkpoint of phase 1.
+        scores: score files of the base model and of the last checkpoint of phase 1; none of a union of circuits, whose
+            order of layers then has no certainty.
         edges: edges tables of the same two circuits if ranks go to single modules; otherwise none.
         critical_layers: output, every layer once for each policy.
         module_changes: output if ranks go to single modules: every edge that either circuit keeps, once for each
@@ -55,7 +56,11 @@ def main(
         DriftError: the circuits or the scores cannot be compared, or there are fewer layers than are to be marked.
         AllocationError: the changes do not fit the model or the method.
     """
-    ordered = critical_layers_of_run(layers, method, scores, choice, resamples)
+    ordered = (
+        critical_layers_of_run(layers, method, scores, choice, resamples)
+        if scores
+        else critical_layers_by_change(layers, method)
+    )
     write_table(critical_layers, ordered, "critical_layers", provenance)
     changes = None
     if module_changes is not None:

@@ -5,27 +5,29 @@ from pathlib import Path
 
 from circuitdrift import stage
 from circuitdrift.config.models import HubModel
+from circuitdrift.config.study import StudyConfig
 from circuitdrift.models.hub import fetch_config
 from circuitdrift.models.manifest import ManifestError
-from circuitdrift.planned_job import dry_run
+from circuitdrift.planned_job import config_file_of, dry_run
 from circuitdrift.planning.plan import describe, plan_of
-from circuitdrift.study import read_study
+from circuitdrift.study import Study
 
 
-def main(snakefile: Path, config_file: Path, cores: int) -> None:
+def main(snakefile: Path, settings: StudyConfig, cores: int) -> None:
     """Plan the jobs of the default target that are left to do.
 
     Args:
         snakefile: the workflow's Snakefile.
-        config_file: config of the study.
+        settings: config of the study.
         cores: number of cores that the jobs will share.
     """
-    study = read_study(config_file)
+    study = Study(settings)
     for model in study.config.models.values():
         if isinstance(model, HubModel):
             with suppress(ManifestError):
                 fetch_config(model.id, model.revision)
-    jobs = list(dry_run(snakefile, ["all"], config_file).needrun_jobs(exclude_finished=False))
+    with config_file_of(settings) as config_file:
+        jobs = list(dry_run(snakefile, ["all"], config_file).needrun_jobs(exclude_finished=False))
     print(describe(plan_of(study, jobs, cores), study.config.study))
 
 

@@ -18,6 +18,7 @@ def main(
     csv: Path,
     md: Path,
     tex: Path,
+    html: Path,
 ) -> None:
     """Write the table.
 
@@ -29,9 +30,10 @@ def main(
         csv: output, one observation a row.
         md: output, laid out for reading.
         tex: output, laid out for reading; needs the booktabs package.
+        html: output, laid out for the report.
     """
     given = {**read_files(reads), **settings, "labels": MethodLabels(methods)}
-    write_table_files(call(module_of(table).table, given), csv, md, tex)
+    write_table_files(call(module_of(table).table, given), csv, md, tex, html)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ and objects are single tokens of the study's tokenizer, so that all prompts have
 
 Run it once the study's model is there (the draw is seeded: the same tokenizer gives the same bytes)::
 
-    .venv/bin/python configs/prompts/make_complex_ioi.py results/smollm2_135m/models/smollm2/manifest.json
+    .venv/bin/python configs/prompts/make_complex_ioi.py results/smollm2_quick/models/smollm2/manifest.json
 """
 
 from __future__ import annotations

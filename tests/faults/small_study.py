@@ -121,6 +121,7 @@ class Study:
             config.write_text(yaml.safe_dump(CONFIG, allow_unicode=True))
         command = [sys.executable, "-m", "snakemake", "--snakefile", str(self.repository / "Snakefile")]
         command += ["--directory", str(self.folder), "--configfile", str(config), "--cores", "2", *options]
+        command += ["--printshellcmds"]  # with Snakemake's own lines, which tests wait for
         log = self.folder.parent / f"{self.folder.name}-{time.monotonic_ns()}.log"
         return Call([*command, "--", *targets] if targets else command, self.folder, log)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import measure_functional_drift
 import measure_recipe_faithfulness
 import score_controls
 import score_edges
+import score_perturbed
 import score_untrained
 import select_base_circuit
 import select_circuits
@@ -284,3 +286,31 @@ def test_a_file_that_is_not_of_kinds_is_refused(tmp_path: Path) -> None:
     write_tensors(path, {f"{PREFIX}+": torch.zeros(1, 2, 2)}, header, Provenance.detached())
     with pytest.raises(StorageError, match=r"its header names the kinds \['-'\]"):
         read_scores_by_kind(path)
+
+
+def test_the_perturbed_split_is_scored_in_the_folds_of_the_circuit_split(
+    study: tuple[Path, Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The scores are those of the train split's prompts in the order of the kinds that they replace."""
+    manifest, examples, checkpoint = study
+    recipe, origin = Attribution(steps=3, folds=4), Provenance.detached()
+    table = read_table(examples, "examples").assign(clean=[f"prompt {i}" for i in range(8)])
+    circuit, train = table.head(4).assign(kind=list("+-+-")), table.tail(4).assign(kind=list("--++"))
+    files = {name: tmp_path / f"{name}.parquet" for name in ("train", "circuit", "small", "fresh")}
+    written = {"train": train, "circuit": circuit, "small": train.head(3), "fresh": train.iloc[[2, 0, 3, 1]]}
+    for name, split in written.items():
+        write_table(files[name], split, "examples", origin)
+    splits = files["train"], files["circuit"]
+    for name, checkpoints in (("00", []), ("01", [checkpoint])):
+        found, expected = (tmp_path / name / f"{kind}.safetensors" for kind in ("found", "expected"))
+        score_perturbed.main(manifest, *splits, checkpoints, found, recipe, "cpu", origin)
+        score_edges.main(manifest, files["fresh"], checkpoints, [expected], recipe, "cpu", origin)
+        assert torch.equal(read_scores(found).by_fold, read_scores(expected).by_fold)
+        assert read_scores(found).fold_sizes == (1, 1, 1, 1)
+        assert read_scores(found).checkpoint == name
+    nothing = tmp_path / "nothing.safetensors"
+    with caplog.at_level(logging.WARNING):
+        score_perturbed.main(manifest, files["small"], files["circuit"], [], nothing, recipe, "cpu", origin)
+    assert "too few prompts of some kind" in caplog.text
+    assert read_scores(nothing).fold_sizes == ()
+    assert read_scores(nothing).by_fold.shape[0] == 0

@@ -16,7 +16,7 @@ COMPARED = {".parquet", ".safetensors", ".json", ".csv", ".md", ".tex"}
 SMOKE = ("--configfile", str(ROOT / "configs" / "smoke.yaml"), "--max-threads", "1")
 
 # Every stage, and one figure: the others differ in what they read and draw, not in how SLURM runs them.
-WANTED = ("--", "runs", "circuits", "drift", "recipes", "allocations", "tables", "plot_change_rates")
+WANTED = ("--", "train", "circuits", "drift", "recipes", "circuitlora", "tables", "plot_change_rates")
 
 pytestmark = needs_slurm
 

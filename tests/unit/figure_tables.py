@@ -357,6 +357,42 @@ class MadeUpStudy:
             paths.append(self.write("nodes_and_edges", pd.DataFrame(rows, columns=columns), "nodes_and_edges", **run))
         return paths
 
+    def union_faithfulness(self, unrelated: bool = True) -> list[Path]:
+        """At 5 % of the edges own .9, union .8, intersection .3, random -.1 and 0, unrelated .1, and .01 for a seed."""
+        heights = {("own", 0): 0.9, ("union", 0): 0.8, ("intersection", 0): 0.3, ("random_union", 0): -0.1}
+        heights |= {("random_union", 1): 0.0} | ({("unrelated_union", 0): 0.1} if unrelated else {})
+        paths = []
+        for run in self.runs():
+            rows = []
+            for checkpoint, fraction, metric in product(
+                (self.checkpoints[0], self.checkpoints[-1]), FRACTIONS, METRICS
+            ):
+                for (circuit, draw), height in heights.items():
+                    value = height + 0.1 * np.log10(fraction / 0.05) + 0.01 * int(run["seed"])
+                    n_edges = int(2000 * fraction) - 5 * (circuit != "own")
+                    bounds = (value, value - 0.03, value + 0.02, height - 0.9, height - 0.95, height - 0.85)
+                    rows.append((checkpoint, circuit, draw, fraction, n_edges, metric, *bounds))
+            table = pd.DataFrame(rows, columns=SCHEMAS["union_faithfulness"].names)
+            paths.append(self.write("union_faithfulness", table, "union_faithfulness", **run))
+        return paths
+
+    def overlaps(self, sizes: Sequence[int] = (100, 200, 300)) -> list[Path]:
+        """Two sub-tasks, inner and outer; the union shares 70 % of the edges, others less, and 1 more for a seed."""
+        pairs = {("own", "union"): 0.7, ("own", "intersection"): 0.5, ("own", "inner"): 0.6, ("own", "outer"): 0.4}
+        pairs[("inner", "outer")] = 0.3
+        paths = []
+        for run in self.runs():
+            rows = [
+                (checkpoint, first, second, k, round(share * k) + int(run["seed"]), k * k / 1000)
+                for checkpoint in self.checkpoints
+                for (first, second), share in pairs.items()
+                for k in sizes
+                if second != "intersection" or k < 300
+            ]
+            table = pd.DataFrame(rows, columns=SCHEMAS["overlaps"].names)
+            paths.append(self.write("overlaps", table, "overlaps", **run))
+        return paths
+
     def layers(self) -> list[Path]:
         paths = []
         pairs = [*pairwise(self.checkpoints), (self.checkpoints[0], self.checkpoints[-1])]

@@ -34,6 +34,7 @@ from circuitdrift.figures.layout import (
     EMPTY,
     Table,
     as_csv,
+    as_html,
     as_latex,
     as_markdown,
     escape_latex,
@@ -100,6 +101,29 @@ def test_no_text_of_a_markdown_table_is_html_or_a_link_or_another_cell() -> None
     assert escape_markdown("p < 0.05, x > 1, [0.1, 0.2]") == "p < 0.05, x > 1, [0.1, 0.2]"
 
 
+def test_no_text_of_a_table_in_html_is_a_tag_or_another_cell() -> None:
+    text = as_html(made_of_attacks())
+    tags = {
+        "!doctype",
+        "html",
+        "head",
+        "meta",
+        "title",
+        "style",
+        "body",
+        "h1",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+    }
+    assert set(re.findall(r"</?([!\w]+)", text)) == {*tags, "p"}
+    assert text.count("<td>") == len(ATTACKS)
+    assert not re.search(r"https?:|src=|href=|url\(", re.sub(r"<t[dh]>.*?</t[dh]>", "", text))
+
+
 def test_no_text_of_a_latex_table_is_a_command() -> None:
     text = as_latex(made_of_attacks())
     commands = {"begin", "end", "centering", "caption", "toprule", "midrule", "bottomrule"}
@@ -121,7 +145,7 @@ def study(tmp_path: Path) -> MadeUpStudy:
 
 def written(folder: Path, table: str, reads: dict[str, list[Path]], **settings: object) -> pd.DataFrame:
     """Write a table into a folder and read its numbers."""
-    files = {ending: folder / f"table.{ending}" for ending in ("csv", "md", "tex")}
+    files = {ending: folder / f"table.{ending}" for ending in ("csv", "md", "tex", "html")}
     write_table.main(table, reads, settings, METHODS, **files)
     return pd.read_csv(files["csv"])
 
@@ -669,7 +693,7 @@ def test_training_cost_adds_phase_1_and_its_scoring(study: MadeUpStudy, tmp_path
         "scoring_benchmarks": [benchmark(tmp_path / f"scored-{n}.tsv", 100.0) for n, _ in enumerate(scored)],
     }
     phase_1 = {"circuit_lora_8_32": "lora_r2"}
-    numbers = written(tmp_path, "training_cost", reads, benchmarked=runs, scored=scored, phase_1=phase_1)
+    numbers = written(tmp_path, "training_cost", reads, benchmarked=runs, scored=scored, phase_1=phase_1, united={})
     assert len(numbers) == 2 * 3 * (2 + 1)
     own, both = (
         numbers[numbers["method"] == method].set_index(["task", "statistic", "seed"])
@@ -690,17 +714,38 @@ def test_training_cost_adds_phase_1_and_its_scoring(study: MadeUpStudy, tmp_path
     assert "mean over 2 seeds" in text.lower()
 
 
+def test_training_cost_of_a_union_adds_phase_1_on_three_tasks(study: MadeUpStudy, tmp_path: Path) -> None:
+    runs = [{**run, "seed": int(run["seed"])} for run in study.runs()]
+    scored = [run for run in runs if run["method"] == "lora_r2"]
+    seconds = read_seconds([benchmark(tmp_path / f"{n}.tsv", 1.0) for n, _ in enumerate(runs)], runs)
+    of_scoring = read_seconds([benchmark(tmp_path / f"s{n}.tsv", 10.0) for n, _ in enumerate(scored)], scored)
+    logs, accuracy = (
+        read_tables(*files) for files in ((study.training_logs(), "training_log"), (study.accuracy(), "accuracy"))
+    )
+    first, *others = study.tasks
+    phase_1, united = {"circuit_lora_8_32": "lora_r2"}, {"circuit_lora_8_32": {first: others}}
+    cost = cost_of_runs(accuracy, logs, seconds, of_scoring, phase_1, united)
+    found = cost.query("method == 'circuit_lora_8_32' and statistic == 'seed' and seed == 1").set_index("task")
+    n_tasks = len(study.tasks)
+    assert n_tasks > 1
+    assert found.loc[first, ["phase_1_tokens", "phase_1_flops"]].tolist() == [n_tasks * 301, n_tasks * 6 * 301]
+    assert found.loc[first, "total_seconds"] == 1 + n_tasks * (1 + 10)
+    assert found.loc[others, "phase_1_tokens"].eq(301).all()
+    assert found.loc[others, "total_seconds"].eq(1 + 1 + 10).all()
+    assert cost.query("method == 'lora_r2'")["phase_1_tokens"].eq(0).all()
+
+
 def test_training_cost_of_a_study_without_a_phase_1_is_its_own(study: MadeUpStudy, tmp_path: Path) -> None:
     runs = [{**run, "seed": int(run["seed"])} for run in study.runs()]
     files = [benchmark(tmp_path / f"{n}.tsv", 1.0) for n, _ in enumerate(runs)]
     logs = read_tables(study.training_logs(), "training_log")
     accuracy = read_tables(study.accuracy(), "accuracy")
-    cost = cost_of_runs(accuracy, logs, read_seconds(files, runs), read_seconds([], []), {})
+    cost = cost_of_runs(accuracy, logs, read_seconds(files, runs), read_seconds([], []), {}, {})
     for name in ("tokens", "flops", "seconds"):
         assert (cost[f"total_{name}"] == cost[name]).all()
     assert cost["seconds"].eq(1).all()
     with pytest.raises(FigureDataError, match="'flops'"):
-        cost_of_runs(accuracy, logs.drop(columns="flops"), read_seconds(files, runs), read_seconds([], []), {})
+        cost_of_runs(accuracy, logs.drop(columns="flops"), read_seconds(files, runs), read_seconds([], []), {}, {})
 
 
 @pytest.mark.parametrize("content", ["h:m:s\n0:00:01\n", "s\tio\nNA\t1\n", "s\tio\n-\t1\n"])

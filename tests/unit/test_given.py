@@ -43,8 +43,8 @@ def test_paths_start_from_the_config_file_and_the_rest_is_kept():
     assert [checkpoint.folder for checkpoint in given.config.models["m"].checkpoints] == [
         folder / "a/b", folder / "c", None, None,
     ]  # fmt: skip
-    assert [given.given_checkpoint("m", f"0{n}").hub_id for n in (1, 2, 3, 4)] == [None, None, "owner/base", "x/y"]
-    assert [given.given_checkpoint("m", f"0{n}").is_adapter for n in (1, 2, 3, 4)] == [False, True, False, True]
+    assert [given.given.checkpoint("m", f"0{n}").hub_id for n in (1, 2, 3, 4)] == [None, None, "owner/base", "x/y"]
+    assert [given.given.checkpoint("m", f"0{n}").is_adapter for n in (1, 2, 3, 4)] == [False, True, False, True]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_a_checkpoint_that_is_not_one_is_refused_with_its_key_and_the_fix(checkp
 def test_a_revision_alone_needs_a_model_on_the_hub():
     text = refusal({"path": "a"}, {"revision": "x"}, model=SCRATCH)
     assert "models.m.checkpoints: number 1 names a revision alone" in text
-    assert study({"id": "a/b", "revision": "x"}, model=SCRATCH).given_checkpoint("m", "01").revision == "x"
+    assert study({"id": "a/b", "revision": "x"}, model=SCRATCH).given.checkpoint("m", "01").revision == "x"
 
 
 def test_the_name_given_is_taken():
@@ -106,9 +106,9 @@ def test_given_checkpoints_are_a_run_beside_those_that_are_trained():
 
 def test_as_many_models_of_given_checkpoints_exchange_circuits_as_of_a_run():
     found = study(*({"path": str(n)} for n in range(10)), drift={"functional_checkpoints": 3})
-    folders = [Path(path).name for path in found.given_functional_folders("m")]
+    folders = [Path(path).name for path in found.given.functional_folders("m")]
     assert folders == ["05", "10"]
-    assert len(found.given_folders("m")) == 10
+    assert len(found.given.folders("m")) == 10
 
 
 def test_figures_of_circuits_read_the_accuracy_of_given_checkpoints_and_comparisons_of_methods_do_not():
@@ -188,7 +188,7 @@ def test_checkpoints_that_fit_are_planned_without_a_word(tmp_path):
     adapter_folder(tmp_path / "lora")
     given = local_study(tmp_path, {"path": "same"}, {"path": "more"}, {"adapter": "lora"})
     assert check_study(given) == []
-    assert given.given_files("m", "03") == [
+    assert given.given.files("m", "03") == [
         str(tmp_path / "lora" / name) for name in ("adapter_config.json", "adapter_model.safetensors")
     ]
 

@@ -27,10 +27,13 @@ SCRIPTS = Path(circuitdrift.__file__).parents[1]
 
 LIGHT = {
     "check_model",
+    "clean_study",
     "compare_circuits",
     "generate_data",
+    "measure_overlaps",
     "plan",
     "plot_figure",
+    "report",
     "write_config",
     "write_table",
 }
@@ -40,12 +43,16 @@ WITH_TENSORS = {
     "classify_edges",
     "export_circuits",
     "import_circuits",
+    "locate_changes",
     "measure_controls",
     "measure_model_controls",
     "measure_recipe_reliability",
     "measure_reliability",
+    "measure_robustness",
+    "measure_untrained_robustness",
     "select_base_circuit",
     "select_circuits",
+    "unite_circuits",
 }
 """Stages of circuits as tensors, without a model."""
 
@@ -57,9 +64,11 @@ WITH_A_MODEL = {
     "measure_faithfulness",
     "measure_functional_drift",
     "measure_recipe_faithfulness",
+    "measure_union_faithfulness",
     "pretrain",
     "score_edges",
     "score_controls",
+    "score_perturbed",
     "measure_gradients",
     "score_untrained",
     "select_minimal_circuits",

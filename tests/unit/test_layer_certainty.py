@@ -24,14 +24,13 @@ from circuitdrift.drift.layer_certainty import (
     draw_folds,
     excess_by_layer,
     fold_products,
-    in_order,
     intervals_of,
-    is_top,
     resample_layers,
     top_shares,
 )
 from circuitdrift.drift.layer_order import order_layers
 from circuitdrift.drift.layers import tabulate_layers
+from circuitdrift.drift.places import in_order, is_top
 from circuitdrift.drift.reliability import FoldScores
 from circuitdrift.drift.series import DriftError, stack_circuits, structural_circuit
 from circuitdrift.provenance import Provenance

@@ -14,6 +14,7 @@ LIBRARY = Path(circuitdrift.__file__).parent
 LAYERS = [
     "errors",
     "calls",
+    "removal",
     "provenance",
     "schemas",
     "seals",
@@ -23,8 +24,10 @@ LAYERS = [
     "config",
     "layout",
     "runs",
+    "given_runs",
     "study",
     "planned_job",
+    "reporting",
     "cards",
     "stage",
     "compute",
@@ -40,6 +43,7 @@ LAYERS = [
     "training",
     "circuits",
     "drift",
+    "composition",
     "verdicts",
     "figures",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from types import SimpleNamespace
@@ -15,11 +16,14 @@ from circuitdrift.config.circuits import Attribution
 from circuitdrift.config.models import HubModel, LocalModel, ScratchModel
 from circuitdrift.config.study import StudyConfig
 from circuitdrift.decoder.graph import Graph
+from circuitdrift.layout import Layout
 from circuitdrift.models.shapes import ModelShape, shape_at_hand, shape_in
 from circuitdrift.planning.estimates import PlannedWork, Rate, passes_of, seconds_of
 from circuitdrift.planning.jobs import bytes_of
 from circuitdrift.planning.plan import describe, plan_of
 from circuitdrift.planning.progress import Expected, ProgressLines, duration
+from circuitdrift.planning.summary import lines_of_success, telling_line
+from circuitdrift.planning.terminal import Bar
 from circuitdrift.study import Study
 
 pytestmark = pytest.mark.unit
@@ -197,6 +201,32 @@ def test_the_plan_says_which_models_it_cannot_count():
     assert "snakemake models" in text
 
 
+def test_the_papers_models_have_a_shape_before_anything_is_fetched(monkeypatch, tmp_path):
+    monkeypatch.setattr("circuitdrift.models.shapes.config_file", lambda model: None)
+    sizes = {
+        name: shape_at_hand(HubModel(source="hub", id=name))
+        for name in ("EleutherAI/pythia-1.4b-deduped", "EleutherAI/gpt-neo-2.7B", "facebook/opt-6.7b")
+    }
+    assert [shape.edges for shape in sizes.values()] == [231_493, 638_641, 1_592_881]
+    assert [round(shape.parameters / 1e9, 1) for shape in sizes.values()] == [1.4, 2.6, 6.6]
+
+
+def test_the_plan_of_a_large_model_states_hours_of_a_gpu_by_its_assumption(monkeypatch):
+    monkeypatch.setattr("circuitdrift.models.shapes.config_file", lambda model: None)
+    study = study_of(models={"pythia": {"source": "hub", "id": "EleutherAI/pythia-1.4b-deduped"}})
+    run = {"model": "pythia", "task": "sums", "method": "lora", "seed": "0"}
+    jobs = [
+        job_of("finetune", 1, ["r/accuracy.parquet"], run),
+        job_of("measure_reliability", 2, ["r/reliability.parquet"], run, rules=("finetune", "measure_reliability")),
+    ]
+    plan = plan_of(study, jobs, cores=8)
+    shape = shape_at_hand(study.config.models["pythia"])
+    trained = seconds_of(study, PlannedWork("finetune", run, 0), shape)
+    assert plan.gpu_hours == pytest.approx((60 + trained / 1000) / 3600)  # comparing scores takes no GPU
+    assert "On one GPU" in describe(plan, "planned")
+    assert plan_of(study_of(), [job_of("finetune", 1, ["r/accuracy.parquet"])], cores=2).gpu_hours == 0
+
+
 def test_the_plan_of_a_finished_study_says_so():
     assert describe(plan_of(study_of(), [], cores=2), "planned") == "planned: nothing is left to do"
 
@@ -255,3 +285,87 @@ def test_other_messages_print_no_line():
 @pytest.mark.parametrize(("seconds", "said"), [(40, "40 s"), (200, "3 min"), (7500, "2 h 5 min")])
 def test_durations_are_said_as_people_say_them(seconds, said):
     assert duration(seconds) == said
+
+
+# Lines of a call
+
+
+def records_of_a_call(lines, clock):
+    """Two jobs: the first fails, the second finishes."""
+    for seconds, event, fields in (
+        (0.0, LogEvent.JOB_STARTED, {"jobs": [1, 2]}),
+        (3.0, LogEvent.JOB_ERROR, {"jobid": 1}),
+        (4.0, LogEvent.JOB_FINISHED, {"job_id": 2}),
+    ):
+        clock[0] = seconds
+        lines.emit(logging.makeLogRecord({"event": event, **fields}))
+
+
+def test_a_job_that_fails_has_a_line_with_its_log_and_the_call_ends_with_the_line_that_matters(tmp_path):
+    log = tmp_path / "first.log"
+    log.write_text("12:00:00 begins\n12:00:01 error: a.csv: no such file\n12:00:02 ends\n")
+    printed, clock = [], [0.0]
+    lines = ProgressLines(
+        {1: Expected("first", 5.0, log), 2: Expected("second", 5.0)}, printed.append, lambda: clock[0]
+    )
+    records_of_a_call(lines, clock)
+    assert printed[0] == f"first: failed after 3 s; log: {log}"
+    assert printed[1].startswith("second: 4 s; 1 of 2 jobs, about ")
+    assert lines.lines_of_failure()[1:] == ["  first: 12:00:01 error: a.csv: no such file", f"    log: {log}"]
+
+
+def test_a_job_that_succeeds_at_a_further_attempt_has_not_failed():
+    clock = [0.0]
+    lines = ProgressLines({1: Expected("first", 5.0), 2: Expected("second", 5.0)}, [].append, lambda: clock[0])
+    records_of_a_call(lines, clock)
+    assert len(lines.lines_of_failure()) == 2
+    lines.emit(logging.makeLogRecord({"event": LogEvent.JOB_FINISHED, "job_id": 1}))
+    assert lines.lines_of_failure() == []
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("", ""),
+        ("a\n error: b\nc\n", "error: b"),
+        ("Traceback (most recent call last):\n  x\nLookupError: wire\n", "LookupError: wire"),
+        ("loading\n\nKilled\n\n", "Killed"),
+    ],
+)
+def test_the_line_of_a_log_that_matters(text, line):
+    assert telling_line(text) == line
+
+
+def test_a_call_that_succeeds_ends_with_places_and_verdicts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    layout = Layout("mine")
+    assert lines_of_success(layout, "mine") == ["mine: done."]
+    table = tmp_path / layout.table("verdicts", "csv")
+    table.parent.mkdir(parents=True)
+    table.write_text(
+        "claim,published,model,measured,lower,upper,null,verdict\n"
+        "edges change more than nodes,yes,toy,0.2,0.1,0.3,0,supported\n"
+        "late layers drift,,,,,,,undecided\n"
+        "drift exceeds noise,,toy,0.4,,,0,supported\n"
+    )
+    assert lines_of_success(layout, "mine") == [
+        "mine: done. tables: results/mine/tables",
+        "verdicts: 2 supported, 1 undecided (results/mine/tables/verdicts.csv)",
+        "  supported: edges change more than nodes (toy); measured 0.2 [0.1, 0.3], published yes",
+        "  undecided: late layers drift",
+        "  supported: drift exceeds noise (toy); measured 0.4",
+    ]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.mark.parametrize(("screen", "drawn"), [(Terminal(), True), (io.StringIO(), False)], ids=["terminal", "file"])
+def test_a_bar_is_drawn_on_a_terminal_alone(screen, drawn):
+    bar = Bar(4, screen)
+    bar.show(1, "about 3 min left", ["finetune/toy", "score_edges/toy"])
+    assert ("1 of 4 jobs, about 3 min left; finetune/toy score_edges/toy" in screen.getvalue()) is drawn
+    bar.close()
+    assert bool(screen.getvalue()) is drawn

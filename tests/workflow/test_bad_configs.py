@@ -260,6 +260,11 @@ METHODS = [
         ["methods.other", "no steps"],
     ),
     case("unknown phase 1", circuit_lora(phase_1="x"), ["methods.other.phase_1", "'x'", "lora"]),
+    case(
+        "union on a task of one step",
+        circuit_lora(circuit="union"),
+        ["methods.other.circuit", "['sums'] are not", "tasks.sums.methods"],
+    ),
     case("phase 1 is itself", circuit_lora(phase_1="other"), ["methods.other.phase_1", "'other'"]),
     case("nothing to spend", circuit_lora(allocation="threshold", critical_rank=1), ["methods.other.critical_rank"]),
     case("counts with a policy", circuit_lora(policy="excess", credit="counts"), ["methods.other.credit", "counts"]),

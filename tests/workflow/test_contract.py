@@ -24,19 +24,21 @@ TARGETS = [
     "models",
     "data",
     "learning_rates",
-    "runs",
+    "train",
     "circuits",
     "drift",
+    "composition",
     "recipes",
-    "allocations",
+    "circuitlora",
     "figures",
     "tables",
     "imports",
     "exports",
     "peft_experiments",
-    "benchmark_attribution",
-    "benchmark_training",
-    "benchmark_startup",
+    "benchmark",
+    "plan",
+    "clean_study",
+    "report",
     "all",
 ]
 
@@ -137,7 +139,7 @@ def test_parsing_makes_no_more_paths_for_a_larger_study(tmp_path_factory):
         return {rule.name: sum(isinstance(path, str) for path in rule.input) for rule in targets}
 
     small = paths_of_targets(seeds=2)
-    assert {"all", "runs", "drift", "plot_change_rates", "tabulate_controls"} <= set(small)
+    assert {"all", "train", "drift", "plot_change_rates", "tabulate_controls"} <= set(small)
     assert paths_of_targets(seeds=40) == small
 
 

@@ -36,6 +36,8 @@ def test_every_stage_of_circuits_is_planned_for_each_checkpoint_and_nothing_is_t
     once = (
         *("measure_accuracy", "compare_circuits_given", "measure_reliability_given", "classify_edges_given"),
         *("measure_functional_drift_given", "measure_controls_given", "allocate_circuit_lora_given"),
+        *("score_perturbed_base", "score_perturbed_given", "measure_robustness_given", "measure_untrained_robustness"),
+        *("locate_changes_given", "tabulate_early_signal"),
         *("pretrain", "score_edges_base", "plot_change_rates", "plot_explorer", "tabulate_critical_layers"),
     )
     assert [rule for rule in once if jobs.get(rule) != 1] == []

@@ -21,22 +21,43 @@ def config(tmp_path: Path) -> Path:
     return study_of_two_circuits(tmp_path)
 
 
-def failure_of(rule: str, printed: str) -> list[str]:
-    """The lines between the announcement of a failing job and the end of Snakemake's report of it."""
+def failure_of(printed: str) -> list[str]:
+    """The lines from a job's refusal to the end of the call."""
     lines = printed.splitlines()
-    start = next(number for number, line in enumerate(lines) if line.endswith(f"rule {rule}:"))
-    announced = next(number for number in range(start + 1, len(lines)) if not lines[number].startswith("    "))
-    end = next(number for number, line in enumerate(lines) if line.startswith("Exiting because a job execution failed"))
-    return lines[announced:end]
+    return lines[next(number for number, line in enumerate(lines) if " error: " in line) :]
+
+
+def test_a_refusal_is_told_when_the_job_fails_and_again_at_the_end_with_its_log(
+    workflow: Workflow, config: Path
+) -> None:
+    config.with_name("after.json").write_text('{"cfg": ')
+    lines = failure_of(workflow.call("imports", "--cores", "1", config=config).stderr)
+    log = "logs/imported/import_circuits/mine.log"
+    assert re.fullmatch(rf"import_circuits/mine: failed after \d+ s; log: {log}", lines[1])
+    end = lines[next(number for number, line in enumerate(lines) if line.startswith("1 job failed")) :]
+    assert end[1].startswith("  import_circuits/mine: ")
+    assert "after.json: truncated, or not JSON" in end[1]
+    assert end[2] == f"    log: {log}"
+
+
+def test_snakemakes_own_lines_come_back_where_they_are_asked_for(workflow: Workflow, config: Path) -> None:
+    own = ("rule import_circuits_mine:", "Finished jobid: ")
+    printed = workflow.call("imports", "--cores", "1", "--printshellcmds", config=config).stderr
+    assert [words for words in own if words not in printed] == []
+    assert "import_circuits/mine: " in printed
+    lines = workflow.call("imports", "--cores", "1", "--forceall", config=config).stderr.splitlines()
+    assert [words for words in own if any(words in line for line in lines)] == []
+    assert 3 <= sum(": " in line and " of 3 jobs, " in line for line in lines) <= 3
+    assert len(lines) <= MOST_LINES
 
 
 def test_a_refusal_in_a_job_takes_a_few_lines_and_no_traceback(workflow: Workflow, config: Path) -> None:
     config.with_name("after.json").write_text('{"cfg": ')
     result = workflow.call("imports", "--cores", "1", config=config)
     assert result.returncode == 1
-    lines = failure_of("import_circuits_mine", result.stderr)
+    lines = failure_of(result.stderr)
     assert len(lines) <= MOST_LINES, result.stderr
-    assert sum("after.json: truncated, or not JSON" in line for line in lines) == 1
+    assert sum("after.json: truncated, or not JSON" in line for line in lines) == 2
     assert any("logs/imported/import_circuits/mine.log" in line for line in lines)
     log = (workflow.directory / "logs" / "imported" / "import_circuits" / "mine.log").read_text()
     assert "after.json: truncated, or not JSON" in log
@@ -56,7 +77,7 @@ def test_a_damaged_result_is_refused_and_mended_by_the_command_that_the_refusal_
 
     result = workflow.call(TARGET, "--cores", "1", config=config)
     assert result.returncode == 1
-    lines = failure_of("compare_circuits_imported", result.stderr)
+    lines = failure_of(result.stderr)
     assert len(lines) <= MOST_LINES, result.stderr
     assert "Traceback" not in result.stderr
     told = "\n".join(lines)

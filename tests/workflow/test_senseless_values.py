@@ -122,5 +122,5 @@ def test_a_run_says_it_once_and_not_in_each_job(workflow, tmp_path):
     result = workflow.call("--cores", "1", config=write(tmp_path, {"tasks": {}, "methods": {}}))
     assert result.returncode == 0, result.stderr
     output = result.stdout + result.stderr
-    assert "Finished jobid" in output
+    assert "all done" in output
     assert output.count(": warning: ") == 1

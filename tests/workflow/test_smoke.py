@@ -13,16 +13,18 @@ from pathlib import Path
 import networkx
 import pyarrow.parquet as pq
 import pytest
-from checkout import Workflow, copy_repository
+from checkout import ROOT, Workflow, copy_repository
 from safetensors import safe_open
 
 from circuitdrift.storage import read_json, read_table
 
 SCORING = {"score_edges_base", "score_edges_01_to_02", "score_controls_reworded", "score_untrained"}
+SCORING |= {"score_perturbed", "score_perturbed_base"}
 SELECTION = {"select_base_circuit", "select_circuits"}
 FAITHFULNESS = {"measure_faithfulness_base", "measure_faithfulness_01_to_02"}
 DRIFT_TABLES = ["transitions", "summary", "layers", "reliability", "nodes_and_edges"]
 DRIFT_TABLES += ["edges_changed", "edge_counts", "functional"]
+DRIFT_TABLES += ["robustness", "where", "node_induced", "layer_orders"]
 MAKING = {"pretrain", "generate_data_reworded", "finetune"}
 
 
@@ -37,7 +39,7 @@ def smoke_and_output(tmp_path_factory) -> tuple[Workflow, str]:
     folder = tmp_path_factory.mktemp("smoke")
     made = Workflow(copy_repository(folder / "repository"), folder / "elsewhere")
     made.directory.mkdir()
-    result = made.call("--cores", "2")
+    result = made.call("report", "--cores", "2")
     output = result.stdout + result.stderr
     assert result.returncode == 0, output[-9000:]
     return made, output
@@ -86,6 +88,8 @@ def test_it_leaves_every_promised_file(smoke):
         "circuits/toy/add_sub_100/base/reworded/scores.safetensors",
         *(f"circuits/toy/add_sub_100/untrained/seed-{seed}/scores.safetensors" for seed in (0, 1)),
         "drift/toy/add_sub_100/model_controls.parquet",
+        "drift/toy/add_sub_100/untrained_robustness.parquet",
+        *(f"circuits/{place}/perturbed/scores.safetensors" for place in ("toy/add_sub_100/base", f"{run}/02")),
         "circuits/toy/add_sub_100/base/recipes/ceap/scores.safetensors",
         *(f"recipes/toy/add_sub_100/recipe_{table}.parquet" for table in ("reliability", "faithfulness", "areas")),
         "circuits/toy/add_sub_100/base/kinds/scores_by_kind.safetensors",
@@ -193,6 +197,14 @@ def test_a_new_number_of_resamples_allocates_again_but_does_not_select_again(smo
     assert not rules & {"allocate_random_lora", "measure_reliability"}
 
 
+def test_another_number_of_splits_or_draws_measures_robustness_again_and_nothing_else(smoke, edited):
+    showing = {"plot_robustness", "tabulate_robustness", "write_config"}
+    edited("configs/smoke.yaml", "exchanges: 19", "exchanges: 19, disjoint_splits: 4")
+    assert smoke.rules_to_run() == {"measure_robustness", "measure_untrained_robustness", *showing}
+    edited("configs/smoke.yaml", "disjoint_splits: 4", "perturbed_draws: 3")
+    assert smoke.rules_to_run() == {"measure_robustness", *showing}
+
+
 def test_new_ranks_of_one_method_allocate_and_train_that_method_again(smoke, edited):
     edited("configs/smoke.yaml", "kind: random_lora, rank: 1", "kind: random_lora, rank: 2")
     result = smoke.call("--dry-run")
@@ -296,14 +308,66 @@ def test_a_fresh_checkout_re_runs_nothing(smoke):
     assert smoke.rules_to_run("--workflow-profile", "none") == set()
 
 
-def test_the_report_shows_every_figure(smoke):
-    report = smoke.directory / "report.html"
-    result = smoke.call("--report", str(report))
-    assert result.returncode == 0, result.stderr[-3000:]
-    text = report.read_text()
-    names = {path.stem for path in (smoke.directory / "results" / "smoke" / "figures").glob("*.svg")}
-    assert len(names) >= 6
-    assert [name for name in names if not re.search(rf"\b{name}\.svg", text)] == []
+def test_the_call_ends_with_the_places_of_what_it_made(smoke_and_output):
+    assert (
+        "smoke: done. figures: results/smoke/figures   tables: results/smoke/tables   report: results/smoke/report.html"
+        in (smoke_and_output[1])
+    )
+
+
+@pytest.fixture(scope="module")
+def report(smoke) -> str:
+    return (smoke.directory / "results" / "smoke" / "report.html").read_text()
+
+
+def test_the_report_shows_every_figure_and_every_table(smoke, report):
+    results = smoke.directory / "results" / "smoke"
+    shown = [*(results / "figures").glob("*.svg"), *(results / "tables").glob("*.html")]
+    assert len(shown) > 20
+    assert [path.name for path in shown if not re.search(rf"\b{path.stem}\{path.suffix}", report)] == []
+
+
+TUTORIAL = (ROOT / "docs" / "tutorial.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", TUTORIAL, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("command", [line for block in blocks("bash") for line in block.splitlines()])
+def test_the_commands_of_the_tutorial_run(smoke, command):
+    program, *words = command.split()
+    assert program == ".venv/bin/snakemake"
+    assert words[-2:] == ["--configfile", "configs/smoke.yaml"]
+    result = smoke.call(*words[:-2])
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_python_of_the_tutorial_runs(smoke):
+    for code in blocks("python"):
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=smoke.directory)
+        assert result.returncode == 0, result.stderr
+        assert len(result.stdout.splitlines()) > 1
+
+
+def test_the_files_of_the_tutorial_are_there(smoke):
+    named = re.findall(r"^\| `(results/\S+)`", TUTORIAL, re.MULTILINE)
+    assert len(named) > 10
+    assert [name for name in named if not (smoke.directory / name).exists()] == []
+
+
+def test_the_report_loads_nothing_and_has_the_graph_of_the_rules_on_a_page_of_its_own(report):
+    assert not re.search(
+        r"""<(?:script|img|iframe)[^>]*\ssrc=["']?(?:https?:)?//|<link[^>]*href=["']?(?:https?:)?//""", report
+    )
+    numbers = json.loads(re.search(r"var metadata = (\{.*?\});", report)[1])
+    assert numbers["Fine-tunings"] == 8  # with these, Snakemake's first page is the introduction
+
+
+def test_a_report_is_made_again_after_an_edit_of_a_caption_and_not_without(smoke, edited):
+    assert smoke.rules_to_run("report") == set()
+    edited("docs/captions/workflow.rst", "Circuit drift\n", "The drift of circuits\n")
+    assert smoke.rules_to_run("report") == {"report"}
 
 
 def test_every_circuit_can_be_exported(smoke):

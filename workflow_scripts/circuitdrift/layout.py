@@ -22,6 +22,7 @@ class CircuitFiles:
         self.importances = f"{folder}/exchange/{{task}}_{{model}}/importances.json"
         self.merged = f"{folder}/exchange/merged.json"
         self.graphml = f"{folder}/exchange/circuit.graphml"
+        self.perturbed_scores = f"{folder}/perturbed/scores.safetensors"
 
 
 class DriftFiles:
@@ -36,6 +37,10 @@ class DriftFiles:
         self.edge_counts = f"{folder}/edge_counts.parquet"
         self.functional = f"{folder}/functional.parquet"
         self.nodes_and_edges = f"{folder}/nodes_and_edges.parquet"
+        self.robustness = f"{folder}/robustness.parquet"
+        self.where = f"{folder}/where.parquet"
+        self.node_induced = f"{folder}/node_induced.parquet"
+        self.layer_orders = f"{folder}/layer_orders.parquet"
 
 
 class RecipeFiles:
@@ -45,6 +50,20 @@ class RecipeFiles:
         self.reliability = f"{folder}/recipe_reliability.parquet"
         self.faithfulness = f"{folder}/recipe_faithfulness.parquet"
         self.areas = f"{folder}/recipe_areas.parquet"
+
+
+class CompositionFiles:
+    """The circuits of a compositional task's run united from those of its sub-tasks, and how they compare."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self.union_drift = DriftFiles(f"{folder}/union")
+        self.overlaps = f"{folder}/overlaps.parquet"
+        self.union_faithfulness = f"{folder}/union_faithfulness.parquet"
+
+    def circuit(self, checkpoint: str, kind: str) -> CircuitFiles:
+        """The ``union`` or the ``intersection`` of the sub-tasks' circuits at a checkpoint."""
+        return CircuitFiles(f"{self._folder}/{checkpoint}/{kind}")
 
 
 class AllocationFiles:
@@ -64,6 +83,9 @@ class Layout:
         self.results = f"results/{study}"
         self.in_use = f"{self.results}/.in_use"
         self.config = f"{self.results}/config.json"
+        self.report = f"{self.results}/report.html"
+        self.figures = f"{self.results}/figures"
+        self.tables = f"{self.results}/tables"
 
         model = f"{self.results}/models/{{model}}"
         self.manifest = f"{model}/manifest.json"
@@ -103,8 +125,10 @@ class Layout:
         self.drift = DriftFiles(f"{drift}/seed-{{seed}}")
         self.controls = f"{drift}/controls.parquet"
         self.model_controls = f"{self.results}/drift/{{model}}/{{task}}/model_controls.parquet"
+        self.untrained_robustness = f"{self.results}/drift/{{model}}/{{task}}/untrained_robustness.parquet"
         self.allocation = AllocationFiles(f"{self.results}/allocation/{{model}}/{{task}}/{{name}}/seed-{{seed}}")
 
+        self.composition = CompositionFiles(f"{self.results}/composition/{{model}}/{{task}}/{{method}}/seed-{{seed}}")
         self.gradients = f"{self.results}/allocation/{{model}}/{{task}}/gradients.parquet"
         self.activation_ranks = f"{self.results}/allocation/{{model}}/{{task}}/{{name}}/activation_ranks.parquet"
         self.peft_experiment = f"{self.results}/peft/experiments/lora/{{model}}-{{task}}-{{name}}-seed-{{seed}}"
@@ -134,8 +158,8 @@ class Layout:
 
     def figure(self, name: str, format: str) -> str:
         """A figure in one of its file formats."""
-        return f"{self.results}/figures/{name}.{format}"
+        return f"{self.figures}/{name}.{format}"
 
     def table(self, name: str, format: str) -> str:
         """A table in one of its file formats."""
-        return f"{self.results}/tables/{name}.{format}"
+        return f"{self.tables}/{name}.{format}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 
 from snakemake.api import SnakemakeApi
@@ -14,6 +17,8 @@ from snakemake.dag import DAG
 from snakemake.exceptions import RuleException, WorkflowError
 from snakemake.settings.enums import Quietness
 from snakemake.settings.types import ConfigSettings, DAGSettings, OutputSettings, ResourceSettings
+
+from circuitdrift.config.study import StudyConfig
 
 
 def job_of_command_line(script: Path, arguments: Sequence[str]) -> SimpleNamespace:
@@ -54,6 +59,15 @@ def planned_job(snakefile: Path, file: str, config_file: Path | None) -> SimpleN
         wildcards=job.wildcards,
         log=job.log,
     )
+
+
+@contextmanager
+def config_file_of(settings: StudyConfig) -> Iterator[Path]:
+    """A file with a study's config, for a call of Snakemake within a job; in a module the study has no file."""
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "config.json"
+        file.write_text(json.dumps(settings.model_dump(mode="json")))
+        yield file
 
 
 def dry_run(snakefile: Path, targets: Sequence[str], config_file: Path | None) -> DAG:

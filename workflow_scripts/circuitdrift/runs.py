@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 
-from circuitdrift.layout import CircuitFiles
+from circuitdrift.layout import CircuitFiles, Layout
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,10 @@ class Run:
     task: str
     method: str
     seed: int
+
+    def on(self, tasks: Iterable[str]) -> tuple[Run, ...]:
+        """The same run on each of some other tasks."""
+        return tuple(replace(self, task=task) for task in tasks)
 
 
 @dataclass(frozen=True)
@@ -41,3 +46,26 @@ class CircuitJob:
     def scoring_benchmark(self) -> str:
         """Snakemake's measurements of the job that scores the edges of these circuits, beside the first of them."""
         return self.circuits[0].scoring_benchmark
+
+
+def circuit_jobs(layout: Layout, checkpoints: Sequence[str], size: int) -> tuple[CircuitJob, ...]:
+    """The base model's job, and one for each group of ``size`` of the checkpoints after it."""
+    groups = [checkpoints[start : start + size] for start in range(0, len(checkpoints), size)]
+    return (
+        CircuitJob("base", (layout.base_circuit,), ()),
+        *(
+            CircuitJob(
+                f"{group[0]}_to_{group[-1]}",
+                tuple(map(layout.run_circuit, group)),
+                tuple(map(layout.checkpoint, group)),
+            )
+            for group in groups
+        ),
+    )
+
+
+def evenly_spaced(checkpoints: Sequence[str], number: int) -> tuple[str, ...]:
+    """So many checkpoints, the first and the last among them; all if there are fewer."""
+    last = len(checkpoints) - 1
+    steps = min(number - 1, last)
+    return tuple(checkpoints[round(last * step / steps)] for step in range(steps + 1))

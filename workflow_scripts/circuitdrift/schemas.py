@@ -5,6 +5,11 @@ from __future__ import annotations
 import pyarrow as pa
 
 _TOKEN_IDS = pa.list_(pa.int32())
+_ROBUSTNESS = (
+    {"control": pa.string(), "share": pa.float64(), "draws": pa.int32(), "examples": pa.int32()}
+    | {"level": pa.string(), "measure": pa.string()}
+    | dict.fromkeys(("similarity", "lower", "upper"), pa.float64())
+)
 
 SCHEMAS: dict[str, pa.Schema] = {
     "examples": pa.schema(
@@ -338,6 +343,47 @@ SCHEMAS: dict[str, pa.Schema] = {
             "rank": pa.int16(),
             "parameters": pa.int64(),
         }
+    ),
+    "overlaps": pa.schema(
+        {
+            "checkpoint": pa.string(),
+            "first": pa.string(),
+            "second": pa.string(),
+            "k": pa.int32(),
+            "overlap": pa.int32(),
+            "expected": pa.float64(),
+        }
+    ),
+    "union_faithfulness": pa.schema(
+        {
+            "checkpoint": pa.string(),
+            "circuit": pa.string(),
+            "draw": pa.int32(),
+            "size_fraction": pa.float64(),
+            "n_edges": pa.int32(),
+            "metric": pa.string(),
+            "faithfulness": pa.float64(),
+            "lower": pa.float64(),
+            "upper": pa.float64(),
+            "difference": pa.float64(),
+            "difference_lower": pa.float64(),
+            "difference_upper": pa.float64(),
+        }
+    ),
+    "robustness": pa.schema({"checkpoint": pa.string(), **_ROBUSTNESS}),
+    "untrained_robustness": pa.schema({"untrained_seed": pa.int32(), **_ROBUSTNESS}),
+    "where": pa.schema(
+        {"layer": pa.int16(), "level": pa.string()}
+        | dict.fromkeys(("present_before", "possible", "addable", "added", "removed"), pa.int32())
+        | {"expected_added": pa.float64()}
+    ),
+    "node_induced": pa.schema(
+        dict.fromkeys(("changed", "node_induced"), pa.int32())
+        | dict.fromkeys(("expected", "lower", "upper", "node_based_estimate"), pa.float64())
+    ),
+    "layer_orders": pa.schema(
+        {"checkpoint": pa.string(), "epoch": pa.float64(), "policy": pa.string(), "layer": pa.int16()}
+        | {"value": pa.float64(), "rank_order": pa.int16()}
     ),
     "figure": pa.schema({}),
 }

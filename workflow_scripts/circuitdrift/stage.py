@@ -38,17 +38,20 @@ from circuitdrift.provenance import Provenance
 logger = logging.getLogger(__name__)
 
 ONLINE = {"fetch_model", "fetch_checkpoint", "plan"}
-"""Rules whose jobs ask the model hub: the downloads, and the estimate for a model that is not here yet."""
+"""Scripts that ask the model hub: the downloads, and the estimate for a model that is not here yet."""
 
 SNAKEMAKE = "CIRCUITDRIFT_SNAKEMAKE"
 """The environment variable in which Snakemake gives its process number to its jobs on the same machine."""
+
+LOG_ALONE = "CIRCUITDRIFT_LOG_ALONE"
+"""The environment variable by which jobs leave the screen to the lines of their call, but for warnings and errors."""
 
 SECONDS_BETWEEN_LOOKS = 0.5
 """A job looks so often whether its Snakemake is alive; a call of Snakemake takes longer to start its first job."""
 
 if hasattr(sys.modules["__main__"], "snakemake"):
     # Read by huggingface_hub when it is imported, so every script imports this module before any that leads there.
-    if sys.modules["__main__"].snakemake.rule not in ONLINE:
+    if Path(str(sys.modules["__main__"].__file__)).stem.rpartition(".")[2] not in ONLINE:  # tmpab12.fetch_model.py
         os.environ["HF_HUB_OFFLINE"] = "1"
     # In a job, the imports after this one make objects that stay. Looking for garbage among them slows the start.
     gc.disable()
@@ -136,8 +139,10 @@ def _adapter(annotation: Any) -> TypeAdapter[Any]:
 
 
 def _log_to(log: Path | None) -> None:
-    """Send log records to the screen and to the job's log file."""
-    handlers: list[logging.Handler] = [logging.StreamHandler()]
+    """Send log records to the job's log file and to the screen; with LOG_ALONE the screen gets warnings and errors."""
+    screen = logging.StreamHandler()
+    screen.setLevel(logging.WARNING if log is not None and LOG_ALONE in os.environ else logging.INFO)
+    handlers: list[logging.Handler] = [screen]
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
         handlers.append(logging.FileHandler(log, mode="w"))

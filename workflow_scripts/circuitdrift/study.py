@@ -12,16 +12,18 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from circuitdrift.config.given import GIVEN, GIVEN_SEED, GivenCheckpoint
+from circuitdrift.config.compositions import methods_by_union, methods_from_sub_task, sub_tasks_of, unrelated_tasks
+from circuitdrift.config.given import GIVEN, GIVEN_SEED
 from circuitdrift.config.layer_sets import layer_sets
-from circuitdrift.config.methods import AllocatedLoraMethod, CircuitLoraMethod, RandomLoraMethod
-from circuitdrift.config.models import HubModel, ScratchModel
+from circuitdrift.config.methods import AllocatedLoraMethod, CircuitLoraMethod, RandomLoraMethod, sham_twins
+from circuitdrift.config.models import ScratchModel
 from circuitdrift.config.reading import check_imported_files, load_study
 from circuitdrift.config.study import OWN_RECIPE, StudyConfig
 from circuitdrift.config.yaml_file import read_yaml
+from circuitdrift.given_runs import GivenRuns
 from circuitdrift.layout import CircuitFiles, Layout
 from circuitdrift.provenance import checkpoint_names
-from circuitdrift.runs import CircuitJob, Run
+from circuitdrift.runs import CircuitJob, Run, circuit_jobs, evenly_spaced
 from circuitdrift.tasks.from_file import FileTask
 from circuitdrift.tasks.sub_tasks import SubTask
 
@@ -33,7 +35,21 @@ def read_study(path: Path) -> Study:
         ConfigError: the file is missing, is not YAML or does not describe a study, or a file of circuits that it
             imports is missing.
     """
-    config = load_study(read_yaml(path), path.parent, path.name)
+    return study_in(read_yaml(path), path.parent, path.name)
+
+
+def study_in(raw: dict[str, Any], folder: Path, source: str) -> Study:
+    """Validate the mapping that a config file holds.
+
+    Args:
+        raw: the mapping.
+        folder: the folder that relative paths start from.
+        source: what messages call it.
+
+    Raises:
+        ConfigError: it does not describe a study, or a file of circuits that it imports is missing.
+    """
+    config = load_study(raw, folder, source)
     check_imported_files(config)
     return Study(config)
 
@@ -57,18 +73,13 @@ class Study:
     def checkpoints_of(self, model: str, method: str) -> tuple[str, ...]:
         """Names of the checkpoints of a model's run by a method, the base model's first."""
         if method == GIVEN:
-            return checkpoint_names(len(self.config.models[model].checkpoints))
+            return self.given.checkpoints(model)
         return self.checkpoints
 
     @cached_property
     def functional_checkpoints(self) -> tuple[str, ...]:
         """Evenly spaced checkpoints, the first and the last among them, whose circuits run in each other's models."""
-        return self._evenly_spaced(self.checkpoints)
-
-    def _evenly_spaced(self, checkpoints: tuple[str, ...]) -> tuple[str, ...]:
-        last = len(checkpoints) - 1
-        steps = min(self.config.drift.functional_checkpoints - 1, last)
-        return tuple(checkpoints[round(last * step / steps)] for step in range(steps + 1))
+        return evenly_spaced(self.checkpoints, self.config.drift.functional_checkpoints)
 
     @cached_property
     def circuits(self) -> tuple[CircuitFiles, ...]:
@@ -95,48 +106,14 @@ class Study:
         )
 
     @cached_property
-    def given_models(self) -> tuple[str, ...]:
-        """Names of the models with given checkpoints."""
-        return tuple(name for name, model in self.config.models.items() if model.checkpoints)
-
-    @cached_property
-    def given_runs(self) -> tuple[Run, ...]:
-        """The given checkpoints of each model that has some, on every task, as a run that nobody trains here."""
-        return tuple(self.given_run(model, task) for model in self.given_models for task in self.config.tasks)
-
-    def given_run(self, model: str, task: str) -> Run:
-        """The given checkpoints of a model on a task."""
-        return Run(model, task, GIVEN, GIVEN_SEED)
+    def given(self) -> GivenRuns:
+        """The checkpoints that were trained elsewhere."""
+        return GivenRuns(self.config, self.layout)
 
     @cached_property
     def all_runs(self) -> tuple[Run, ...]:
         """Every fine-tuning, and the given checkpoints."""
-        return (*self.runs, *self.given_runs)
-
-    def given_checkpoint(self, model: str, checkpoint: str) -> GivenCheckpoint:
-        """A given checkpoint by its name, two digits from ``01``; a revision of a hub model has the model's id."""
-        section = self.config.models[model]
-        given = section.checkpoints[int(checkpoint) - 1]
-        if given.folder is None and given.hub_id is None and isinstance(section, HubModel):
-            return given.model_copy(update={"id": section.id})
-        return given
-
-    def given_files(self, model: str, checkpoint: str) -> list[str]:
-        """The files on this machine of a given checkpoint; none of one on the hub."""
-        folder = self.given_checkpoint(model, checkpoint).folder
-        files = folder.glob("*") if folder else ()
-        return sorted(str(path) for path in files if path.suffix in {".json", ".safetensors"})
-
-    def given_folders(self, model: str) -> list[str]:
-        """The folder in the results of each given checkpoint of a model."""
-        return self._given_folders(model, self.checkpoints_of(model, GIVEN)[1:])
-
-    def given_functional_folders(self, model: str) -> list[str]:
-        """The same of those whose circuits run in each other's models."""
-        return self._given_folders(model, self._evenly_spaced(self.checkpoints_of(model, GIVEN))[1:])
-
-    def _given_folders(self, model: str, checkpoints: tuple[str, ...]) -> list[str]:
-        return [self.layout.given_checkpoint.format(model=model, checkpoint=name) for name in checkpoints]
+        return (*self.runs, *self.given.runs)
 
     @cached_property
     def untouched(self) -> tuple[dict[str, str], ...]:
@@ -156,11 +133,13 @@ class Study:
 
     def methods_on(self, task: str) -> tuple[str, ...]:
         """Methods that are trained on a task: those that it names, and each ``phase_1`` that they need."""
-        wanted = self.config.tasks[task].methods
+        tasks, methods = self.config.tasks, self.config.methods
+        wanted = tasks[task].methods
         if wanted == "all":
-            return tuple(self.config.methods)
-        needed = {*wanted, *(phase_1 for name, phase_1 in self.phase_1.items() if name in wanted)}
-        return tuple(name for name in self.config.methods if name in needed)
+            return tuple(methods)
+        led = (*wanted, *methods_from_sub_task(task, tasks, methods))
+        needed = {*wanted, *(phase_1 for name, phase_1 in self.phase_1.items() if name in led)}
+        return tuple(name for name in methods if name in needed)
 
     @cached_property
     def phase_1(self) -> dict[str, str]:
@@ -190,7 +169,7 @@ class Study:
     @cached_property
     def drift_runs(self) -> tuple[Run, ...]:
         """Runs whose circuits are extracted at every checkpoint, given checkpoints last."""
-        return (*(run for run in self.runs if run.method in self.drift_methods), *self.given_runs)
+        return (*(run for run in self.runs if run.method in self.drift_methods), *self.given.runs)
 
     def phase_1_run(self, run: Run) -> Run:
         """The run whose drift decides the ranks of an allocation: the method's phase 1, or the given checkpoints."""
@@ -200,14 +179,7 @@ class Study:
     @cached_property
     def sham_twins(self) -> dict[str, str]:
         """The true twin of each control on permuted answers: the same method on its own answers; both with circuits."""
-        methods = self.config.methods
-        return {
-            sham: twin
-            for sham in self.drift_methods
-            for twin in self.drift_methods
-            if methods[sham].answers == "permuted"
-            and methods[sham].model_copy(update={"answers": "own"}) == methods[twin]
-        }
+        return sham_twins({name: self.config.methods[name] for name in self.drift_methods})
 
     @cached_property
     def sham_runs(self) -> tuple[Run, ...]:
@@ -220,17 +192,37 @@ class Study:
         """Runs of CircuitLoRA and RandomLoRA, whose critical layers decide their ranks, and given checkpoints."""
         methods = self.config.methods
         own = (r for r in self.runs if isinstance(methods[r.method], CircuitLoraMethod | RandomLoraMethod))
-        return (*own, *self.given_runs)
+        return (*own, *self.given.runs)
 
     @cached_property
     def circuit_lora_runs(self) -> tuple[Run, ...]:
-        """Runs whose ranks follow the drift of a phase 1."""
-        return tuple(run for run in self.runs if run.method in self.methods_of("circuit_lora"))
+        """Runs whose ranks follow the drift of their own circuit in a phase 1; the layers of a union lack certainty."""
+        own = set(self.methods_of("circuit_lora")) - set(methods_by_union(self.config.methods))
+        return tuple(run for run in self.runs if run.method in own)
 
     @cached_property
     def allocated_lora_runs(self) -> tuple[Run, ...]:
         """Runs whose ranks follow a rule other than drift."""
         return tuple(run for run in self.runs if run.method in self.methods_of("allocated_lora"))
+
+    @cached_property
+    def sub_tasks(self) -> dict[str, tuple[str, str]]:
+        """The two sub-tasks of each compositional task that has both in the study."""
+        return sub_tasks_of(self.config.tasks)
+
+    @cached_property
+    def composition_runs(self) -> tuple[Run, ...]:
+        """Runs with circuits on a compositional task, where the same run on both sub-tasks has circuits, too."""
+        runs = (run for run in self.runs if run.task in self.sub_tasks)
+        return tuple(r for r in runs if all(map(self._has_circuits, (r, *r.on(self.sub_tasks[r.task])))))
+
+    def unrelated_runs(self, run: Run) -> tuple[Run, ...]:
+        """The same run on two tasks that have no operation in common with a compositional one; none without two."""
+        found = tuple(filter(self._has_circuits, run.on(unrelated_tasks(self.config.tasks))))[:2]
+        return found if len(found) == 2 else ()
+
+    def _has_circuits(self, run: Run) -> bool:
+        return run.method in self.drift_methods and run.method in self.methods_on(run.task)
 
     @cached_property
     def tuned_runs(self) -> tuple[Run, ...]:
@@ -267,6 +259,16 @@ class Study:
     def model_control_runs(self) -> tuple[Run, ...]:
         """Runs with circuits, on a task that has a control of its own: a second wording, or untrained models."""
         return tuple(r for r in self.drift_runs if self.untrained_seeds or r.task in self.reworded_tasks)
+
+    @cached_property
+    def robustness_runs(self) -> tuple[Run, ...]:
+        """Runs with circuits, where their robustness to other prompts is asked for."""
+        return self.drift_runs if self.config.drift.perturbed_draws or self.config.drift.disjoint_splits else ()
+
+    @cached_property
+    def split_untrained_runs(self) -> tuple[Run, ...]:
+        """Runs with circuits, where those of untrained models are compared over disjoint splits of the prompts."""
+        return self.drift_runs if self.untrained_seeds and self.config.drift.disjoint_splits else ()
 
     def models_from(self, *sources: str) -> tuple[str, ...]:
         """Names of the models of some sources."""
@@ -323,20 +325,8 @@ class Study:
     @cached_property
     def circuit_jobs(self) -> tuple[CircuitJob, ...]:
         """The base model's job, and one for each group of ``execution.checkpoints_per_job`` checkpoints."""
-        wanted, checkpoints, layout = self.config.execution.checkpoints_per_job, self.checkpoints[1:], self.layout
-        size = len(checkpoints) if wanted == "all" else wanted
-        groups = [checkpoints[start : start + size] for start in range(0, len(checkpoints), size)]
-        return (
-            CircuitJob("base", (layout.base_circuit,), ()),
-            *(
-                CircuitJob(
-                    f"{group[0]}_to_{group[-1]}",
-                    tuple(map(layout.run_circuit, group)),
-                    tuple(map(layout.checkpoint, group)),
-                )
-                for group in groups
-            ),
-        )
+        wanted, checkpoints = self.config.execution.checkpoints_per_job, self.checkpoints[1:]
+        return circuit_jobs(self.layout, checkpoints, len(checkpoints) if wanted == "all" else wanted)
 
     def imported_circuits(self, name: str) -> tuple[CircuitFiles, ...]:
         """The circuit of each checkpoint of an import, in order; the wildcard ``name`` stays."""

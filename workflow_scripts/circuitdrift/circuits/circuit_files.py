@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+import pandas as pd
 from jaxtyping import Bool, Float
 from torch import Tensor
 
@@ -38,6 +39,22 @@ def write_circuit(
     write_table(nodes, node_table(graph, circuit), "nodes", origin)
     checkpoint = origin.wildcards["checkpoint"]
     logger.info("checkpoint %s: %d of %d edges kept", checkpoint, int(circuit.sum()), graph.n_edges)
+
+
+def graph_of_table(edges: pd.DataFrame) -> Graph:
+    """The graph of an edges table, read off the names of its edges.
+
+    Whether the table holds just the edges of this graph is checked by
+    :func:`circuitdrift.circuits.selection.tensors_of_table`.
+    """
+    into_first_layer = edges[edges["target_layer"] == 0]
+    heads = into_first_layer.loc[into_first_layer["qkv"].notna(), "target"].unique()
+    into_first_mlp = set(into_first_layer.loc[into_first_layer["target"] == "m0", "source"])
+    return Graph(
+        n_layers=int(edges["target_layer"].max()),
+        n_heads=len(heads),
+        parallel=into_first_mlp.isdisjoint(heads),
+    )
 
 
 def select_from_file(scores: Path, edges: Path, nodes: Path, choice: Selection, provenance: Provenance) -> None:

@@ -34,6 +34,21 @@ def strongest_edges(
     return _on_axes(graph, _largest(_strengths(graph, scores), n))
 
 
+def strongest_among(
+    graph: Graph,
+    scores: Float[Tensor, "*rows writers readers"],
+    candidates: Bool[Tensor, "*rows writers readers"],
+    n: int,
+) -> Bool[Tensor, "*rows writers readers"]:
+    """The n candidates of largest absolute score, or all if there are fewer; of equal scores the first edge wins.
+
+    Raises:
+        CircuitDriftError: as :func:`strongest_edges`.
+    """
+    allowed = candidates[..., graph.edge_mask]
+    return _on_axes(graph, _largest(torch.where(allowed, _strengths(graph, scores), -1), n) & allowed)
+
+
 def _largest(values: Float[Tensor, "*rows value"], n: int) -> Bool[Tensor, "*rows value"]:
     """The n largest values of each row, the first ones of equal values; faster than a sort for small n."""
     n = min(n, values.shape[-1])
@@ -277,15 +292,14 @@ def consistent_edges(
     Raises:
         CircuitDriftError: as :func:`strongest_edges`.
     """
-    strength, folds = _strengths(graph, scores), _of_edges(graph, by_fold).double()
-    signs = _of_edges(graph, scores).sign()
+    folds, signs = _of_edges(graph, by_fold).double(), _of_edges(graph, scores).sign()
     n_folds = len(fold_sizes)
     drawn = np.random.default_rng(0).multinomial(n_folds, np.full(n_folds, 1 / n_folds), size=CONSISTENCY_DRAWS)
     prompts = torch.from_numpy(drawn * np.asarray(fold_sizes)).double()
     # A draw's mean has the sign of its sum. A hundred draws at once bound the memory.
     agreeing = sum(((draws @ folds).sign() == signs).sum(dim=0) for draws in prompts.split(100))
     consistent = (agreeing >= CONSISTENCY * CONSISTENCY_DRAWS) & (signs != 0)
-    return _on_axes(graph, _largest(torch.where(consistent, strength, -1), n) & consistent)
+    return strongest_among(graph, scores, _on_axes(graph, consistent), n)
 
 
 CONSISTENCY = 0.95

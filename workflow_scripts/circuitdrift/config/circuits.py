@@ -146,3 +146,34 @@ class Drift(Section):
     )
     random_circuits: int = Field(20, ge=1, description="size-matched random circuits for the control")
     resamples: int = Field(200, ge=100, description="resamples of the folds: how often an edge is in, a layer on top")
+    perturbed_draws: int = Field(
+        20, ge=0, description="draws of the prompts that fresh ones replace, for each share; 0: no prompts are replaced"
+    )
+    disjoint_splits: int = Field(
+        5, ge=0, description="disjoint groups of the prompts whose circuits are compared with one another; 0: none"
+    )
+
+    @model_validator(mode="after")
+    def _splits_can_be_compared(self) -> Drift:
+        if self.disjoint_splits == 1:
+            raise ValueError("disjoint_splits 1 leaves nothing to compare; use 2 or more, or 0 for none")
+        return self
+
+
+class Composition(Section):
+    """How the circuit of a compositional task is compared with the union of the circuits of its sub-tasks."""
+
+    scores: Literal["raw", "unit_mass"] = Field(
+        "raw",
+        description="scores of the two sub-tasks where their circuits are united. raw: as they are, the paper's; "
+        "unit_mass: divided by the sum of the absolute scores of their circuit",
+    )
+    size_fractions: tuple[Fraction, ...] = Field(
+        (0.01, 0.02, 0.03, 0.04, 0.05, 0.06, 0.08, 0.1),
+        min_length=1,
+        description="shares of all edges at which united circuits are run, beside that of the study's own circuits",
+    )
+    overlap_sizes: tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        tuple(range(100, 1001, 100)), description="numbers of strongest edges whose overlap is counted"
+    )
+    random_unions: int = Field(5, ge=1, description="unions of random circuits for the control")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -155,6 +156,11 @@ class CircuitLoraMethod(Method):
     critical_rank: int = Field(ge=1)
     critical_layers: int = Field(5, ge=1)
     phase_1: Name
+    circuit: Literal["own", "union"] = Field(
+        "own",
+        description="whose drift decides. own: the circuit of the task that is trained on; union: the union of the "
+        "circuits of its two sub-tasks, for compositional tasks alone",
+    )
     policy: Policy = "score_change"
     credit: Credit = Field("source", description=CREDIT_DESCRIPTION)
     allocation: Literal["top", "threshold", "proportional", "per_module", "inverted"] = Field(
@@ -177,6 +183,11 @@ class CircuitLoraMethod(Method):
     @model_validator(mode="after")
     def _policy_credit_and_allocation_fit(self) -> CircuitLoraMethod:
         check_credit(self.policy, self.credit)
+        if self.policy == "excess" and self.circuit == "union":
+            raise ValueError(
+                "policy: excess needs scores by fold, which the union of two tasks' circuits does not have; use policy "
+                "score_change or score_change_normalised, or circuit own"
+            )
         if self.allocation == "per_module":
             if self.policy == "excess":
                 raise ValueError(
@@ -291,6 +302,16 @@ MethodConfig = Annotated[
     | AllocatedLoraMethod,
     Field(discriminator="kind"),
 ]
+
+
+def sham_twins(methods: Mapping[str, MethodConfig]) -> dict[str, str]:
+    """The true twin of each control on permuted answers among some methods: the same method on its own answers."""
+    return {
+        sham: twin
+        for sham, of_sham in methods.items()
+        for twin, of_twin in methods.items()
+        if of_sham.answers == "permuted" and of_sham.model_copy(update={"answers": "own"}) == of_twin
+    }
 
 
 class Training(Section):

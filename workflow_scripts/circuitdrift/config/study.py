@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from circuitdrift.config.circuits import Circuit, Drift, Faithfulness, Recipe
+from circuitdrift.config.circuits import Circuit, Composition, Drift, Faithfulness, Recipe
+from circuitdrift.config.compositions import problems_of_unions
 from circuitdrift.config.figures import Figures
 from circuitdrift.config.given import GIVEN, DriftRanks
 from circuitdrift.config.imports import ImportedCircuits
@@ -60,6 +61,7 @@ class StudyConfig(Section):
     )
     faithfulness: Faithfulness = Faithfulness()
     drift: Drift = Drift()
+    composition: Composition = Composition()
     figures: Figures = Figures()
     given: DriftRanks = Field(
         DriftRanks(), description="ranks that the drift of models' given checkpoints (models.NAME.checkpoints) leads to"
@@ -81,6 +83,7 @@ class StudyConfig(Section):
             *self._odd_names(),
             *self._method_problems(),
             *self._task_problems(),
+            *problems_of_unions(self.tasks, self.methods),
             *self._drift_problems(),
             *self._recipe_problems(),
             *self._figure_problems(),

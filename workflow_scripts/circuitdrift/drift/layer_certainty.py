@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitdrift.allocation.policies import EXCESS
@@ -31,6 +31,7 @@ from circuitdrift.config.circuits import Selection
 from circuitdrift.config.methods import Credit
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift.fold_circuits import rows_of_scores
+from circuitdrift.drift.places import is_top
 from circuitdrift.drift.reliability import FoldScores
 from circuitdrift.intervals import CONFIDENCE
 
@@ -178,17 +179,6 @@ def excess_by_layer(
     same = np.einsum("rf,lff->rl", squares, products)
     pairs = weights.sum(axis=1) ** 2 - squares.sum(axis=1)
     return (total - same) / pairs[:, None]
-
-
-def in_order(values: Float[np.ndarray, "row layers"]) -> Int[np.ndarray, "row layers"]:
-    """Each layer's place by value, from 0 for the largest; of equal values the lower layer comes first."""
-    order = np.argsort(-values, axis=1, kind="stable")
-    return np.argsort(order, axis=1)
-
-
-def is_top(values: Float[np.ndarray, "row layers"], top: int) -> Bool[np.ndarray, "row layers"]:
-    """Whether a layer is among the ``top`` layers of largest value, its own value above zero."""
-    return (in_order(values) < top) & (values > 0)
 
 
 def top_shares(resampled: Float[np.ndarray, "resample layers"], top: int) -> Float[np.ndarray, " layers"]:

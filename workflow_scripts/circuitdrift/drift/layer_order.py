@@ -8,8 +8,9 @@ from jaxtyping import Float
 
 from circuitdrift.allocation.policies import EXCESS, above_threshold
 from circuitdrift.config.methods import Credit
-from circuitdrift.drift.layer_certainty import LayerResamples, in_order, intervals_of, is_top, top_shares
+from circuitdrift.drift.layer_certainty import LayerResamples, intervals_of, top_shares
 from circuitdrift.drift.layers import AT_TARGET
+from circuitdrift.drift.places import in_order, is_top
 from circuitdrift.drift.series import DriftError
 
 POLICIES = ("score_change", "score_change_normalised")

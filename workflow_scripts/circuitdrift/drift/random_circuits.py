@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Bool
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitdrift.circuits.selection import prune, strongest_edges, structural_edges
@@ -19,6 +19,11 @@ SWAPS_OF_AN_EDGE = 10
 
 _MOST_ATTEMPTS_OF_AN_EDGE = 1000
 """Where the degrees leave few circuits, or one alone, most swaps are refused; so many attempts are enough there."""
+
+
+def random_scores(graph: Graph, draw: int) -> Float[Tensor, "writers readers"]:
+    """Scores above zero, of which the largest come first in the order of :func:`random_circuit`."""
+    return torch.from_numpy(1.0 - np.random.default_rng(draw).random((graph.n_writers, graph.n_readers)))
 
 
 def random_circuit(graph: Graph, n_edges: int, draw: int) -> Bool[Tensor, "writers readers"]:
@@ -36,8 +41,7 @@ def random_circuit(graph: Graph, n_edges: int, draw: int) -> Bool[Tensor, "write
         DriftError: no edges are to be kept.
     """
     _refuse_empty(n_edges)
-    drawn = 1.0 - np.random.default_rng(draw).random((graph.n_writers, graph.n_readers))
-    scores = torch.from_numpy(drawn)
+    scores = random_scores(graph, draw)
 
     def pruned(n: int) -> Bool[Tensor, "writers readers"]:
         kept: Bool[Tensor, "writers readers"] = prune(graph, strongest_edges(graph, scores, n))

@@ -7,13 +7,29 @@ keywords of these functions are the names in ``reads`` and ``settings``, and ``t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeVar
 
+from circuitdrift.config.compositions import methods_by_union
 from circuitdrift.config.methods import CircuitLoraMethod
 from circuitdrift.runs import Run
 from circuitdrift.study import Study
+
+CATEGORIES = (
+    "Verdicts",
+    "Data and accuracy",
+    "Circuits",
+    "Drift",
+    "Where the circuit changes",
+    "Critical layers",
+    "CircuitLoRA and comparisons",
+    "Composition",
+    "Robustness",
+    "Explorer",
+    "Cost and details",
+)
+"""The parts of the report, in the order of the argument."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +42,7 @@ class Entry:
         needs: the runs, circuits, sets of layers, recipes or lists of rows without which a study cannot have it.
         settings: what else it takes, keys of :func:`_settings`.
         may_lack: names in ``reads`` of which a study can have no files.
+        category: where the report shows it, one of :data:`CATEGORIES`.
     """
 
     name: str
@@ -38,7 +55,9 @@ class Entry:
         "tuned_runs",
         "layer_sets",
         "sham_runs",
+        "composition_runs",
         "model_control_runs",
+        "robustness_runs",
         "compared_recipes",
         "extracted",
         "untouched",
@@ -46,6 +65,12 @@ class Entry:
     ]
     settings: tuple[str, ...] = ()
     may_lack: tuple[str, ...] = ()
+    category: str = field(default=CATEGORIES[-1], kw_only=True)
+
+    @property
+    def heading(self) -> str:
+        """The category with its place: Snakemake's report sorts by name."""
+        return f"{CATEGORIES.index(self.category) + 1:02} {self.category}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,11 +78,9 @@ class FigureEntry(Entry):
     """A figure.
 
     Attributes:
-        category: where the report shows it.
         formats: endings of its files; the report shows the first.
     """
 
-    category: str
     formats: tuple[str, ...] = ("svg", "pdf", "png", "parquet")
 
 
@@ -67,6 +90,7 @@ _TWO_CIRCUITS = ("before_edges", "after_edges", "before_nodes", "after_nodes")
 _EXPLORED = ("accuracy", "faithfulness", "transitions", "layers")
 _SETS = ("accuracy", "critical_layers")
 _COSTS = ("accuracy", "training_log", "benchmarks", "scoring_benchmarks")
+_ROBUSTNESS = ("robustness", "untrained_robustness")
 _RECIPES = ("recipe_reliability", "recipe_faithfulness", "recipe_benchmarks")
 _TRAINED = ("accuracy", "predictions", "training_log")
 _OTHER_PROMPTS = ("robustness", "untrained_robustness", "where", "node_induced", "layer_orders")
@@ -76,45 +100,65 @@ _CIRCUITS = (*_DRIFT, *_OTHER_PROMPTS, *_UNIONS)
 _RELATED = ("phase_1", "sham_twins", "fraction")
 
 FIGURES = (
-    FigureEntry("method_accuracy", ("accuracy",), "runs", category="Methods"),
-    FigureEntry("layer_sets", _SETS, "layer_sets", ("layer_sets",), category="Methods"),
-    FigureEntry("accuracy_and_faithfulness", ("accuracy", "faithfulness"), "drift_runs", category="Training"),
+    FigureEntry("method_accuracy", ("accuracy",), "runs", category="CircuitLoRA and comparisons"),
+    FigureEntry("layer_sets", _SETS, "layer_sets", ("layer_sets",), category="CircuitLoRA and comparisons"),
+    FigureEntry("accuracy_and_faithfulness", ("accuracy", "faithfulness"), "drift_runs", category="Data and accuracy"),
     FigureEntry("faithfulness_by_size", ("base_and_last_faithfulness",), "extracted", category="Circuits"),
     FigureEntry("drift_and_noise", ("reliability",), "drift_runs", category="Drift"),
     FigureEntry("functional_drift", ("functional",), "drift_runs", category="Drift"),
     FigureEntry("transition_changes", ("transitions",), "drift_runs", category="Drift"),
     FigureEntry("change_rates", ("summary", "controls"), "drift_runs", category="Drift"),
-    FigureEntry("layer_changes", ("layers",), "drift_runs", ("top_layers",), category="Drift"),
-    FigureEntry("edge_changes", ("edge_counts",), "drift_runs", category="Drift"),
-    FigureEntry("layer_certainty", ("circuit_lora_layers",), "circuit_lora_runs", category="Drift"),
-    FigureEntry("circuit_before_after", (*_TWO_CIRCUITS, "edges_changed"), "drift_runs", category="Circuits"),
+    FigureEntry("layer_changes", ("layers",), "drift_runs", ("top_layers",), category="Where the circuit changes"),
+    FigureEntry("edge_changes", ("edge_counts",), "drift_runs", category="Where the circuit changes"),
+    FigureEntry("where_changes", ("where",), "drift_runs", category="Where the circuit changes"),
+    FigureEntry("layer_certainty", ("circuit_lora_layers",), "circuit_lora_runs", category="Critical layers"),
+    FigureEntry(
+        "circuit_before_after", (*_TWO_CIRCUITS, "edges_changed"), "drift_runs", category="Where the circuit changes"
+    ),
+    FigureEntry("union_faithfulness", ("union_faithfulness",), "composition_runs", category="Composition"),
+    FigureEntry("overlaps", ("overlaps",), "composition_runs", ("sub_tasks",), category="Composition"),
+    FigureEntry("robustness", _ROBUSTNESS, "robustness_runs", category="Robustness"),
     FigureEntry("circuit", ("base_edges", "base_nodes"), "untouched", category="Circuits"),
     FigureEntry("explorer", _EXPLORED, "drift_runs", ("study",), category="Explorer", formats=("html",)),
 )
 TABLES = (
-    Entry("method_accuracy", ("accuracy",), "runs"),
-    Entry("method_comparisons", _TRAINED, "runs", ("layer_sets", "phase_1")),
-    Entry("layer_sets", _SETS, "layer_sets", ("layer_sets",)),
-    Entry("base_accuracy", ("accuracy", "test"), "runs"),
-    Entry("training_cost", _COSTS, "runs", ("benchmarked", "scored", "phase_1")),
-    Entry("change_rates", ("summary", "controls"), "drift_runs"),
-    Entry("drift_reliability", ("reliability",), "drift_runs"),
-    Entry("edge_changes", ("edge_counts",), "drift_runs"),
-    Entry("functional_drift", ("functional", "summary", "reliability"), "drift_runs"),
-    Entry("sham_drift", ("reliability",), "sham_runs", ("sham_twins",)),
-    Entry("model_controls", ("reliability", "model_controls"), "model_control_runs"),
-    Entry("nodes_and_edges", ("nodes_and_edges",), "drift_runs"),
-    Entry("controls", ("controls",), "drift_runs"),
-    Entry("faithfulness_areas", ("faithfulness_areas",), "extracted"),
-    Entry("critical_layers", ("critical_layers",), "allocated_runs", ("layer_sets",)),
-    Entry("critical_layer_overlap", ("critical_layers",), "allocated_runs", ("layer_sets",)),
-    Entry("learning_rates", ("trials",), "tuned_runs"),
-    Entry("recipes", _RECIPES, "compared_recipes", ("recipe_scorings",)),
-    Entry("recipe_areas", ("recipe_areas",), "compared_recipes"),
-    Entry("untouched_circuits", ("untouched_reliability", "untouched_faithfulness"), "untouched"),
+    Entry("method_accuracy", ("accuracy",), "runs", category="CircuitLoRA and comparisons"),
+    Entry(
+        "method_comparisons",
+        _TRAINED,
+        "runs",
+        ("layer_sets", "phase_1"),
+        category="CircuitLoRA and comparisons",
+    ),
+    Entry("layer_sets", _SETS, "layer_sets", ("layer_sets",), category="CircuitLoRA and comparisons"),
+    Entry("base_accuracy", ("accuracy", "test"), "runs", category="Data and accuracy"),
+    Entry("training_cost", _COSTS, "runs", ("benchmarked", "scored", "phase_1", "united")),
+    Entry("change_rates", ("summary", "controls"), "drift_runs", category="Drift"),
+    Entry("drift_reliability", ("reliability",), "drift_runs", category="Drift"),
+    Entry("edge_changes", ("edge_counts",), "drift_runs", category="Where the circuit changes"),
+    Entry("functional_drift", ("functional", "summary", "reliability"), "drift_runs", category="Drift"),
+    Entry("sham_drift", ("reliability",), "sham_runs", ("sham_twins",), category="Drift"),
+    Entry("model_controls", ("reliability", "model_controls"), "model_control_runs", category="Drift"),
+    Entry("nodes_and_edges", ("nodes_and_edges",), "drift_runs", category="Drift"),
+    Entry("where_changes", ("where",), "drift_runs", category="Where the circuit changes"),
+    Entry("node_induced", ("node_induced",), "drift_runs", category="Where the circuit changes"),
+    Entry("early_signal", ("layer_orders",), "drift_runs", ("top_layers",), category="Critical layers"),
+    Entry("robustness", _ROBUSTNESS, "robustness_runs", category="Robustness"),
+    Entry("controls", ("controls",), "drift_runs", category="Drift"),
+    Entry("union_faithfulness", ("union_faithfulness",), "composition_runs", category="Composition"),
+    Entry("overlaps", ("overlaps",), "composition_runs", ("sub_tasks",), category="Composition"),
+    Entry("faithfulness_areas", ("faithfulness_areas",), "extracted", category="Circuits"),
+    Entry("critical_layers", ("critical_layers",), "allocated_runs", ("layer_sets",), category="Critical layers"),
+    Entry(
+        "critical_layer_overlap", ("critical_layers",), "allocated_runs", ("layer_sets",), category="Critical layers"
+    ),
+    Entry("learning_rates", ("trials",), "tuned_runs", category="Data and accuracy"),
+    Entry("recipes", _RECIPES, "compared_recipes", ("recipe_scorings",), category="Robustness"),
+    Entry("recipe_areas", ("recipe_areas",), "compared_recipes", category="Robustness"),
+    Entry("untouched_circuits", ("untouched_reliability", "untouched_faithfulness"), "untouched", category="Circuits"),
     Entry("dropped_rows", ("dropped",), "dropping", ("dropping",)),
-    Entry("verdicts", (*_TRAINED, *_CIRCUITS), "runs", _RELATED, may_lack=_CIRCUITS),
-    Entry("published_rates", ("summary",), "drift_runs", ("families",)),
+    Entry("verdicts", (*_TRAINED, *_CIRCUITS), "runs", _RELATED, may_lack=_CIRCUITS, category="Verdicts"),
+    Entry("published_rates", ("summary",), "drift_runs", ("families",), category="Verdicts"),
 )
 
 
@@ -173,8 +217,15 @@ def _files(study: Study, scored: tuple[Run, ...]) -> dict[str, Callable[[], list
         "edge_counts": of_runs(drift.edge_counts, study.drift_runs),
         "functional": of_runs(drift.functional, study.drift_runs),
         "nodes_and_edges": of_runs(drift.nodes_and_edges, study.drift_runs),
+        "where": of_runs(drift.where, study.drift_runs),
+        "node_induced": of_runs(drift.node_induced, study.drift_runs),
+        "layer_orders": of_runs(drift.layer_orders, study.drift_runs),
+        "robustness": of_runs(drift.robustness, study.robustness_runs),
+        "untrained_robustness": of_runs(layout.untrained_robustness, study.split_untrained_runs),
         "controls": of_runs(layout.controls, study.drift_runs),
         "model_controls": of_runs(layout.model_controls, study.model_control_runs),
+        "union_faithfulness": of_runs(layout.composition.union_faithfulness, study.composition_runs),
+        "overlaps": of_runs(layout.composition.overlaps, study.composition_runs),
         "recipe_reliability": lambda: study.of_pairs(layout.recipes.reliability, study.recipe_pairs),
         "recipe_faithfulness": lambda: study.of_pairs(layout.recipes.faithfulness, study.recipe_pairs),
         "recipe_areas": lambda: study.of_pairs(layout.recipes.areas, study.recipe_pairs),
@@ -205,15 +256,21 @@ def _settings(study: Study) -> dict[str, Any]:
         "study": study.config.study,
         "top_layers": circuit_loras[0].critical_layers if circuit_loras else study.config.given.critical_layers,
         "phase_1": study.phase_1,
+        "united": {name: _lists(study.sub_tasks) for name in methods_by_union(study.config.methods)},
         "layer_sets": study.layer_sets,
         "sham_twins": study.sham_twins,
         "fraction": study.config.circuit.fraction,
         "families": {name: task.family for name, task in study.config.tasks.items()},
+        "sub_tasks": _lists(study.sub_tasks),
         "dropping": list(study.dropping),
         "benchmarked": [asdict(run) for run in study.runs],
         "scored": [asdict(run) for run, _ in _phase_1_scorings(study)],
         "recipe_scorings": [scoring for scoring, _ in _recipe_scorings(study)],
     }
+
+
+def _lists(sub_tasks: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    return {task: list(names) for task, names in sub_tasks.items()}
 
 
 def _phase_1_scorings(study: Study) -> list[tuple[Run, str]]:
@@ -228,7 +285,7 @@ def _phase_1_scorings(study: Study) -> list[tuple[Run, str]]:
 
 
 def _first_circuit_lora(study: Study) -> tuple[Run, ...]:
-    """The runs of the study's first CircuitLoRA; none without one."""
+    """The runs of the study's first CircuitLoRA that follows no union; none without one."""
     return tuple(run for run in study.circuit_lora_runs if run.method == study.circuit_lora_runs[0].method)
 
 

@@ -32,6 +32,15 @@ _CONTROLS = {
 }
 
 
+_CIRCUITS = {
+    "own": "Own circuit",
+    "union": "Union of sub-tasks",
+    "intersection": "Intersection of sub-tasks",
+    "random_union": "Union of random circuits",
+    "unrelated_union": "Union of unrelated tasks",
+}
+
+
 @dataclass(frozen=True)
 class Family:
     """The look of one kind of method in every figure; ``dashes`` as matplotlib's lines take them."""
@@ -185,6 +194,11 @@ def task_label(name: str) -> str:
 def control_label(name: str) -> str:
     """A control's name: ``other_seed`` becomes ``Other seed``."""
     return _CONTROLS.get(name, _as_words(name))
+
+
+def circuit_label(name: str) -> str:
+    """A circuit that is compared on a compositional task: a kind, such as ``union``, or the name of a sub-task."""
+    return _CIRCUITS.get(name) or task_label(name)
 
 
 def checkpoint_label(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Common parts of all tables: tidy numbers for CSV, and their layout for reading in Markdown and LaTeX."""
+"""Common parts of all tables: tidy numbers for CSV, and their layout for reading in Markdown, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import re
 import unicodedata
 from dataclasses import dataclass
+from html import escape as html_escape
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,13 @@ _LATEX = {
 }
 EMPTY = "\N{EN DASH}"
 
+_STYLE = (
+    "body{font:14px/1.5 system-ui,sans-serif;margin:1.5rem;color:#1f2937}h1{font-size:1.1rem}"
+    "table{border-collapse:collapse}th,td{padding:.25rem .7rem;text-align:left;border-bottom:1px solid #e5e7eb;"
+    "vertical-align:top}th{border-bottom:2px solid #6b7280}p{max-width:60rem}"
+)
+"""The look of a table in HTML; the page loads nothing."""
+
 _FORMULA = ("=", "+", "-", "@")
 _BREAKING = {"Cc", "Cf", "Zl", "Zp"}
 """Unicode's categories of characters that end a line, change the direction of text, or cannot be seen."""
@@ -45,11 +53,12 @@ class Table:
     layout: pd.DataFrame
 
 
-def write_table_files(table: Table, csv: Path, md: Path, tex: Path) -> None:
-    """Write the tidy numbers as CSV, the layout as Markdown and as a LaTeX table (needs the booktabs package)."""
+def write_table_files(table: Table, csv: Path, md: Path, tex: Path, html: Path) -> None:
+    """Write the tidy numbers as CSV, the layout as Markdown, as a LaTeX table (needs booktabs), and as HTML."""
     write_text(csv, as_csv(table))
     write_text(md, as_markdown(table))
     write_text(tex, as_latex(table))
+    write_text(html, as_html(table))
 
 
 def as_csv(table: Table) -> str:
@@ -81,6 +90,29 @@ def escape_markdown(text: str) -> str:
     """Text on one line, in which no tag of HTML and no link starts."""
     escaped = on_one_line(text).replace("\\", r"\\").replace("](", r"]\(")
     return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", escaped)
+
+
+def as_html(table: Table) -> str:
+    """A page of its own for the report: title, table and note, every sign escaped; it loads nothing."""
+    head = "".join(f"<th>{_html_cell(column)}</th>" for column in table.layout.columns)
+    rows = [
+        "<tr>" + "".join(f"<td>{_html_cell(cell)}</td>" for cell in row) + "</tr>"
+        for row in table.layout.astype(str).to_numpy().tolist()
+    ]
+    title, note = _html_cell(table.title), _html_cell(table.note)
+    return "\n".join(
+        [
+            f'<!doctype html>\n<html lang="en">\n<head><meta charset="utf-8"><title>{title}</title>',
+            f"<style>{_STYLE}</style></head>",
+            f"<body>\n<h1>{title}</h1>\n<table>\n<thead><tr>{head}</tr></thead>",
+            *("<tbody>", *rows, "</tbody>"),
+            f"</table>\n<p>{note}</p>\n</body>\n</html>\n",
+        ]
+    )
+
+
+def _html_cell(value: Any) -> str:
+    return html_escape(on_one_line(str(value)))
 
 
 def as_latex(table: Table) -> str:

@@ -13,8 +13,10 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+from scipy import special
 
 from circuitdrift.errors import CircuitDriftError
+from circuitdrift.intervals import CONFIDENCE
 
 RUN = ["model", "task", "method"]
 BASE_MODEL = "base"
@@ -60,6 +62,15 @@ def with_seed_means(table: pd.DataFrame, keys: Sequence[str], values: Sequence[s
     seeds = table.assign(statistic="seed", seeds=1)
     joined = pd.concat([seeds, means.reset_index().assign(statistic="mean")], ignore_index=True)
     return joined[[*keys, "statistic", "seed", "seeds", *values, "lower", "upper"]]
+
+
+def student_interval(values: pd.Series) -> tuple[float, float]:
+    """The 95 % interval of the mean of independent values, one for each seed; NaN for one value."""
+    n = len(values)
+    if n < 2:
+        return float("nan"), float("nan")
+    width = float(special.stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * float(values.std(ddof=1)) / np.sqrt(n)
+    return float(values.mean()) - width, float(values.mean()) + width
 
 
 def spread_base(table: pd.DataFrame) -> pd.DataFrame:

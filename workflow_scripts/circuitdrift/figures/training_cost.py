@@ -29,6 +29,7 @@ def table(
     benchmarked: Sequence[Mapping[str, Any]],
     scored: Sequence[Mapping[str, Any]],
     phase_1: Mapping[str, str],
+    united: Mapping[str, Mapping[str, Sequence[str]]],
     labels: MethodLabels,
 ) -> Table:
     """What each method's training costs by task, alone and with phase 1, beside its accuracy.
@@ -41,10 +42,11 @@ def table(
         benchmarked: model, task, method and seed of each of ``benchmarks``.
         scored: model, task, method and seed of each of ``scoring_benchmarks``.
         phase_1: the method that is the phase 1 of each method that has one.
+        united: for each method that follows the union of sub-tasks' circuits, the sub-tasks of each task.
         labels: of the study's methods.
     """
     seconds, scoring_seconds = read_seconds(benchmarks, benchmarked), read_seconds(scoring_benchmarks, scored)
-    cost = cost_of_runs(accuracy, training_log, seconds, scoring_seconds, phase_1)
+    cost = cost_of_runs(accuracy, training_log, seconds, scoring_seconds, phase_1, united)
     means = cost[cost["statistic"] == "mean"]
     rows = [
         {
@@ -68,7 +70,8 @@ def table(
         "training, forward and backward; tokens that all prompts begin with are run once for a whole batch. Seconds "
         "are wall time of whole jobs on the machine at hand, start, evaluation and checkpoints included. With phase 1: "
         "its fine-tuning, and in the seconds also the scoring of its circuits at all checkpoints, though the first and "
-        "the last are enough to rank layers. Not counted: FLOPs of scoring, what a method does before its first step, "
+        "the last are enough to rank layers; a method that follows the union of sub-tasks' circuits needs phase 1 on "
+        "three tasks. Not counted: FLOPs of scoring, what a method does before its first step, "
         "the selection of circuits, a search for learning rates."
     )
     return Table("Training cost", note, cost, layout_of(rows))
@@ -116,6 +119,7 @@ def cost_of_runs(
     seconds: pd.DataFrame,
     scoring_seconds: pd.DataFrame,
     phase_1: Mapping[str, str],
+    united: Mapping[str, Mapping[str, Sequence[str]]],
 ) -> pd.DataFrame:
     """Cost and final accuracy (in percent) of each run, with the mean over seeds (``with_seed_means``).
 
@@ -125,11 +129,12 @@ def cost_of_runs(
         seconds: of each run's fine-tuning job.
         scoring_seconds: of the jobs that scored the circuits of each run that is a phase 1, the base model's included.
         phase_1: the method that is the phase 1 of each method that has one.
+        united: for each method that follows the union of sub-tasks' circuits, the sub-tasks of each task.
 
     Returns:
         Columns ``tokens``, ``flops`` and ``seconds`` are the run's own; those that begin with ``phase_1_`` are its
-        phase 1's (0 without one), ``scoring_seconds`` those of its phase 1's circuits; those that begin with ``total_``
-        are the sums of all.
+        phase 1's (0 without one, the sum over three tasks where it follows a union), ``scoring_seconds`` those of its
+        phase 1's circuits; those that begin with ``total_`` are the sums of all.
 
     Raises:
         FigureDataError: the training logs have no column ``flops``.
@@ -138,12 +143,11 @@ def cost_of_runs(
         raise FigureDataError("training logs: no column 'flops'; run the fine-tuning rule again")
     counted = training_log.groupby(_KEYS, sort=False)[["tokens", "flops"]].max().reset_index()
     own = counted.merge(seconds, on=_KEYS, how="left")
-    before = own.rename(columns={"method": "phase_1", **{name: f"phase_1_{name}" for name in _COSTS}})
-    scoring = scoring_seconds.rename(columns={"method": "phase_1", "seconds": "scoring_seconds"})
-    keys = ["model", "task", "phase_1", "seed"]
-    table = own.assign(phase_1=own["method"].map(dict(phase_1)).astype(object))
-    table = table.merge(before, on=keys, how="left").merge(scoring, on=keys, how="left")
     added = [*(f"phase_1_{name}" for name in _COSTS), "scoring_seconds"]
+    scoring = scoring_seconds.rename(columns={"seconds": "scoring_seconds"}).astype({"scoring_seconds": "float64"})
+    costs = own.rename(columns={name: f"phase_1_{name}" for name in _COSTS}).merge(scoring, on=_KEYS, how="left")
+    table = own.assign(phase_1=own["method"].map(dict(phase_1)).astype(object))
+    table = table.merge(_of_phase_1(table, costs, united)[[*_KEYS, *added]], on=_KEYS, how="left")
     table[added] = table[added].fillna(0)
     for name in _COSTS:
         table[f"total_{name}"] = table[name] + table[f"phase_1_{name}"]
@@ -152,3 +156,20 @@ def cost_of_runs(
     table = table.merge(final[[*_KEYS, "accuracy", "lower", "upper", "trainable_parameters"]], on=_KEYS)
     totals = [f"total_{name}" for name in _COSTS]
     return with_seed_means(table, [*RUN, "phase_1"], ["accuracy", "trainable_parameters", *_COSTS, *added, *totals])
+
+
+def _of_phase_1(
+    runs: pd.DataFrame, costs: pd.DataFrame, united: Mapping[str, Mapping[str, Sequence[str]]]
+) -> pd.DataFrame:
+    """What the phase 1 of each run cost, on its own task and on the sub-tasks whose union it follows, added up."""
+    led = pd.DataFrame(
+        [
+            {**run, "phase_1_task": task}
+            for run in runs.dropna(subset="phase_1")[[*_KEYS, "phase_1"]].to_dict("records")
+            for task in (run["task"], *united.get(run["method"], {}).get(run["task"], ()))
+        ],
+        columns=[*_KEYS, "phase_1", "phase_1_task"],
+    )
+    costs = costs.rename(columns={"method": "phase_1", "task": "phase_1_task"})
+    found = led.merge(costs, on=["model", "phase_1_task", "phase_1", "seed"], how="left")
+    return found.groupby(_KEYS, sort=False).sum(numeric_only=True).reset_index()

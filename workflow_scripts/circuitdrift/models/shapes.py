@@ -13,6 +13,7 @@ from circuitdrift.decoder.architectures import ARCHITECTURES, MODEL_TYPES
 from circuitdrift.decoder.size import number_of_edges
 from circuitdrift.models.caches import package_folder
 from circuitdrift.models.folder import settings_of_folder
+from circuitdrift.models.published_sizes import PUBLISHED_SETTINGS
 
 GATED = (
     "cohere",
@@ -66,14 +67,19 @@ class ModelShape:
 
 
 def shape_at_hand(model: ModelConfig) -> ModelShape | None:
-    """The shape of a scratch model, or of one whose config.json is on this machine; None where it is not known yet."""
+    """The shape of a scratch model, of one whose config.json is on this machine, or of one of the paper's models.
+
+    None where it is not known yet.
+    """
     if isinstance(model, ScratchModel):
         vocabulary = model.largest_number
         matrices = 4 * model.width**2 + 2 * model.width * model.mlp_width
         parameters = model.layers * matrices + 2 * vocabulary * model.width
         return ModelShape(parameters, model.layers, model.heads, model.width, parallel=True)
-    found = config_file(model)
-    return shape_of_settings(settings_of_folder(found.parent)) if found else None
+    if found := config_file(model):
+        return shape_of_settings(settings_of_folder(found.parent))
+    published = PUBLISHED_SETTINGS.get(model.id) if isinstance(model, HubModel) else None
+    return shape_of_settings(published) if published else None
 
 
 def config_file(model: HubModel | LocalModel | PackageModel) -> Path | None:

@@ -198,6 +198,13 @@ def _functional_drift(study: Study, job: PlannedWork, shape: ModelShape) -> floa
     )
 
 
+def _unions(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    composition = study.config.composition
+    sizes, kinds = len(composition.size_fractions) + 1, 4 + composition.random_unions
+    examples = study.config.faithfulness.examples
+    return RUN_AS_CIRCUIT.of(shape.parameters) * 2 * sizes * kinds * examples * _tokens(study, job, shape)
+
+
 def _recipes(study: Study, job: PlannedWork, shape: ModelShape) -> float:
     return len(study.recipes) * _faithfulness(study, job, shape)
 
@@ -208,6 +215,13 @@ def _comparison(transitions: Callable[[Study, PlannedWork], int]) -> Callable[[S
         return COMPARED.of(shape.parameters) * shape.edges * rows * transitions(study, job)
 
     return seconds
+
+
+def _robustness(study: Study, job: PlannedWork, shape: ModelShape) -> float:
+    """Of both ends of a run: nine shares, and about ten draws for each fold that the jackknife leaves out."""
+    drift, draws = study.config.drift, 10 * (study.config.circuit.folds + 2)
+    rows = draws * (9 * (drift.perturbed_draws > 0) + drift.disjoint_splits)
+    return 2 * COMPARED.of(shape.parameters) * shape.edges * rows
 
 
 def _number_of_checkpoints(study: Study, job: PlannedWork) -> int:
@@ -227,18 +241,31 @@ WITH_MODEL: Mapping[str, Callable[[Study, PlannedWork, ModelShape], float]] = {
     "score_edges": _scoring,
     "score_controls": _control_scoring,
     "score_untrained": _untrained_scoring,
+    "score_perturbed": _scoring,
     "measure_accuracy": _accuracy,
     "measure_faithfulness": _faithfulness,
     "select_minimal_circuits": _faithfulness,
     "measure_recipe_faithfulness": _recipes,
     "measure_functional_drift": _functional_drift,
+    "measure_union_faithfulness": _unions,
     "allocate_circuit_lora": _no_work,
     "allocate_random_lora": _no_work,
     "allocate_ranks": _no_work,
     "measure_gradients": _gradients,
     "measure_activation_ranks": _activations,
     "measure_reliability": _comparison(_number_of_checkpoints),
+    "measure_robustness": _robustness,
     "measure_model_controls": _comparison(lambda study, job: len(study.untrained_seeds) + 1),
     "measure_recipe_reliability": _comparison(lambda study, job: len(study.recipes)),
 }
 """The time that each stage takes beside its start; a stage that is not listed takes the time to start alone."""
+
+ON_A_DEVICE = frozenset(WITH_MODEL) - {
+    "allocate_circuit_lora",
+    "allocate_random_lora",
+    "allocate_ranks",
+    "measure_reliability",
+    "measure_model_controls",
+    "measure_recipe_reliability",
+}
+"""The stages that run a model, on a GPU where there is one; the others compare scores or read a model's shape."""

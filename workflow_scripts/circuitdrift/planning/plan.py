@@ -8,11 +8,18 @@ from typing import Any
 
 import pandas as pd
 
+from circuitdrift.planning.estimates import ON_A_DEVICE
 from circuitdrift.planning.jobs import bytes_of, seconds_by_job, shape_for, shapes_of, stage_of
 from circuitdrift.planning.progress import duration
 from circuitdrift.study import Study
 
 MIB, GIB = 2**20, 2**30
+
+CORES_OF_A_GPU = 1000
+"""Cores that do the work of one GPU: about 1e14 useful operations a second against 1e11. Assumed, not measured."""
+
+START_ON_A_GPU = 60.0
+"""Seconds that a job takes to load a large model and move it to the GPU. Assumed, not measured."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +32,14 @@ class Plan:
         unknown: models that are not on this machine yet, so that hours and bytes leave their jobs out.
         cores: number of cores that the jobs share.
         memory: MB of the machine that the largest jobs on these cores ask for together.
+        gpu_hours: hours of one GPU for the jobs that run a model other than the workflow's own; 0 without such jobs.
     """
 
     stages: pd.DataFrame
     unknown: tuple[str, ...]
     cores: int
     memory: int
+    gpu_hours: float
 
     @property
     def hours(self) -> float:
@@ -76,7 +85,16 @@ def plan_of(study: Study, jobs: Sequence[Any], cores: int) -> Plan:
         bytes=("bytes", lambda n_bytes: n_bytes.sum(min_count=1)),
     )
     unknown = tuple(name for name, shape in shapes.items() if shape is None)
-    return Plan(stages.reset_index(), unknown, cores, _memory_at_once(jobs, cores))
+    gpu_hours = sum(_gpu_seconds(study, job, seconds[job]) for job in jobs) / 3600
+    return Plan(stages.reset_index(), unknown, cores, _memory_at_once(jobs, cores), gpu_hours)
+
+
+def _gpu_seconds(study: Study, job: Any, core_seconds: float | None) -> float:
+    """Seconds of a GPU that a job takes; 0 of a job that uses none, or whose model is not known."""
+    model = job.wildcards_dict.get("model")
+    if model is None or study.is_small(model) or stage_of(job) not in ON_A_DEVICE or core_seconds is None:
+        return 0.0
+    return START_ON_A_GPU + core_seconds / CORES_OF_A_GPU
 
 
 def _memory_at_once(jobs: Sequence[Any], cores: int) -> int:
@@ -124,7 +142,11 @@ def describe(plan: Plan, study: str) -> str:
     lines.append(
         "Hours are those of processor cores, at rates measured on one machine: expect a factor of two either way."
     )
-    lines.append("No rate has been measured on a GPU.")
+    if plan.gpu_hours:
+        lines.append(
+            f"On one GPU about {plan.gpu_hours:.0f} hours, if it does the work of {CORES_OF_A_GPU} such cores (1e14 "
+            f"useful operations a second) and a job starts in {START_ON_A_GPU:.0f} s. No rate was measured on a GPU."
+        )
     return "\n".join(lines)
 
 

@@ -21,6 +21,8 @@ from circuitdrift.tasks.task import Task
 
 log = logging.getLogger(__name__)
 
+Part = Literal["add_sub", "mul_div"]
+
 
 class SubTask(Task):
     """One step of each item of a compositional task: the inner sum or difference, or the outer product or quotient."""
@@ -28,7 +30,7 @@ class SubTask(Task):
     wording = WORDING
     family: Literal["sub_task"]
     of: Name = Field(description="the compositional task to decompose")
-    part: Literal["add_sub", "mul_div"]
+    part: Part
 
 
 def decompose(parent: Splits, task: SubTask, encoding: Encoding) -> Splits:

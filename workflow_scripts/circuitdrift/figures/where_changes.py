@@ -1,0 +1,121 @@
+"""The figure and the table of where circuits change: nodes and edges that come and go in each layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from circuitdrift.config.figures import Figures
+from circuitdrift.figures.curves import magnitude_axis, of_group
+from circuitdrift.figures.labels import MethodLabels, task_label
+from circuitdrift.figures.layout import Table, layout_of, seeds_phrase
+from circuitdrift.figures.style import INK, MUTED, MethodStyle, legend_below, method_styles, panel_grid, panel_groups
+from circuitdrift.figures.tidy import RUN, with_seed_means
+
+_VALUES = ["added", "removed", "expected_added", "present_before", "possible", "addable"]
+_LEVELS = (("node", "Nodes"), ("edge", "Edges"))
+_WIDTH = 0.8
+_MOST_LABELS = 12
+
+
+def tidy(where: pd.DataFrame) -> pd.DataFrame:
+    """Changes of each layer with the mean over seeds, and ``saturation``: the share that the base circuit holds.
+
+    The interval is that of ``added``.
+    """
+    found = with_seed_means(where, [*RUN, "level", "layer"], _VALUES)
+    return found.assign(saturation=found["present_before"] / found["possible"])
+
+
+def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
+    """Bars by layer: added above zero, removed below it; a mark where additions at random would end."""
+    groups = panel_groups(table)
+    styles = method_styles(table["method"].unique().tolist(), style, labels)
+    grid = panel_grid(groups, [1.5, 1.5], style, share_y=table["model"].nunique() == 1)
+    for group in groups:
+        shown = of_group(table, group)
+        for row, (level, title) in enumerate(_LEVELS):
+            ax = grid.axes[group, row]
+            at_level = shown[shown["level"] == level]
+            for place, (method, look) in enumerate(styles.items()):
+                offset = _WIDTH * ((place + 0.5) / len(styles) - 0.5)
+                _bars(ax, at_level[at_level["method"] == method], offset, _WIDTH / len(styles), look)
+            ax.axhline(0, color=MUTED, linewidth=0.8, zorder=3)
+            _layer_axis(ax, sorted(at_level["layer"].unique().tolist()))
+            magnitude_axis(ax)
+            if group in grid.first_in_row:
+                ax.set_ylabel(f"{title}\nremoved  |  added")
+        grid.axes[group, 1].set_xlabel("Layer")
+    grid.figure.align_ylabels()
+    handles: list[Any] = [Patch(color=look.colour, label=look.label) for look in styles.values()]
+    handles.append(Line2D([], [], color=INK, linewidth=1.6, label="added, if at random"))
+    if (table["seeds"] > 1).any():
+        handles.append(Line2D([], [], color=INK, linestyle="", marker=".", markersize=4, label="single seeds"))
+    legend_below(grid.figure, handles)
+    return grid.figure
+
+
+def _bars(ax: Axes, rows: pd.DataFrame, offset: float, width: float, look: MethodStyle) -> None:
+    """One method's bars, with the expectation and, where there are several, the seeds."""
+    mean, seeds = (rows[rows["statistic"] == kind] for kind in ("mean", "seed"))
+    at = mean["layer"].astype(float) + offset
+    for column, sign, alpha in (("added", 1, 1.0), ("removed", -1, 0.55)):
+        ax.bar(at, sign * mean[column], width, color=look.colour, alpha=alpha, linewidth=0, zorder=2)
+        if (mean["seeds"] > 1).any():
+            ax.scatter(
+                seeds["layer"].astype(float) + offset, sign * seeds[column], color=INK, s=2.5, linewidth=0, zorder=4
+            )
+    ax.hlines(mean["expected_added"], at - width / 2, at + width / 2, color=INK, linewidth=1.6, zorder=5)
+
+
+def _layer_axis(ax: Axes, layers: list[int]) -> None:
+    """Each layer is a category; of many, every second or third is named."""
+    step = math.ceil(len(layers) / _MOST_LABELS)
+    ax.set_xticks(layers[::step], [str(layer) for layer in layers[::step]])
+    ax.grid(False, axis="x")
+
+
+def table(where: pd.DataFrame, labels: MethodLabels) -> Table:
+    """Means over seeds by task, method, level and layer.
+
+    Args:
+        where: where tables of all runs with circuits.
+        labels: of the study's methods.
+    """
+    numbers = tidy(where)
+    means = numbers[numbers["statistic"] == "mean"]
+    rows = [
+        _laid_out(row, labels)
+        for _, of_task in means.groupby(["model", "task"], sort=False)
+        for row in sorted(of_task.to_dict("records"), key=lambda row: (*labels.order(row["method"]), row["level"]))
+    ]
+    note = (
+        f"Base model against last checkpoint, mean over {seeds_phrase(means)}. The input counts as layer 0; an edge "
+        "counts in the layer that writes, with the q, k and v inputs of a head as one. Held: nodes or edges of the "
+        "base circuit, of those that the graph has in the layer. A layer that is nearly full can hardly gain. "
+        "Added, at random: the mean if all additions fell on the parts that the base circuit lacks, each as likely "
+        "as any other."
+    )
+    return Table("Where circuits change", note, numbers, layout_of(rows))
+
+
+def _laid_out(row: Mapping[Any, Any], labels: MethodLabels) -> dict[str, str]:
+    return {
+        "Model": row["model"],
+        "Task": task_label(row["task"]),
+        "Method": labels.of(row["method"]),
+        "Level": f"{row['level']}s",
+        "Layer": str(row["layer"]),
+        "Held": f"{row['present_before']:,.0f} of {row['possible']:,.0f}",
+        "Saturation (%)": f"{100 * row['saturation']:.1f}",
+        "Added": f"{row['added']:,.1f}",
+        "Added, at random": f"{row['expected_added']:,.1f}",
+        "Removed": f"{row['removed']:,.1f}",
+    }
