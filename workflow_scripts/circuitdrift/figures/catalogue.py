@@ -239,7 +239,6 @@ def _files(study: Study, scored: tuple[Run, ...]) -> dict[str, Callable[[], list
         "before_nodes": of_circuit("nodes", 0),
         "after_nodes": of_circuit("nodes", -1),
         "edges_changed": of_runs(drift.edges_changed, shown),
-        **dict.fromkeys((*_OTHER_PROMPTS, *_UNIONS), list),
     }
 
 
