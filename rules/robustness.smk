@@ -61,7 +61,9 @@ use rule score_perturbed_base as score_perturbed_given with:
 rule measure_robustness:
     input:
         scores=[study.circuits[place].scores for place in (0, -1)],
-        perturbed_scores=[study.circuits[place].perturbed_scores for place in (0, -1) if study.config.drift.perturbed_draws],
+        perturbed_scores=[
+            study.circuits[place].perturbed_scores for place in (0, -1) if study.config.drift.perturbed_draws
+        ],
     output:
         robustness=layout.drift.robustness,
     log:

@@ -20,7 +20,7 @@ from circuitdrift.config.circuits import Attribution, Drift, Selection
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift.fold_circuits import features_of_circuits, rows_of_scores
 from circuitdrift.drift.reliability import MEASURES, FoldScores
-from circuitdrift.drift.robustness import DEALINGS, draw_orders, numbers_replaced, tabulate_robustness
+from circuitdrift.drift.robustness import DEALINGS, draw_orders, numbers_replaced, rotations, tabulate_robustness
 from circuitdrift.drift.series import DriftError, merge_inputs
 from circuitdrift.provenance import Provenance
 from circuitdrift.schemas import SCHEMAS
@@ -85,6 +85,12 @@ def test_no_two_draws_replace_the_same_folds(number: int, found: int) -> None:
     assert all(sorted(order.tolist()) == list(range(16)) for order in orders)
 
 
+def test_each_fold_comes_once_at_each_place_of_the_rotations() -> None:
+    orders = rotations(7)
+    assert all(sorted(orders[:, place].tolist()) == list(range(7)) for place in range(7))
+    assert all(sorted(order.tolist()) == list(range(7)) for order in orders)
+
+
 # ----------------------------------------------------------------------------------------- slow twins
 
 
@@ -144,11 +150,10 @@ def test_the_interval_is_a_jackknife_over_folds() -> None:
     replicates = []
     for fold in range(8):
         values = []
-        for order in draw_orders(8, 4, 5):
-            left = [f for f in order if f != fold]
+        for order in rotations(8):
             replaced = clean.scores.copy()
-            replaced[left[:4]] = fresh.scores[left[:4]]
-            kept = sorted(left)
+            replaced[order[:4]] = fresh.scores[order[:4]]
+            kept = [f for f in range(8) if f != fold]
             values.append(stats.pearsonr(clean.scores[kept].mean(axis=0), replaced[kept].mean(axis=0)).statistic)
         replicates.append(np.mean(values))
     error = np.sqrt(7 / 8 * ((replicates - np.mean(replicates)) ** 2).sum())
@@ -182,8 +187,7 @@ def test_folds_of_other_sizes_and_too_few_folds() -> None:
     assert nothing.empty
     assert set(nothing.columns) == set(SCHEMAS["robustness"].names) - {"checkpoint"}
     as_many = tabulate_robustness(folds_of(1, n_folds=4), None, 5, 4, DESCRIBE)
-    assert as_many["lower"].isna().all()
-    assert as_many["similarity"].notna().all()
+    assert as_many[["lower", "similarity", "upper"]].notna().all(axis=None)  # replicates have a group less
 
 
 def test_one_split_is_refused() -> None:

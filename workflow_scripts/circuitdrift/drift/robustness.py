@@ -16,7 +16,7 @@ from math import comb
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
 from circuitdrift.drift.reliability import (
     Describe,
@@ -34,9 +34,6 @@ TENTHS = range(1, 10)
 DEALINGS = 20
 """How often folds are dealt into disjoint groups."""
 
-DRAWS_OF_A_REPLICATE = 10
-"""Draws, or dealings, behind each jackknife replicate; all replicates take the same ones, less the fold left out."""
-
 SEED = 0
 
 Orders = Int[np.ndarray, "draw fold"]
@@ -53,7 +50,7 @@ class Control:
         draws: draws, or dealings, behind ``pairs``.
         examples: prompts behind each circuit.
         pairs: the pairs from all folds.
-        replicates: pairs without each fold in turn; none where too few folds are left.
+        replicates: for each fold, pairs in which it and the one that replaces it are left out.
     """
 
     name: str
@@ -114,10 +111,8 @@ def _replacements(sizes: Int[np.ndarray, " fold"], draws: int) -> Iterator[Contr
     n_folds = len(sizes)
     for number in numbers_replaced(n_folds):
         orders = draw_orders(n_folds, number, draws)
-        fewer = max(1, round(number * (n_folds - 1) / n_folds))
-        few = orders[:DRAWS_OF_A_REPLICATE]
-        replicates = [_replaced(_without(few, fold), fewer, n_folds) for fold in range(n_folds)]
-        pairs = _replaced(orders, number, n_folds)
+        pairs, balanced = (_replaced(drawn, number) for drawn in (orders, rotations(n_folds)))
+        replicates = _leave_folds_out(balanced, n_folds)
         yield Control(PERTURBED, number / n_folds, len(orders), int(sizes.sum()), pairs, replicates)
 
 
@@ -131,16 +126,32 @@ def draw_orders(n_folds: int, number: int, draws: int) -> Orders:
     return np.stack(list(orders.values()))
 
 
-def _without(orders: Orders, fold: int) -> Orders:
-    """The same orders of the other folds."""
-    return orders[orders != fold].reshape(len(orders), -1)
+def rotations(n_folds: int) -> Orders:
+    """As many orders as folds, in which each fold comes once at each place.
+
+    So it is as often replaced, or as often in a group, as any other: replicates of a jackknife that leave out a fold
+    then differ by its prompts and not by the draw.
+    """
+    order = np.random.default_rng(SEED).permutation(n_folds)
+    return np.stack([np.roll(order, shift) for shift in range(n_folds)])
 
 
-def _replaced(orders: Orders, number: int, n_folds: int) -> Pairs:
-    """All folds of the orders beside the same with the first ``number`` replaced."""
+def _leave_folds_out(pairs: Pairs, n_folds: int) -> list[Pairs]:
+    """The pairs without each fold in turn and the one that replaces it; pairs with an empty side are dropped."""
+    replicates = []
+    for fold in range(n_folds):
+        left = pairs.copy()
+        left[:, :, fold::n_folds] = False
+        replicates.append(left[left.any(axis=2).all(axis=1)])
+    return replicates
+
+
+def _replaced(orders: Orders, number: int) -> Pairs:
+    """All folds beside the same with the first ``number`` of each order replaced."""
+    n_folds = orders.shape[1]
     pairs = np.zeros((len(orders), 2, 2 * n_folds), dtype=bool)
+    pairs[:, 0, :n_folds] = True
     for pair, order in zip(pairs, orders, strict=True):
-        pair[0, order] = True
         pair[1, order[number:]] = True
         pair[1, n_folds + order[:number]] = True
     return pairs
@@ -151,21 +162,18 @@ def _disjoint_splits(sizes: Int[np.ndarray, " fold"], splits: int) -> Control:
     n_folds, size = len(sizes), len(sizes) // splits
     generator = np.random.default_rng(SEED)
     orders = np.stack([generator.permutation(n_folds) for _ in range(DEALINGS)])
-    left = min(size, (n_folds - 1) // splits)
-    replicates = [
-        _dealt(_without(orders[:DRAWS_OF_A_REPLICATE], fold), splits, left, n_folds) for fold in range(n_folds) if left
-    ]
-    pairs = _dealt(orders, splits, size, n_folds)
-    return Control(DISJOINT_SPLITS, np.nan, DEALINGS, round(size * float(sizes.mean())), pairs, replicates)
+    pairs, balanced = (_dealt(drawn, splits, size) for drawn in (orders, rotations(n_folds)))
+    examples = round(size * float(sizes.mean()))
+    return Control(DISJOINT_SPLITS, np.nan, DEALINGS, examples, pairs, _leave_folds_out(balanced, n_folds))
 
 
-def _dealt(orders: Orders, splits: int, size: int, n_folds: int) -> Pairs:
+def _dealt(orders: Orders, splits: int, size: int) -> Pairs:
     """Every two of the groups into which each order deals the folds."""
-    groups = np.zeros((len(orders), splits, n_folds), dtype=bool)
+    groups = np.zeros((len(orders), splits, orders.shape[1]), dtype=bool)
     dealt = orders[:, : splits * size].reshape(len(orders), splits, size)
     np.put_along_axis(groups, dealt, True, axis=2)
     ends = np.array(list(combinations(range(splits), 2)))
-    pairs: Pairs = groups[:, ends].reshape(-1, 2, n_folds)
+    pairs: Pairs = groups[:, ends].reshape(-1, 2, orders.shape[1])
     return pairs
 
 
@@ -179,14 +187,8 @@ def _measured(scores: FoldScores, control: Control, n_folds: int, describe: Desc
     rows = []
     for (level, measure), values in similarities_of_pairs(scores, padded, describe).items():
         means = [float(mean_of_defined(part[:, None])) for part in np.split(values, ends)]
-        lower, upper = _interval(means[0], np.array(means[1:]), n_folds)
+        error = float(np.sqrt(jackknife_covariance(np.array(means[1:])[:, None])[0, 0]))
+        lower, upper = interval_of(means[0], error, n_folds)
         numbers = (means[0], lower, upper)
         rows.append((control.name, control.share, control.draws, control.examples, level, measure, *numbers))
     return pd.DataFrame(rows, columns=_COLUMNS)
-
-
-def _interval(mean: float, replicates: Float[np.ndarray, " replicate"], n_folds: int) -> tuple[float, float]:
-    """The 95 % interval of a mean similarity over other samples of prompts; NaN without replicates."""
-    if not len(replicates):
-        return float("nan"), float("nan")
-    return interval_of(mean, float(np.sqrt(jackknife_covariance(replicates[:, None])[0, 0])), n_folds)

@@ -52,12 +52,12 @@ def table(layer_orders: pd.DataFrame, top_layers: int, labels: MethodLabels) -> 
         "The layers in the order of their change from the base model, compared between two orders. After 1 epoch "
         "and last: two checkpoints of a run, that nearest to the end of the first epoch and the last. Ranks: the "
         "last checkpoints of LoRA with the lowest and with the highest rank, same seed. Tasks: every two tasks, "
-        "same method and seed. Seeds: every two seeds. Correlation: Spearman's, of all layers. Shared: of the "
-        f"{top_layers} layers that changed most. By chance: the mean in random orders, K x K of L. Brackets: 95 % "
-        "Student intervals over seeds; pairs of tasks are averaged within a seed first; pairs of seeds share seeds, "
-        "so theirs comes from a jackknife that leaves out a seed, of three or more. They cover other seeds, not "
-        "other prompts, tasks or models. Two orders share the base model and its prompts, so they are alike by its "
-        "noise too."
+        "same method and seed. Seeds: every two seeds. Correlation: Spearman's, of all layers. Shared: layers that "
+        f"both orders have among their first {top_layers}. By chance: the mean in random orders, K x K of L. "
+        "Brackets: 95 % Student intervals over seeds; pairs of tasks are averaged within a seed first; pairs of "
+        "seeds share seeds, so theirs comes from a jackknife that leaves out a seed, of three or more. They cover "
+        "other seeds, not other prompts, tasks or models. Two orders share the base model and its prompts, so they "
+        "are alike by its noise too."
     )
     empty = pd.DataFrame([{"Compared": "nothing to compare: one task, one seed, one rank and no later epoch"}])
     return Table("Early signal of the critical layers", note, tidy, layout_of(rows) if rows else empty)

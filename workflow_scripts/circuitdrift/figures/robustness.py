@@ -68,8 +68,9 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
     """Similarity over the share of prompts that is replaced; dashed across, that of disjoint splits."""
     groups = panel_groups(table)
     methods = [name for name in table["method"].unique() if name not in {BASE_MODEL, UNTRAINED}]
-    looks = {BASE_MODEL: ("base model", MUTED, "o"), UNTRAINED: ("untrained model", INK, "x")}
+    looks = {BASE_MODEL: ("base model", MUTED, "o")}
     looks |= {name: (s.label, s.colour, s.marker) for name, s in method_styles(methods, style, labels).items()}
+    looks[UNTRAINED] = ("untrained model", INK, "x")
     looks = {name: look for name, look in looks.items() if name in set(table["method"])}
     grid = panel_grid(groups or [("", "nothing was measured")], [1.7, 1.7], style, share_y=True)
     for group in groups:
@@ -79,7 +80,7 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
             at_level = shown[shown["level"] == level]
             for method, (_, colour, marker) in looks.items():
                 _plot(ax, at_level[at_level["method"] == method], colour, marker)
-            ax.set_xlim(0, 100)
+            ax.set_xlim(0, 103)
             ax.xaxis.set_major_locator(MaxNLocator(5))
             if group in grid.first_in_row:
                 ax.set_ylabel(f"Jaccard index\nof {title}")
@@ -101,11 +102,11 @@ def _plot(ax: Axes, rows: pd.DataFrame, colour: str, marker: str) -> None:
     """One model's curve with its band, and its line of disjoint splits."""
     curve = rows[rows["control"] == _PERTURBED].sort_values("share")
     at = 100 * curve["share"].astype(float)
-    ax.fill_between(at, curve["lower"], curve["upper"], color=colour, alpha=0.15, linewidth=0)
+    ax.fill_between(at, curve["lower"], curve["upper"], color=colour, alpha=0.13, linewidth=0)
     ax.plot(at, curve["similarity"], color=colour, linewidth=1.4, marker=marker, markersize=3.2)
     for row in rows[rows["control"] == _SPLITS].to_dict("records"):
         ax.axhline(row["similarity"], color=colour, linestyle=_DASHED, linewidth=1.1)
-        ax.plot(97, row["similarity"], color=colour, marker=marker, markersize=3.2, clip_on=False)
+        ax.plot(100, row["similarity"], color=colour, marker=marker, markersize=3.2)
 
 
 def table(robustness: pd.DataFrame, untrained_robustness: pd.DataFrame | list[Path], labels: MethodLabels) -> Table:

@@ -48,6 +48,8 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
                 offset = _WIDTH * ((place + 0.5) / len(styles) - 0.5)
                 _bars(ax, at_level[at_level["method"] == method], offset, _WIDTH / len(styles), look)
             ax.axhline(0, color=MUTED, linewidth=0.8, zorder=3)
+            ax.update_datalim([(0, -1), (0, 1)])  # room for whole numbers where nothing changes
+            ax.autoscale_view()
             _layer_axis(ax, sorted(at_level["layer"].unique().tolist()))
             magnitude_axis(ax)
             if group in grid.first_in_row:

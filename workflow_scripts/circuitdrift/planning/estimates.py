@@ -218,9 +218,9 @@ def _comparison(transitions: Callable[[Study, PlannedWork], int]) -> Callable[[S
 
 
 def _robustness(study: Study, job: PlannedWork, shape: ModelShape) -> float:
-    """Of both ends of a run: nine shares, and about ten draws for each fold that the jackknife leaves out."""
-    drift, draws = study.config.drift, 10 * (study.config.circuit.folds + 2)
-    rows = draws * (9 * (drift.perturbed_draws > 0) + drift.disjoint_splits)
+    """Of both ends of a run: nine shares, with as many draws as folds for each fold that the jackknife leaves out."""
+    drift, folds = study.config.drift, study.config.circuit.folds
+    rows = 9 * (drift.perturbed_draws + folds**2) * (drift.perturbed_draws > 0) + 20 * drift.disjoint_splits
     return 2 * COMPARED.of(shape.parameters) * shape.edges * rows
 
 
