@@ -35,8 +35,8 @@ def drawn(folder: Path, figure: str, reads: dict[str, list[Path]], **settings: o
 
 
 def written(folder: Path, name: str, reads: dict[str, list[Path]], **settings: object) -> tuple[pd.DataFrame, str]:
-    csv, md, tex = (folder / f"table.{ending}" for ending in ("csv", "md", "tex"))
-    write_table.main(name, reads, settings, METHODS, csv, md, tex)
+    csv, md, tex, html = (folder / f"table.{ending}" for ending in ("csv", "md", "tex", "html"))
+    write_table.main(name, reads, settings, METHODS, csv, md, tex, html)
     return pd.read_csv(csv), md.read_text()
 
 

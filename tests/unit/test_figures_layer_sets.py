@@ -101,7 +101,7 @@ def test_files_are_written_and_the_figure_shows_the_tidy_table(tmp_path: Path) -
     drawn = read_table(files["parquet"], "figure")
     pd.testing.assert_frame_equal(drawn, layer_sets.tidy(accuracy_tables(), layer_tables(), REFERENCE, LABELS))
     assert all(path.stat().st_size > 1000 for path in files.values())
-    written = {ending: tmp_path / f"table.{ending}" for ending in ("csv", "md", "tex")}
+    written = {ending: tmp_path / f"table.{ending}" for ending in ("csv", "md", "tex", "html")}
     write_table.main("layer_sets", reads, settings, METHODS, **written)
     assert (
         "| LCM | CircuitLoRA (2, 8) | 0 | 0, 1 | 10.0 | 60.0, 35.0, 10.0 | 6.0 of 6 | 1.000 |"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -22,8 +23,8 @@ LACKING += ("union_faithfulness",)
 SETTINGS = {"phase_1": {"circuit_lora_8_32": "lora_r2"}, "sham_twins": {}, "fraction": 0.05}
 
 
-def write_verdicts(study: MadeUpStudy, folder: Path) -> tuple[pd.DataFrame, str]:
-    """The numbers and the layout of a made-up study that lacks what later stages make."""
+def write_verdicts(study: MadeUpStudy, folder: Path, **later: list[Path]) -> tuple[pd.DataFrame, str]:
+    """The numbers and the layout of a made-up study that lacks what later stages make, but for what is given."""
     reads = {
         "accuracy": study.accuracy(),
         "predictions": study.predictions(),
@@ -34,6 +35,7 @@ def write_verdicts(study: MadeUpStudy, folder: Path) -> tuple[pd.DataFrame, str]
         "summary": study.summary(),
         "transitions": study.transitions(),
         **{name: [] for name in LACKING},
+        **later,
     }
     files = {ending: folder / f"verdicts.{ending}" for ending in ("csv", "md", "tex", "html")}
     write_table.main("verdicts", reads, SETTINGS, METHODS, **files)
@@ -71,6 +73,66 @@ def test_a_study_of_one_seed_and_one_task_decides_nothing(tmp_path: Path) -> Non
     measured = numbers[numbers["measured"].notna()]
     assert len(measured) >= 8
     assert measured["remark"].str.contains("neither two seeds nor 3 tasks").all()
+
+
+def robustness_of(similarity: float, control: str, share: float) -> dict[str, object]:
+    """A row of one control, with an interval of .02."""
+    point = {"control": control, "share": share, "draws": 20, "examples": 100, "level": "edge", "measure": "jaccard"}
+    return {**point, "similarity": similarity, "lower": similarity - 0.01, "upper": similarity + 0.01}
+
+
+def write_later_stages(study: MadeUpStudy) -> dict[str, list[Path]]:
+    """Tables as the stages of robustness, of places and of unions write them; values rise from seed to seed."""
+    found: dict[str, list[Path]] = {name: [] for name in LACKING}
+    for run in study.runs():
+        more = 0.001 * int(run["seed"])
+        shared = [robustness_of(0.95 + more, "perturbed", share) for share in (0.25, 0.75)]
+        split = robustness_of(0.7 + more, "disjoint_splits", float("nan"))
+        rows = [{"checkpoint": name, **row} for name in ("00", study.checkpoints[-1]) for row in (*shared, split)]
+        counted = {"present_before": 2, "possible": 10, "addable": 8, "removed": 1, "expected_added": 4.0}
+        layers = [
+            {"layer": layer, "level": level, "added": 2 + 4 * layer + int(run["seed"]) * (1 - 2 * layer), **counted}
+            for level in ("node", "edge")
+            for layer in range(2)
+        ]
+        induced = {"changed": 50, "node_induced": 40 + int(run["seed"]), "expected": 20.0, "lower": 15.0}
+        orders = [
+            {"checkpoint": name, "epoch": epoch, "policy": "score_change", "layer": layer, "value": value}
+            for name, epoch in (("01", 1.0), ("02", 2.0))
+            for layer, value in enumerate([3.0, 2.0, 1.0 + 3 * more * (name == "02"), 0.5 + more * epoch])
+        ]
+        tables = {
+            "robustness": pd.DataFrame(rows),
+            "where": pd.DataFrame(layers),
+            "node_induced": pd.DataFrame([{**induced, "upper": 25.0, "node_based_estimate": 30.0}]),
+            "layer_orders": pd.DataFrame(orders).assign(rank_order=1),
+        }
+        for name, table in tables.items():
+            found[name].append(study.write(name, table, name, **run))
+    for task in study.tasks:
+        splits = [
+            {"untrained_seed": seed, **robustness_of(0.5 + 0.01 * seed, "disjoint_splits", float("nan"))}
+            for seed in range(2)
+        ]
+        table = pd.DataFrame(splits)
+        path = study.write("untrained_robustness", table, "untrained_robustness", model=study.models[0], task=task)
+        found["untrained_robustness"].append(path)
+    unions = replace(study, tasks=("compositional",), folder=study.folder / "unions")
+    return found | {"union_faithfulness": unions.union_faithfulness(), "overlaps": unions.overlaps()}
+
+
+def test_the_tables_of_all_stages_have_what_the_claims_read(tmp_path: Path) -> None:
+    study = MadeUpStudy(tmp_path / "in", tasks=("lcm", "mul_div"), seeds=(0, 1, 2), n_checkpoints=2)
+    numbers, _ = write_verdicts(study, tmp_path, **write_later_stages(study))
+    found = numbers.set_index("name")
+    unmeasured = {"edges_over_nodes_grpo", "drift_beyond_sham", "circuit_lora_over_adalora"}
+    unmeasured |= {"circuit_lora_over_lora_compute", "edges_over_nodes", "edges_over_node_estimate"}
+    assert set(found.index[found["measured"].isna()]) == unmeasured
+    assert found.loc["robust_after", "measured"] == pytest.approx(0.951)
+    assert found.loc["splits_above_untrained", "measured"] == pytest.approx(0.701 - 0.505)
+    assert found.loc["added_nodes_later", "measured"] == pytest.approx(5 / 8 - 0.5)
+    assert found.loc["node_induced_beyond_degrees", "verdict"] == "supported"
+    assert found.loc["rank_2_layers", "remark"].startswith("phase 1 has rank 2, the other LoRA 16")
 
 
 REWARDED = MethodLabels(

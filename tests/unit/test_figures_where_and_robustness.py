@@ -41,7 +41,7 @@ def drawn(folder: Path, figure: str, reads: dict[str, list[Path]]) -> pd.DataFra
 
 def written(folder: Path, table: str, reads: dict[str, list[Path]], **settings: object) -> tuple[pd.DataFrame, str]:
     """Write a table into a folder; its numbers and its Markdown."""
-    files = {ending: folder / f"{table}.{ending}" for ending in ("csv", "md", "tex")}
+    files = {ending: folder / f"{table}.{ending}" for ending in ("csv", "md", "tex", "html")}
     write_table.main(table, reads, settings, METHODS, **files)
     return pd.read_csv(files["csv"]), files["md"].read_text()
 
