@@ -33,10 +33,9 @@ def write_verdicts(study: MadeUpStudy, folder: Path) -> tuple[pd.DataFrame, str]
         "nodes_and_edges": study.nodes_and_edges(),
         "summary": study.summary(),
         "transitions": study.transitions(),
-        "critical_layers": study.critical_layers(),
         **{name: [] for name in LACKING},
     }
-    files = {ending: folder / f"verdicts.{ending}" for ending in ("csv", "md", "tex")}
+    files = {ending: folder / f"verdicts.{ending}" for ending in ("csv", "md", "tex", "html")}
     write_table.main("verdicts", reads, SETTINGS, METHODS, **files)
     return pd.read_csv(files["csv"]), files["md"].read_text()
 

@@ -352,29 +352,24 @@ def test_orders_correlate_or_not(last, verdict):
 
 def test_orders_that_a_study_lacks_are_named():
     short = verdicts(layer_orders=orders("lora_r2", {"05": (0.5, NEARLY), "10": (1.0, NEARLY)}))
-    assert "one epoch, alone" in short["one_epoch_layers"]["remark"]
+    assert "no checkpoint after its first epoch" in short["one_epoch_layers"]["remark"]
     assert "no LoRA of a higher rank" in short["rank_2_layers"]["remark"]
 
 
 def critical(sets):
-    """{task: [critical layers of each seed]} of six layers."""
-    rows = [
-        ("m", task, "circuit_lora", seed, policy, layer, layer in found)
-        for task, seeds in sets.items()
-        for seed, found in enumerate(seeds)
-        for layer in range(6)
-        for policy in ("score_change", "excess")
+    """{task: [critical layers of each seed]} of six layers, which drifted by 2, the others by 1."""
+    last = [
+        orders("lora_r2", {"10": (4.0, [[2.0 if layer in found else 1.0 for layer in range(6)] for found in seeds])})
+        for seeds in sets.values()
     ]
-    columns = ["model", "task", "name", "seed", "policy", "layer", "critical"]
-    table = pd.DataFrame(rows, columns=columns)
-    table.loc[table["policy"] == "excess", "critical"] = True
-    other = table.assign(name="inverted", critical=True)
-    return pd.concat([table, other], ignore_index=True)
+    named = [table.assign(task=task) for table, task in zip(last, sets, strict=True)]
+    earlier = [table.assign(checkpoint="05", value=-table["value"]) for table in named]
+    return pd.concat([*named, *earlier, *(table.assign(method="lora_r8") for table in earlier)], ignore_index=True)
 
 
 def test_critical_layers_of_tasks_are_compared_with_those_of_seeds():
     sets = {"a": [{0, 1}, {0, 1}, {0, 2}], "b": [{3, 4}, {3, 4}, {3, 4}]}
-    row = verdict_of("layers_differ_by_task", critical_layers=critical(sets))
+    row = verdict_of("layers_differ_by_task", layer_orders=critical(sets))
     # Tasks share nothing. Seeds share 2, 1 and 1 layers on a and 2, 2 and 2 on b: 10 / 6 on average.
     assert row["measured"] == pytest.approx(-10 / 6)
     # Without seed 0 they share 1 and 2, without seed 1 the same, without seed 2 two and two.
@@ -393,12 +388,12 @@ def test_critical_layers_of_tasks_are_compared_with_those_of_seeds():
     ],
 )
 def test_critical_layers_that_follow_seeds_do_not_follow_tasks(sets, verdict):
-    assert verdict_of("layers_differ_by_task", critical_layers=critical(sets))["verdict"] == verdict
+    assert verdict_of("layers_differ_by_task", layer_orders=critical(sets))["verdict"] == verdict
 
 
 def test_two_seeds_are_too_few_for_a_jackknife():
-    row = verdict_of("layers_differ_by_task", critical_layers=critical({"a": [{0, 1}] * 2, "b": [{2, 3}] * 2}))
-    assert row["remark"] == "needs critical layers on two tasks with 3 seeds"
+    row = verdict_of("layers_differ_by_task", layer_orders=critical({"a": [{0, 1}] * 2, "b": [{2, 3}] * 2}))
+    assert row["remark"] == "needs phase 1 on two tasks with 3 seeds"
 
 
 def unions(less_own, less_random, width=0.0):

@@ -12,7 +12,7 @@ from typing import Literal
 
 import pandas as pd
 
-from circuitdrift.config.methods import MethodConfig
+from circuitdrift.config.methods import CircuitLoraMethod, MethodConfig
 
 EQUAL_COMPUTE = 0.1
 """How far the FLOPs of two methods may differ, as a share of the smaller number, to count as equal."""
@@ -72,16 +72,16 @@ def are_of_equal_size(runs: pd.DataFrame, one: str, other: str) -> bool:
 def planned_pairs(runs: pd.DataFrame, methods: Mapping[str, MethodConfig]) -> list[Pair]:
     """The comparisons of a model and task that a study is made for: each CircuitLoRA against its baselines.
 
-    A CircuitLoRA is paired with each other method of its size, and at equal compute with the plain LoRA of as many
-    parameters whose FLOPs are nearest to its own with phase 1, if they differ by at most :data:`EQUAL_COMPUTE`.
-    Controls on permuted answers do not compete.
+    The inverted CircuitLoRA is a control and counts as a baseline. Each other one is paired with each method of its
+    size, and at equal compute with the plain LoRA of as many parameters whose FLOPs are nearest to its own with phase
+    1, if they differ by at most :data:`EQUAL_COMPUTE`. Controls on permuted answers do not compete.
 
     Args:
         runs: rows of :func:`runs_with_costs` of one model and task.
         methods: the study's methods.
     """
     trained = [name for name in methods if name in set(runs["method"]) and methods[name].answers == "own"]
-    circuit_loras = [name for name in trained if methods[name].kind == "circuit_lora"]
+    circuit_loras = [name for name in trained if _follows_drift(methods[name])]
     pairs: list[Pair] = []
     for place, name in enumerate(circuit_loras):
         others = [other for other in trained if other not in circuit_loras[: place + 1]]
@@ -89,6 +89,10 @@ def planned_pairs(runs: pd.DataFrame, methods: Mapping[str, MethodConfig]) -> li
         if costly := _lora_of_equal_compute(runs, name, [o for o in others if methods[o].kind == "lora"]):
             pairs.append(Pair(name, costly, "compute"))
     return pairs
+
+
+def _follows_drift(method: MethodConfig) -> bool:
+    return isinstance(method, CircuitLoraMethod) and method.allocation != "inverted"
 
 
 def compute_ratio(runs: pd.DataFrame, one: str, other: str) -> float:

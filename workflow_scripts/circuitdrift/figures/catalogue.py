@@ -93,10 +93,8 @@ _COSTS = ("accuracy", "training_log", "benchmarks", "scoring_benchmarks")
 _ROBUSTNESS = ("robustness", "untrained_robustness")
 _RECIPES = ("recipe_reliability", "recipe_faithfulness", "recipe_benchmarks")
 _TRAINED = ("accuracy", "predictions", "training_log")
-_OTHER_PROMPTS = ("robustness", "untrained_robustness", "where", "node_induced", "layer_orders")
-_UNIONS = ("union_faithfulness", "overlaps")
-_DRIFT = ("faithfulness", "reliability", "nodes_and_edges", "summary", "transitions", "critical_layers")
-_CIRCUITS = (*_DRIFT, *_OTHER_PROMPTS, *_UNIONS)
+_DRIFT = ("faithfulness", "reliability", "nodes_and_edges", "summary", "transitions")
+_CIRCUITS = (*_DRIFT, *_ROBUSTNESS, "where", "node_induced", "layer_orders", "union_faithfulness", "overlaps")
 _RELATED = ("phase_1", "sham_twins", "fraction")
 
 FIGURES = (

@@ -34,7 +34,6 @@ def table(
     where: Read,
     node_induced: Read,
     layer_orders: Read,
-    critical_layers: Read,
     union_faithfulness: Read,
     overlaps: Read,
     phase_1: Mapping[str, str],
@@ -58,7 +57,6 @@ def table(
         where: changes by layer.
         node_induced: edge changes that node changes induce.
         layer_orders: order of the layers by checkpoint.
-        critical_layers: of the methods that have some.
         union_faithfulness: of union circuits.
         overlaps: common edges of circuits.
         phase_1: the method that is the phase 1 of each method that has one.
@@ -83,7 +81,6 @@ def table(
         where=_frame(where),
         node_induced=_frame(node_induced),
         layer_orders=_frame(layer_orders),
-        critical_layers=_frame(critical_layers),
         union_faithfulness=_frame(union_faithfulness),
         overlaps=_frame(overlaps),
     )

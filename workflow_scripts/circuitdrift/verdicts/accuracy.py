@@ -6,6 +6,7 @@ half-width that other prompts give it (docs/method.md#verdicts).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -47,17 +48,17 @@ def over_lora_of_equal_compute(tables: Tables) -> Measured:
 
 
 def over_adalora(tables: Tables) -> Measured:
-    """CircuitLoRA less AdaLoRA of exactly equal size, or of the nearest size if there is none."""
+    """CircuitLoRA less AdaLoRA: for each AdaLoRA the CircuitLoRA that is nearest in size."""
     pairs, sizes = [], []
     for task, runs in _by_task(tables):
         parameters = runs.groupby("method")["trainable_parameters"].mean()
-        for name in _circuit_loras(tables, runs):
-            others = _of_kind(tables, runs, "adalora")
-            if others:
-                nearest = min(others, key=lambda other: abs(parameters[other] - parameters[name]))
-                pairs.append((task, name, [nearest]))
-                sizes.append(parameters[nearest] / parameters[name])
-    differ = bool(sizes) and not all(size == 1 for size in sizes)
+        for other in _of_kind(tables, runs, "adalora"):
+            ratios = {name: parameters[other] / parameters[name] for name in _circuit_loras(tables, runs)}
+            if ratios:
+                nearest = min(ratios, key=lambda name: abs(math.log(ratios[name])))
+                pairs.append((task, nearest, [other]))
+                sizes.append(ratios[nearest])
+    differ = any(size != 1 for size in sizes)
     remark = f"sizes differ: AdaLoRA has {min(sizes):.2f} to {max(sizes):.2f} times the parameters" if differ else ""
     return _compare(tables, pairs, "the study has no AdaLoRA", remark)
 

@@ -12,9 +12,15 @@ from itertools import combinations
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float
 
 from circuitdrift.config.methods import CircuitLoraMethod, LoraMethod, MethodConfig
+from circuitdrift.drift.early_signal import (
+    Values,
+    nearest_to_first_epoch,
+    rank_correlation,
+    shared_by_chance,
+    shared_layers,
+)
 from circuitdrift.verdicts.accuracy import NO_CIRCUIT_LORA
 from circuitdrift.verdicts.decision import Measured, nothing_measured
 from circuitdrift.verdicts.tables import Tables
@@ -22,8 +28,6 @@ from circuitdrift.verdicts.tables import Tables
 _POLICY = "score_change"
 NO_ORDERS = "the study has no table of the layers' order by checkpoint"
 SEEDS_FOR_A_JACKKNIFE = 3
-Values = Float[np.ndarray, " layers"]
-"""The change of each layer, in the order of the layers."""
 
 
 @dataclass(frozen=True)
@@ -62,23 +66,8 @@ def order_after_one_epoch(tables: Tables) -> Measured:
 
 
 def shared_beyond_chance(one: Values, other: Values, top: int) -> float:
-    """Layers on top of both orders, less the number that random sets of as many layers share on average.
-
-    Of equal changes the lower layer comes first, and a layer without change is never on top.
-    """
-    first, second = _on_top(one, top), _on_top(other, top)
-    return float((first & second).sum() - first.sum() * second.sum() / len(one))
-
-
-def _on_top(values: Values, top: int) -> Bool[np.ndarray, " layers"]:
-    first = np.argsort(-values, kind="stable")[:top]
-    return np.isin(np.arange(len(values)), first) & (values > 0)
-
-
-def rank_correlation(one: Values, other: Values) -> float:
-    """Spearman's correlation of two orders of all layers; NaN where all values of one are equal."""
-    ranks = [pd.Series(values).rank() for values in (one, other)]
-    return float(ranks[0].corr(ranks[1]))
+    """Layers on top of both orders, less the number that random sets of as many layers share on average."""
+    return shared_layers(one, other, top) - shared_by_chance(one, other, top)
 
 
 def layers_differ_by_task(tables: Tables) -> Measured:
@@ -86,27 +75,32 @@ def layers_differ_by_task(tables: Tables) -> Measured:
 
     Pairs of seeds are no independent draws, so the values are pseudo-values of a jackknife over seeds.
     """
-    names = tables.paper_circuit_loras
-    if not names or tables.critical_layers.empty:
-        return nothing_measured(NO_CIRCUIT_LORA)
-    found = tables.critical_layers
-    found = found[(found["name"] == names[0]) & (found["policy"] == _POLICY) & found["critical"]]
-    sets = {key: frozenset(rows["layer"]) for key, rows in _by_run(found)}
-    tasks, seeds = sorted({task for task, _ in sets}), sorted({seed for _, seed in sets})
-    if len(tasks) < 2 or len(seeds) < SEEDS_FOR_A_JACKKNIFE or len(sets) < len(tasks) * len(seeds):
-        return nothing_measured(f"needs critical layers on two tasks with {SEEDS_FOR_A_JACKKNIFE} seeds")
-    whole = _between_tasks_less_between_seeds(sets, tasks, seeds)
-    left = [_between_tasks_less_between_seeds(sets, tasks, [s for s in seeds if s != out]) for out in seeds]
-    values = [len(seeds) * whole - (len(seeds) - 1) * without for without in left]
+    method = _first_circuit_lora(tables)
+    if method is None or tables.layer_orders.empty:
+        return nothing_measured(NO_CIRCUIT_LORA if method is None else NO_ORDERS)
+    orders = _orders(_last(_of_method(tables, method.phase_1)))
+    tasks, seeds = sorted({task for task, _ in orders}), sorted({seed for _, seed in orders})
+    if len(tasks) < 2 or len(seeds) < SEEDS_FOR_A_JACKKNIFE or len(orders) < len(tasks) * len(seeds):
+        return nothing_measured(f"needs phase 1 on two tasks with {SEEDS_FOR_A_JACKKNIFE} seeds")
+
+    def apart(some_seeds: list[int]) -> float:
+        return _between_tasks_less_between_seeds(orders, tasks, some_seeds, method.critical_layers)
+
+    left = [apart([seed for seed in seeds if seed != out]) for out in seeds]
+    values = [len(seeds) * apart(seeds) - (len(seeds) - 1) * without for without in left]
     return Measured(pd.DataFrame({"task": "all", "seed": seeds, "value": values}), tasks=len(tasks))
 
 
 def _between_tasks_less_between_seeds(
-    sets: dict[tuple[str, int], frozenset[int]], tasks: list[str], seeds: list[int]
+    orders: dict[tuple[str, int], Values], tasks: list[str], seeds: list[int], top: int
 ) -> float:
-    tasks_share = [len(sets[one, s] & sets[other, s]) for one, other in combinations(tasks, 2) for s in seeds]
-    seeds_share = [len(sets[t, one] & sets[t, other]) for one, other in combinations(seeds, 2) for t in tasks]
-    return float(np.mean(tasks_share) - np.mean(seeds_share))
+    of_tasks = [((one, seed), (other, seed)) for one, other in combinations(tasks, 2) for seed in seeds]
+    of_seeds = [((task, one), (task, other)) for one, other in combinations(seeds, 2) for task in tasks]
+    tasks_share, seeds_share = (
+        float(np.mean([shared_layers(orders[one], orders[other], top) for one, other in pairs]))
+        for pairs in (of_tasks, of_seeds)
+    )
+    return tasks_share - seeds_share
 
 
 def _first_circuit_lora(tables: Tables) -> CircuitLoraMethod | None:
@@ -152,15 +146,15 @@ def _one_epoch_and_last(tables: Tables) -> OrderPairs:
     method = _first_circuit_lora(tables)
     if method is None or tables.layer_orders.empty:
         return OrderPairs({}, NO_CIRCUIT_LORA if method is None else NO_ORDERS)
-    rows = _of_method(tables, method.phase_1)
-    last = _last(rows)
-    earlier = rows.drop(index=last.index)
-    if earlier.empty or last["epoch"].min() <= 1:
-        return OrderPairs({}, "phase 1 has one checkpoint, or one epoch, alone")
-    apart = earlier.assign(apart=(earlier["epoch"] - 1).abs()).sort_values(["apart", "checkpoint"])
-    nearest = apart[apart["checkpoint"] == apart.groupby(["task", "seed"])["checkpoint"].transform("first")]
-    one, other = _orders(nearest), _orders(last)
-    return OrderPairs({run: (one[run], other[run]) for run in one if run in other})
+    early = {}
+    for run, rows in _by_run(_of_method(tables, method.phase_1)):
+        epochs = rows.drop_duplicates("checkpoint").sort_values("checkpoint")
+        place = nearest_to_first_epoch(epochs["epoch"].tolist())
+        if place is not None:
+            early[run] = _values(rows[rows["checkpoint"] == epochs["checkpoint"].iloc[place]])
+    last = _orders(_last(_of_method(tables, method.phase_1)))
+    paired = {run: (early[run], last[run]) for run in early}
+    return OrderPairs(paired, "" if paired else "phase 1 has no checkpoint after its first epoch")
 
 
 def _of_method(tables: Tables, name: str) -> pd.DataFrame:
@@ -173,7 +167,13 @@ def _last(orders: pd.DataFrame) -> pd.DataFrame:
 
 
 def _orders(rows: pd.DataFrame) -> dict[tuple[str, int], Values]:
-    return {run: of_run.sort_values("layer")["value"].to_numpy() for run, of_run in _by_run(rows)}
+    return {run: _values(of_run) for run, of_run in _by_run(rows)}
+
+
+def _values(rows: pd.DataFrame) -> Values:
+    """The change of each layer, from the rows of one checkpoint."""
+    values: Values = rows.sort_values("layer")["value"].to_numpy()
+    return values
 
 
 def _by_run(rows: pd.DataFrame) -> Iterator[tuple[tuple[str, int], pd.DataFrame]]:

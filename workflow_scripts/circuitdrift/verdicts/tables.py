@@ -44,7 +44,6 @@ class Tables:
         where: changes by layer, base model against last checkpoint.
         node_induced: edge changes that node changes induce.
         layer_orders: layers in the order of their change, by checkpoint.
-        critical_layers: of each method that has some, whose column is ``name``.
         union_faithfulness: of union circuits on compositional tasks.
         overlaps: common edges of circuits on compositional tasks.
     """
@@ -65,7 +64,6 @@ class Tables:
     where: pd.DataFrame
     node_induced: pd.DataFrame
     layer_orders: pd.DataFrame
-    critical_layers: pd.DataFrame
     union_faithfulness: pd.DataFrame
     overlaps: pd.DataFrame
 
