@@ -81,3 +81,22 @@ def test_the_list_is_light():
     folder = Path(circuitdrift.__file__).parents[1]
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
     assert not {"torch", "pandas", "matplotlib", "seaborn"} & set(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown", "untrained"),
+    [
+        ({}, True, True),
+        ({"perturbed_draws": 0}, True, True),
+        ({"disjoint_splits": 0}, True, False),
+        ({"untrained": 0}, True, False),
+        ({"perturbed_draws": 0, "disjoint_splits": 0}, False, False),
+    ],
+)
+def test_robustness_is_shown_where_it_is_measured(changes, shown, untrained):
+    drift = DEFAULT.config.drift.model_copy(update=changes)
+    study = Study(DEFAULT.config.model_copy(update={"drift": drift}))
+    for listed in (catalogue.FIGURES, catalogue.TABLES):
+        found = [entry for entry in catalogue.of_study(listed, study) if entry.name == "robustness"]
+        assert bool(found) == shown
+        assert all(bool(catalogue.files(entry, "untrained_robustness", study)) == untrained for entry in found)
