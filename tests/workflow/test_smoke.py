@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import networkx
@@ -361,7 +362,18 @@ def test_the_report_loads_nothing_and_has_the_graph_of_the_rules_on_a_page_of_it
         r"""<(?:script|img|iframe)[^>]*\ssrc=["']?(?:https?:)?//|<link[^>]*href=["']?(?:https?:)?//""", report
     )
     numbers = json.loads(re.search(r"var metadata = (\{.*?\});", report)[1])
+    assert "system-message" not in report  # what docutils makes of a caption that it cannot read
     assert numbers["Fine-tunings"] == 8  # with these, Snakemake's first page is the introduction
+
+
+def test_the_report_as_a_folder_has_the_same_results(smoke, report):
+    result = smoke.call("report_folder", "--cores", "1")
+    assert result.returncode == 0, result.stderr
+    with zipfile.ZipFile(smoke.directory / "results" / "smoke" / "report.zip") as opened:
+        held = {Path(name).name for name in opened.namelist()}
+    results = smoke.directory / "results" / "smoke"
+    shown = {path.name for path in [*(results / "figures").glob("*.svg"), *(results / "tables").glob("*.html")]}
+    assert held == {*shown, "explorer.html", "report.html"}
 
 
 def test_a_report_is_made_again_after_an_edit_of_a_caption_and_not_without(smoke, edited):
