@@ -5,7 +5,7 @@ circuits of 5 % of the edges. Scores have random signs and log-normal sizes. Fro
 by a fifth of itself, and all by noise, so that circuits of neighbouring checkpoints share most of their edges.
 
 A step is the time from an event of the slider until the page has drawn the next picture, with the edges that are drawn
-at first or with all, of one run or two. CPU time is that of all of Chromium, lists and charts included, which follow when
+at first or with all, of one run or two. CPU time is that of all of Chromium, with lists and charts, which follow when
 the slider rests; other work on the machine changes it less.
 """
 

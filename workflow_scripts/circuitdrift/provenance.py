@@ -85,8 +85,8 @@ def digest_of_config(section: Any) -> str:
 def digest_of_code(*files: Path) -> str:
     """Short sha256 of Python files, and of every library module that they import, directly or not.
 
-    It covers the syntax trees without docstrings, so that a comment, a docstring or a reformatting changes nothing. Parts
-    of web pages that lie in an imported package count to the byte.
+    It covers the syntax trees without docstrings, so that a comment, a docstring or a reformatting changes nothing.
+    Parts of web pages that lie in an imported package count to the byte.
 
     Args:
         files: a stage script, with the modules that it chooses from at run time, if any.

@@ -63,8 +63,8 @@ function start(study) {
     window.dispatchEvent(new Event("resize")); // Vega's charts are as wide as their panels
   }
 
-  control("runs").addEventListener("change", showRuns);
-  control("controls").addEventListener("input", show);
+  control("controls").addEventListener("input", ({ target }) => target.matches("input") && show());
+  control("controls").addEventListener("change", ({ target }) => target.matches("#runs select") ? showRuns() : target.matches("select") && show());
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     panels.forEach((panel) => panel.recolour());
     show();

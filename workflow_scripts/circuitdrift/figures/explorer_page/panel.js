@@ -10,6 +10,7 @@ const percent = (share) => `${(100 * share).toFixed(1)} %`;
 class Panel {
   constructor(study, element) {
     Object.assign(this, { study, element, picked: null, views: null });
+    element.panel = this;
     this.part = (name) => element.querySelector(`.${name}`);
     const pick = (node) => this.pick(node === this.picked ? null : node);
     this.graph = new Graph(this.part("graph"), this.part("tip"), pick, (node, edge) => this.tell(node, edge));
@@ -25,11 +26,13 @@ class Panel {
     this.shown = filtered(this.comparison, filters);
     this.part("title").textContent = `${run.group}: ${run.label}`;
     this.draw();
+    delete this.element.dataset.settled;
     clearTimeout(this.resting); // lists and charts follow once the slider rests, so that it moves freely
-    this.resting = setTimeout(() => {
+    const resting = (this.resting = setTimeout(async () => {
       this.list();
-      this.showCharts(run, to);
-    }, REST);
+      await this.showCharts(run, to);
+      if (resting === this.resting) this.element.dataset.settled = "yes";
+    }, REST));
   }
 
   pick(node) {
@@ -115,7 +118,7 @@ class Panel {
       const [ins, outs] = ["target", "source"].map((end) => edges.filter((other) => other[end] === node).length);
       return `${model.nodes[node].node}: ${nodes[node]}\n${ins} in-edges, ${outs} out-edges`;
     }
-    const name = `${model.nodes[edge.source].node} → ${model.nodes[edge.target].node} ${edge.input}`;
+    const name = `${model.nodes[edge.source].node} → ${model.nodes[edge.target].node} ${edge.input}`.trim();
     const lines = [`${name}: ${edge.status}`, `score ${digits(edge.before)} → ${digits(edge.after)} nats`];
     if (!isSure) return lines.join("\n");
     const [held, effect, q] = this.certaintyOf(edge);
