@@ -12,10 +12,14 @@ the slider rests; other work on the machine changes it less.
 from __future__ import annotations
 
 import argparse
+import re
+import shutil
 import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,10 +43,11 @@ from circuitdrift.figures.labels import MethodLabels
 MODEL = "pythia-1.4b"
 METHODS = {f"lora_r{rank}": {"kind": "lora", "rank": rank} for rank in (2, 8)}
 FRACTIONS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-BROWSER = (
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync", "--window-size=1300,1000"),
-)
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync")
+FLAGS += ("--disable-background-networking", "--disable-component-update", "--force-device-scale-factor=1")
+SHOWN = ((1, "most"), (1, "1"), (2, "most"), (2, "1"))
+"""Numbers of runs, and which edges are drawn."""
+
 STEP = """
 const [checkpoint, done] = arguments;
 const slider = document.getElementById("checkpoint");
@@ -177,59 +182,67 @@ def _charts(runs: list[RunKey], n_checkpoints: int, layers: int) -> dict[str, pd
     }
 
 
-def steps_of(page: Path, rounds: int) -> list[Row]:
-    """Milliseconds of a step in Chromium, medians over all checkpoints and rounds."""
+@contextmanager
+def open_page(page: Path, height: int = 1000) -> Iterator[webdriver.Chrome]:
+    """A page in Chromium, once it is ready."""
     options = webdriver.ChromeOptions()
-    options.binary_location = "/usr/bin/chromium"
-    rows: list[Row] = []
-    with tempfile.TemporaryDirectory() as profile:
-        for option in (*BROWSER, f"--user-data-dir={profile}"):
-            options.add_argument(option)
-        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
+    options.binary_location = shutil.which("chromium")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        for flag in (*FLAGS, f"--user-data-dir={profile}", f"--window-size=1300,{height}"):
+            options.add_argument(flag)
+        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
         browser.set_script_timeout(120)
-        started = time.perf_counter()
-        browser.get(page.as_uri())
+        browser.get(page.resolve().as_uri())
         while not browser.execute_script("return document.body.dataset.ready"):
             time.sleep(0.02)
-        opening = time.perf_counter() - started
-        for runs, size in ((1, "most"), (1, "1"), (2, "most"), (2, "1")):
-            second = "" if runs == 1 else "1"
-            browser.execute_script(_CHOOSE, second, size)
-            last = int(browser.execute_script("return document.getElementById('checkpoint').max"))
-            before = _cpu_seconds()
-            steps = [browser.execute_async_script(STEP, at) for _ in range(rounds) for at in range(last + 1)]
-            spent = 1000 * (_cpu_seconds() - before) / len(steps)
-            drawn = browser.execute_script(
-                "return document.querySelector('.counts').textContent.match(/Drawn: the (\\d+)/)[1]"
-            )
-            script, whole = (statistics.median(step[part] for step in steps) for part in (0, 1))
-            rows.append(
-                {
-                    "runs": runs,
-                    "edges drawn of each": drawn,
-                    "script (ms)": round(script),
-                    "step (ms)": round(whole),
-                    "CPU time of a step (ms)": round(spent),
-                    "slowest step (ms)": round(max(step[1] for step in steps)),
-                    "opening (s)": round(opening, 1),
-                }
-            )
+        yield browser
         browser.quit()
-    return rows
+
+
+def show(browser: webdriver.Chrome, second: str, size: str) -> None:
+    """Choose the second run, by its number in the list or none, and which edges are drawn."""
+    for name, value in (("size", size), ("other", second)):
+        browser.execute_script(_CHOOSE, name, value)
+
+
+_CHOOSE = """
+const control = document.getElementById(arguments[0]);
+control.value = arguments[1];
+control.dispatchEvent(new Event("change", { bubbles: true }));
+"""
+
+
+def steps_of(page: Path, rounds: int) -> list[Row]:
+    """Milliseconds of a step in Chromium, medians over all checkpoints and rounds."""
+    started = time.perf_counter()
+    with open_page(page) as browser:
+        opening = time.perf_counter() - started
+        return [_steps(browser, runs, size, rounds) | {"opening (s)": round(opening, 1)} for runs, size in SHOWN]
+
+
+def _steps(browser: webdriver.Chrome, runs: int, size: str, rounds: int) -> Row:
+    show(browser, "" if runs == 1 else "1", size)
+    last = int(browser.execute_script("return document.getElementById('checkpoint').max"))
+    before = _cpu_seconds()
+    steps = [browser.execute_async_script(STEP, at) for _ in range(rounds) for at in range(last + 1)]
+    spent = 1000 * (_cpu_seconds() - before) / len(steps)
+    counts = browser.execute_script("return document.querySelector('.counts').textContent")
+    drawn = re.search(r"Drawn: the (\d+)", counts)
+    script, whole = (statistics.median(step[part] for step in steps) for part in (0, 1))
+    return {
+        "runs": runs,
+        "edges drawn of each": drawn[1] if drawn else "",
+        "script (ms)": round(script),
+        "step (ms)": round(whole),
+        "slowest step (ms)": round(max(step[1] for step in steps)),
+        "CPU time of a step (ms)": round(spent),
+    }
 
 
 def _cpu_seconds() -> float:
     """Of Chromium and its driver: all that this process has started."""
     times = [process.cpu_times() for process in psutil.Process().children(recursive=True)]
     return sum(spent.user + spent.system for spent in times)
-
-
-_CHOOSE = """
-const [second, size] = arguments;
-document.getElementById("other").value = second;
-document.getElementById("size").value = size;
-document.getElementById("runs").dispatchEvent(new Event("change", { bubbles: true }));
-"""
 
 
 def main() -> None:
