@@ -15,6 +15,7 @@ import networkx
 import pyarrow.parquet as pq
 import pytest
 from checkout import ROOT, Workflow, copy_repository
+from chromium import chromium, errors_of, requests_of, wait_for
 from safetensors import safe_open
 
 from circuitdrift.storage import read_json, read_table
@@ -380,6 +381,26 @@ def test_a_report_is_made_again_after_an_edit_of_a_caption_and_not_without(smoke
     assert smoke.rules_to_run("report") == set()
     edited("docs/captions/workflow.rst", "Circuit drift\n", "The drift of circuits\n")
     assert smoke.rules_to_run("report") == {"report"}
+
+
+def test_the_explorer_and_the_report_open_in_a_browser(smoke):
+    results, run = smoke.directory / "results" / "smoke", "toy/add_sub_100/lora_r1/seed-0"
+    figures = results / "figures"
+    changed = read_table(results / "drift" / run / "edges_changed.parquet", "edges_changed")
+    circuits = (results / "circuits" / "toy" / "add_sub_100" / "base", results / "circuits" / run / "02")
+    before, after = (read_table(circuit / "edges.parquet", "edges")["in_circuit"] for circuit in circuits)
+    statuses = changed.loc[before | after, "change"].replace({"outside": "undecided"})
+    with chromium() as browser:
+        browser.get((figures / "explorer.html").as_uri())
+        wait_for(browser, "document.body.dataset.ready")
+        counts = browser.execute_script("return document.querySelector('#first .counts').textContent")
+        for name in ("kept", "gained", "lost"):
+            assert f" {(statuses == name).sum()} {name}" in counts.split("; nodes")[0]
+        assert errors_of(browser) == []
+        assert requests_of(browser, figures / "explorer.html") == []
+        browser.get((results / "report.html").as_uri())
+        wait_for(browser, "document.body.innerText.includes('Explorer')")
+        assert errors_of(browser) == []
 
 
 def test_every_circuit_can_be_exported(smoke):
