@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-fast test-slurm test-slurm-all test-faults check docs schema
+.PHONY: help setup run test test-fast test-browser test-slurm test-slurm-all test-faults check docs schema
 
 help: ## print these targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand --tabs=16
@@ -24,6 +24,9 @@ test: setup check ## run the checks and all tests but those of SLURM and of faul
 
 test-fast: setup ## run the unit and oracle tests, under three minutes on two cores
 	$(BIN)/python -m pytest -m '(unit or oracle) and not gpu and not real_model'
+
+test-browser: setup ## open the explorer in Chromium (Debian: apt-get install chromium chromium-driver), and try it
+	$(BIN)/python -m pytest tests/browser --numprocesses 0
 
 test-slurm: setup ## run the smoke study, and jobs that fail, through a real one-machine SLURM (Debian or Ubuntu, as root)
 	NODE_GPUS=2 NODE_CPUS=8 timeout --kill-after=60 1800 bash tests/slurm/one_node_slurm.sh \

@@ -1,8 +1,8 @@
 # The study as a whole: its report, and its removal.
 #
 # needs     for the report, all that the target all makes, and docs/captions
-# makes     report.html
-# steps     report; clean_study, which removes the results and logs of this study and nothing else. Each only when it is
+# makes     report.html; report.zip, the same as a folder
+# steps     report; report_folder; clean_study, which removes the results and logs of this study and nothing else. Each only when it is
 #           named as the target
 
 
@@ -25,6 +25,13 @@ rule report:
         code=code_of("report"),
     script:
         "../workflow_scripts/report.py"
+
+
+use rule report as report_folder with:
+    output:
+        report=layout.report_folder,
+    log:
+        "<logs>/report_folder.log",
 
 
 rule clean_study:

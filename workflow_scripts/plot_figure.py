@@ -35,7 +35,12 @@ def main(
         provenance: origin of the tidy table.
     """
     module = module_of(figure)
-    given = {**read_files(reads), **settings, "style": style, "labels": MethodLabels(methods)}
+    given = {
+        **read_files(reads, getattr(module, "READS_ITSELF", ())),
+        **settings,
+        "style": style,
+        "labels": MethodLabels(methods),
+    }
     given["table"] = call(module.tidy, given)
     with theme(style):
         drawn = call(module.draw, given)

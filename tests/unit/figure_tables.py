@@ -468,6 +468,8 @@ class MadeUpStudy:
             score_before=tables[0]["score"],
             score_after=tables[1]["score"],
             effect=0.0,
+            effect_lower=-0.5,
+            effect_upper=0.5,
             q_value=1.0,
             included_before=shares[0],
             included_after=shares[1],

@@ -25,6 +25,7 @@ from circuitdrift.drift.edge_changes import (
     change_of,
     classify_edges,
     draw_folds,
+    interval_of_mean,
     mean_pairwise_jaccard,
     p_values_beyond,
     resample,
@@ -183,6 +184,18 @@ def test_p_values_weight_folds_by_their_prompts() -> None:
         assert found[edge] == pytest.approx(wanted)
 
 
+def test_intervals_of_equal_folds_agree_with_scipys_and_hold_the_mean_as_often_as_they_say() -> None:
+    changes = np.random.default_rng(0).normal(0.5, 1, size=(8, 4000))
+    lower, upper = interval_of_mean(changes, np.full(8, 3))
+    wanted = stats.ttest_1samp(changes, 0.0).confidence_interval(0.95)
+    assert lower == pytest.approx(wanted.low)
+    assert upper == pytest.approx(wanted.high)
+    sizes = np.array([1, 1, 1, 2, 2, 4])
+    drawn = np.random.default_rng(1).normal(size=(6, 20_000)) / np.sqrt(sizes)[:, None]
+    lower, upper = interval_of_mean(drawn, sizes)
+    assert ((lower < 0) & (upper > 0)).mean() == pytest.approx(0.95, abs=3 * (0.05 * 0.95 / 20_000) ** 0.5)
+
+
 def test_folds_of_unequal_size_keep_the_level() -> None:
     rng, sizes = np.random.default_rng(0), np.array([1, 1, 1, 2, 2, 4])
     changes = rng.normal(size=(6, 20_000)) / np.sqrt(sizes)[:, None]
@@ -282,6 +295,10 @@ def test_the_tables_say_what_their_parts_say() -> None:
     cutoff = np.abs(unit[0])[selected[GRAPH.edge_mask].numpy()].min()
     assert counts["cutoff"] == pytest.approx(cutoff)
     assert table["effect"].tolist() == pytest.approx(((unit[1] - unit[0]) / cutoff).tolist())
+    ends = interval_of_mean(unit_mass_by_fold(after) - unit_mass_by_fold(before), SIZES)
+    assert table["effect_lower"].tolist() == pytest.approx((ends[0] / cutoff).tolist())
+    assert table["effect_upper"].tolist() == pytest.approx((ends[1] / cutoff).tolist())
+    assert ((table["effect_lower"] < table["effect"]) & (table["effect"] < table["effect_upper"])).all()
     assert np.abs(table["score_before"]).sum() == pytest.approx(1, rel=1e-5)
     assert (table["change"] == change_of(table["included_before"], table["included_after"])).all()
     assert set(table["change"]) > {"gained", "lost", "undecided"}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -22,7 +20,6 @@ from circuitdrift.figures import (
     circuit_before_after,
     drift_and_noise,
     edge_changes,
-    explorer,
     faithfulness_by_size,
     functional_drift,
     layer_certainty,
@@ -403,46 +400,10 @@ def test_the_same_tables_give_the_same_bytes(small: MadeUpStudy, tmp_path: Path)
         assert one.read_bytes() == two.read_bytes()
 
 
-def test_the_explorer_marks_the_studys_own_circuit(small: MadeUpStudy) -> None:
-    tables = explorer.tidy(
-        read_tables(small.accuracy(), "accuracy"),
-        read_tables(small.faithfulness(), "faithfulness"),
-        read_tables(small.transitions(), "transitions"),
-        read_tables(small.layers(), "layers"),
-    )
-    sizes = tables["faithfulness"]
-    assert set(sizes.loc[sizes["own_circuit"], "size"]) == {5.0}
-
-
 def test_two_models_are_told_apart(tmp_path: Path) -> None:
     study = MadeUpStudy(tmp_path / "in", tasks=("lcm",), methods=("lora_r2",), models=("one", "two"), n_checkpoints=1)
     table = drawn(tmp_path, "method_accuracy", {"accuracy": study.accuracy()})
     assert set(table["model"]) == {"one", "two"}
-
-
-ATTACK = "</script><script>alert(1)</script><!--</head>{study}"
-
-
-def test_no_text_of_the_explorer_ends_its_script_or_its_heading(small: MadeUpStudy) -> None:
-    tables = explorer.tidy(
-        *(
-            read_tables(paths, schema).replace({"model": {"tiny-neox": ATTACK}})
-            for paths, schema in (
-                (small.accuracy(), "accuracy"),
-                (small.faithfulness(), "faithfulness"),
-                (small.transitions(), "transitions"),
-                (small.layers(), "layers"),
-            )
-        )
-    )
-    assert set(tables["accuracy"]["model"]) == {ATTACK}
-    page = explorer.draw(tables, STYLE, LABELS, ATTACK)
-    safe = explorer.draw(tables, STYLE, LABELS, "study")
-    assert "<script>alert" not in page
-    assert page.count("</script>") == safe.count("</script>")
-    assert page.count("&lt;/script&gt;&lt;script&gt;alert") == 2  # the title and the heading
-    (specification,) = re.findall(r"^ *const spec = (.*);$", page, flags=re.MULTILINE)
-    assert ATTACK in {row.get("model") for rows in json.loads(specification)["datasets"].values() for row in rows}
 
 
 def test_no_label_of_a_figure_ends_its_text_or_is_typeset_by_latex(tmp_path: Path) -> None:
@@ -455,21 +416,3 @@ def test_no_label_of_a_figure_ends_its_text_or_is_typeset_by_latex(tmp_path: Pat
                 save_figure(figure, tmp_path / "a.pdf", tmp_path / "a.svg", tmp_path / "a.png")
             ElementTree.fromstring((tmp_path / "a.svg").read_text())
             assert "<script" not in (tmp_path / "a.svg").read_text()
-
-
-def test_explorer_needs_no_network_and_takes_many_rows(tmp_path: Path) -> None:
-    small = MadeUpStudy(tmp_path / "in", tasks=("lcm",), methods=("lora_r2",), n_checkpoints=2, n_layers=800)
-    page = tmp_path / "explorer.html"
-    reads = {
-        "accuracy": small.accuracy(),
-        "faithfulness": small.faithfulness(),
-        "transitions": small.transitions(),
-        "layers": small.layers(),
-    }
-    plot_figure.main("explorer", reads, {"html": page}, {"study": "smoke"}, METHODS, STYLE, Provenance.detached())
-    text = page.read_text()
-    assert "<script src=" not in text
-    assert "<link" not in text
-    assert text.rstrip().endswith("</html>")
-    assert "Circuit drift: smoke" in text
-    assert "picked_checkpoint" in text

@@ -45,6 +45,21 @@ def test_every_figure_and_table_has_a_caption():
     assert {path.name for path in (ROOT / "docs" / "captions").glob("*.rst")} == {*wanted, "workflow.rst"}
 
 
+def test_the_report_has_its_parts_in_the_order_of_the_argument():
+    introduction = (ROOT / "docs" / "captions" / "workflow.rst").read_text()
+    parts = [f"{place:02} {category}" for place, category in enumerate(catalogue.CATEGORIES, start=1)]
+    assert sorted(parts) == parts  # Snakemake sorts by name
+    assert [part for part in parts if f"\n{part} " not in introduction] == []
+    assert [entry.name for entry in LISTED if entry.heading not in parts] == []
+
+
+@pytest.mark.parametrize("entry", LISTED, ids=lambda entry: f"{type(entry).__name__}-{entry.name}")
+def test_each_caption_says_which_command_made_the_result(entry):
+    prefix = "" if isinstance(entry, catalogue.FigureEntry) else "table_"
+    caption = (ROOT / "docs" / "captions" / f"{prefix}{entry.name}.rst").read_text()
+    assert caption.endswith("\n\nMade by ``snakemake {{ snakemake.output[0] }}`` with the study's config.\n")
+
+
 @pytest.mark.parametrize("entry", LISTED, ids=lambda entry: f"{type(entry).__name__}-{entry.name}")
 def test_what_an_entry_reads_and_takes_is_known(entry):
     files = {name: catalogue.files(entry, name, DEFAULT) for name in entry.reads}
@@ -81,3 +96,22 @@ def test_the_list_is_light():
     folder = Path(circuitdrift.__file__).parents[1]
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=folder)
     assert not {"torch", "pandas", "matplotlib", "seaborn"} & set(result.stdout.split())
+
+
+@pytest.mark.parametrize(
+    ("changes", "shown", "untrained"),
+    [
+        ({}, True, True),
+        ({"perturbed_draws": 0}, True, True),
+        ({"disjoint_splits": 0}, True, False),
+        ({"untrained": 0}, True, False),
+        ({"perturbed_draws": 0, "disjoint_splits": 0}, False, False),
+    ],
+)
+def test_robustness_is_shown_where_it_is_measured(changes, shown, untrained):
+    drift = DEFAULT.config.drift.model_copy(update=changes)
+    study = Study(DEFAULT.config.model_copy(update={"drift": drift}))
+    for listed in (catalogue.FIGURES, catalogue.TABLES):
+        found = [entry for entry in catalogue.of_study(listed, study) if entry.name == "robustness"]
+        assert bool(found) == shown
+        assert all(bool(catalogue.files(entry, "untrained_robustness", study)) == untrained for entry in found)

@@ -146,6 +146,18 @@ def test_a_single_run_has_no_title_and_several_say_what_tells_them_apart(tmp_pat
             plt.close(figure)
 
 
+def test_more_than_three_runs_take_several_rows_of_panels(tmp_path):
+    methods = ("lora_r2", "lora_r8", "lora_r16", "full")
+    tables = read_tables(made_up(tmp_path, methods=methods).overlaps(), "overlaps")
+    with theme(STYLE):
+        figure = overlaps.draw(overlaps.tidy(tables, SUB_TASKS), STYLE, LABELS)
+        shown = [ax for ax in figure.axes if ax.get_visible()]
+        assert sorted(ax.get_title() for ax in shown) == sorted(map(LABELS.of, methods))
+        assert [ax.get_ylabel() for ax in shown] == ["Edges shared", "", "", "Edges shared"]
+        assert figure.get_figwidth() == pytest.approx(7.0)
+        plt.close(figure)
+
+
 def test_circuits_have_names_and_sub_tasks_their_own():
     assert [circuit_label(name) for name in ("own", "random_union", "compositional_mul_div")] == [
         "Own circuit",

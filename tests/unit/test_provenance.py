@@ -66,6 +66,25 @@ def test_the_digest_of_code_follows_modules_that_the_script_loads_by_name(librar
     assert len({before, with_other, digest("unused.py")}) == 3
 
 
+def test_the_digest_of_code_follows_the_parts_of_a_page_to_the_byte(library):
+    folder, digest = library
+    page = folder / "circuitdrift" / "page"
+    page.mkdir()
+    (page / "__init__.py").write_text("")
+    (folder / "circuitdrift" / "uses.py").write_text("from circuitdrift.page import x\n")
+    found = {digest("uses.py")}
+    for name, text in (
+        ("page.js", "// a"),
+        ("page.js", "// b"),
+        ("page.css", ""),
+        ("page.html", "<p>"),
+        ("notes.txt", ""),
+    ):
+        (page / name).write_text(text)
+        found.add(digest("uses.py"))
+    assert len(found) == 5  # the notes are no part
+
+
 def test_checkpoints_are_numbered_from_the_base_model_on():
     assert checkpoint_names(0) == (BASE_CHECKPOINT,)
     assert checkpoint_names(11)[:2] == ("00", "01")

@@ -66,7 +66,12 @@ def test_the_wheel_holds_the_library_alone(tmp_path):
     (wheel,) = (tmp_path / "dist").glob("*.whl")
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     modules = {str(path.relative_to(LIBRARY.parent)) for path in LIBRARY.rglob("*.py")}
-    assert held == modules | {"circuitdrift/py.typed"}
+    parts = (
+        path for path in (LIBRARY / "figures" / "explorer_page").iterdir() if path.suffix in {".html", ".css", ".js"}
+    )
+    page = {str(path.relative_to(LIBRARY.parent)) for path in parts}
+    assert len(page) == 7
+    assert held == modules | page | {"circuitdrift/py.typed"}
 
 
 def test_citation_and_changelog_name_the_version():

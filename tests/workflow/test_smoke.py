@@ -8,12 +8,14 @@ import os
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import networkx
 import pyarrow.parquet as pq
 import pytest
 from checkout import ROOT, Workflow, copy_repository
+from chromium import chromium, errors_of, requests_of, wait_for
 from safetensors import safe_open
 
 from circuitdrift.storage import read_json, read_table
@@ -361,13 +363,44 @@ def test_the_report_loads_nothing_and_has_the_graph_of_the_rules_on_a_page_of_it
         r"""<(?:script|img|iframe)[^>]*\ssrc=["']?(?:https?:)?//|<link[^>]*href=["']?(?:https?:)?//""", report
     )
     numbers = json.loads(re.search(r"var metadata = (\{.*?\});", report)[1])
+    assert "system-message" not in report  # what docutils makes of a caption that it cannot read
     assert numbers["Fine-tunings"] == 8  # with these, Snakemake's first page is the introduction
+
+
+def test_the_report_as_a_folder_has_the_same_results(smoke, report):
+    result = smoke.call("report_folder", "--cores", "1")
+    assert result.returncode == 0, result.stderr
+    with zipfile.ZipFile(smoke.directory / "results" / "smoke" / "report.zip") as opened:
+        held = {Path(name).name for name in opened.namelist()}
+    results = smoke.directory / "results" / "smoke"
+    shown = {path.name for path in [*(results / "figures").glob("*.svg"), *(results / "tables").glob("*.html")]}
+    assert held == {*shown, "explorer.html", "report.html"}
 
 
 def test_a_report_is_made_again_after_an_edit_of_a_caption_and_not_without(smoke, edited):
     assert smoke.rules_to_run("report") == set()
     edited("docs/captions/workflow.rst", "Circuit drift\n", "The drift of circuits\n")
     assert smoke.rules_to_run("report") == {"report"}
+
+
+def test_the_explorer_and_the_report_open_in_a_browser(smoke):
+    results, run = smoke.directory / "results" / "smoke", "toy/add_sub_100/lora_r1/seed-0"
+    figures = results / "figures"
+    changed = read_table(results / "drift" / run / "edges_changed.parquet", "edges_changed")
+    circuits = (results / "circuits" / "toy" / "add_sub_100" / "base", results / "circuits" / run / "02")
+    before, after = (read_table(circuit / "edges.parquet", "edges")["in_circuit"] for circuit in circuits)
+    statuses = changed.loc[before | after, "change"].replace({"outside": "undecided"})
+    with chromium() as browser:
+        browser.get((figures / "explorer.html").as_uri())
+        wait_for(browser, "document.body.dataset.ready")
+        counts = browser.execute_script("return document.querySelector('#first .counts').textContent")
+        for name in ("kept", "gained", "lost"):
+            assert f" {(statuses == name).sum()} {name}" in counts.split("; nodes")[0]
+        assert errors_of(browser) == []
+        assert requests_of(browser, figures / "explorer.html") == []
+        browser.get((results / "report.html").as_uri())
+        wait_for(browser, "document.body.innerText.includes('Explorer')")
+        assert errors_of(browser) == []
 
 
 def test_every_circuit_can_be_exported(smoke):

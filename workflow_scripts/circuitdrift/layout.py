@@ -84,6 +84,7 @@ class Layout:
         self.in_use = f"{self.results}/.in_use"
         self.config = f"{self.results}/config.json"
         self.report = f"{self.results}/report.html"
+        self.report_folder = f"{self.results}/report.zip"
         self.figures = f"{self.results}/figures"
         self.tables = f"{self.results}/tables"
 

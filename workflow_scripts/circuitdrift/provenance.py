@@ -86,6 +86,7 @@ def digest_of_code(*files: Path) -> str:
     """Short sha256 of Python files, and of every library module that they import, directly or not.
 
     It covers the syntax trees without docstrings, so that a comment, a docstring or a reformatting changes nothing.
+    Parts of web pages that lie in an imported package count to the byte.
 
     Args:
         files: a stage script, with the modules that it chooses from at run time, if any.
@@ -118,8 +119,15 @@ def _code_of_module(module: Path) -> _Code:
             dotted.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             dotted.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
-    digest = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    parts = [ast.dump(tree).encode(), *(file.name.encode() + file.read_bytes() for file in _page_parts(module))]
+    digest = hashlib.sha256(b"".join(parts)).hexdigest()
     return _Code(digest, frozenset().union(*map(_files_of, dotted)))
+
+
+def _page_parts(module: Path) -> list[Path]:
+    """HTML, styles and scripts of the package that a module stands for; none of other modules."""
+    beside = sorted(module.parent.iterdir()) if module.name == "__init__.py" else []
+    return [file for file in beside if file.suffix in {".html", ".css", ".js"}]
 
 
 def _is_docstring(statement: ast.stmt) -> bool:

@@ -217,6 +217,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             "score_before": pa.float32(),
             "score_after": pa.float32(),
             "effect": pa.float64(),
+            "effect_lower": pa.float64(),
+            "effect_upper": pa.float64(),
             "q_value": pa.float64(),
             "included_before": pa.float64(),
             "included_after": pa.float64(),

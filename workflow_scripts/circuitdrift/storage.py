@@ -16,7 +16,7 @@ import json
 import logging
 import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -166,8 +166,8 @@ def _read_whole(path: Path) -> bytes:
     return path.read_bytes()
 
 
-def _read_parquet(path: Path) -> pa.Table:
-    """Read a Parquet file, once its seal is verified.
+def _read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Read a Parquet file, all of it or some columns that it has, once its seal is verified.
 
     Raises:
         DamageError: the file is missing or damaged.
@@ -175,7 +175,8 @@ def _read_parquet(path: Path) -> pa.Table:
     content = _read_whole(path)
     _check_seal(path, content, io.BytesIO())
     try:
-        return pq.read_table(pa.BufferReader(content))
+        file = pq.ParquetFile(pa.BufferReader(content))
+        return file.read(columns and [name for name in columns if name in file.schema_arrow.names])
     except (pa.ArrowInvalid, OSError) as error:
         raise DamageError(path, f"truncated, or not Parquet ({error})") from None
 
@@ -187,8 +188,16 @@ def read_arrow(path: Path, schema: str) -> pa.Table:
         DamageError: the file is missing or damaged.
         StorageError: the file lacks a column.
     """
-    table = _read_parquet(path)
-    missing = [name for name in SCHEMAS[schema].names if name not in table.column_names]
+    return _with_columns(path, _read_parquet(path), SCHEMAS[schema].names, schema)
+
+
+def read_columns(path: Path, schema: str, columns: Sequence[str]) -> pa.Table:
+    """Read some columns of a Parquet file of a schema; errors as in :func:`read_arrow`."""
+    return _with_columns(path, _read_parquet(path, columns), columns, schema)
+
+
+def _with_columns(path: Path, table: pa.Table, columns: Sequence[str], schema: str) -> pa.Table:
+    missing = [name for name in columns if name not in table.column_names]
     if missing:
         raise StorageError(
             f"{path}: not a table of schema '{schema}': column {missing} missing, it has {table.column_names}; "

@@ -33,6 +33,9 @@ FALSE_DISCOVERIES = 0.05
 MARGIN = 0.5
 """Margin of a change, in units of the cut-off."""
 
+CONFIDENCE = 0.95
+"""Of the interval of an effect."""
+
 STABLE = 0.8
 """Mean pairwise Jaccard index of resampled circuits from which a circuit counts as stable."""
 
@@ -124,9 +127,9 @@ def classify_edges(before: FoldScores, after: FoldScores, selection: CircuitSele
     means = [checkpoint.means(every_fold) for checkpoint in (before, after)]
     unit_before, unit_after = (_unit_mass(mean[0]) for mean in means)
     cutoff = _cutoff(np.abs(unit_before[selection.selected(means[0])[0]]))
-    p_values = p_values_beyond(
-        unit_mass_by_fold(after) - unit_mass_by_fold(before), before.sizes, margin=MARGIN * cutoff
-    )
+    by_fold = unit_mass_by_fold(after) - unit_mass_by_fold(before)
+    p_values = p_values_beyond(by_fold, before.sizes, margin=MARGIN * cutoff)
+    lower, upper = interval_of_mean(by_fold, before.sizes)
     from scipy.stats import false_discovery_control  # here, because scipy.stats is slow to import
 
     draws = draw_folds(before.n_folds, resamples, SEED)
@@ -136,6 +139,8 @@ def classify_edges(before: FoldScores, after: FoldScores, selection: CircuitSele
         score_before=unit_before.astype(np.float32),
         score_after=unit_after.astype(np.float32),
         effect=(unit_after - unit_before) / cutoff,
+        effect_lower=lower / cutoff,
+        effect_upper=upper / cutoff,
         q_value=false_discovery_control(p_values, method="bh"),
         included_before=found_before.edges,
         included_after=found_after.edges,
@@ -244,15 +249,36 @@ def p_values_beyond(
         sizes: prompts in each fold.
         margin: the largest change that counts as none, in the unit of the changes.
     """
-    n_folds, n_prompts = len(sizes), sizes.sum()
-    mean = sizes @ changes / n_prompts
-    variance = sizes @ (changes - mean) ** 2 / (n_folds - 1)
-    error = np.sqrt(variance / n_prompts)
+    n_folds = len(sizes)
+    mean, error = _mean_and_error(changes, sizes)
     size = np.abs(mean)
     scale = np.where(error > 0, error, 1)
     tails = special.stdtr(n_folds - 1, (margin - size) / scale) + special.stdtr(n_folds - 1, -(size + margin) / scale)
     p_values: Float[np.ndarray, " edge"] = np.where(error > 0, np.minimum(tails, 1), size <= margin)
     return p_values
+
+
+def interval_of_mean(
+    changes: Float[np.ndarray, "fold edge"], sizes: Int[np.ndarray, " fold"]
+) -> tuple[Float[np.ndarray, " edge"], Float[np.ndarray, " edge"]]:
+    """Lower and upper end of Student's 95 % interval of the mean over prompts, from folds weighted by their sizes.
+
+    Args:
+        changes: change of each edge in each fold.
+        sizes: prompts in each fold.
+    """
+    mean, error = _mean_and_error(changes, sizes)
+    reach = special.stdtrit(len(sizes) - 1, (1 + CONFIDENCE) / 2) * error
+    return mean - reach, mean + reach
+
+
+def _mean_and_error(
+    changes: Float[np.ndarray, "fold edge"], sizes: Int[np.ndarray, " fold"]
+) -> tuple[Float[np.ndarray, " edge"], Float[np.ndarray, " edge"]]:
+    """The mean over prompts, and its standard error from the differences between folds."""
+    mean = sizes @ changes / sizes.sum()
+    variance = sizes @ (changes - mean) ** 2 / (len(sizes) - 1)
+    return mean, np.sqrt(variance / sizes.sum())
 
 
 def draw_folds(n_folds: int, resamples: int, seed: int) -> Int[np.ndarray, "resample fold"]:

@@ -142,7 +142,7 @@ def _leave_folds_out(pairs: Pairs, n_folds: int) -> list[Pairs]:
     for fold in range(n_folds):
         left = pairs.copy()
         left[:, :, fold::n_folds] = False
-        replicates.append(left[left.any(axis=2).all(axis=1)])
+        replicates.append(left[np.all(left.any(axis=2), axis=1)])
     return replicates
 
 

@@ -88,6 +88,7 @@ Listed = TypeVar("Listed", bound=Entry)
 
 _TWO_CIRCUITS = ("before_edges", "after_edges", "before_nodes", "after_nodes")
 _EXPLORED = ("accuracy", "faithfulness", "transitions", "layers")
+_EXPLORED += ("explored_nodes", "explored_edges", "explored_changes")
 _SETS = ("accuracy", "critical_layers")
 _COSTS = ("accuracy", "training_log", "benchmarks", "scoring_benchmarks")
 _ROBUSTNESS = ("robustness", "untrained_robustness")
@@ -237,6 +238,11 @@ def _files(study: Study, scored: tuple[Run, ...]) -> dict[str, Callable[[], list
         "before_nodes": of_circuit("nodes", 0),
         "after_nodes": of_circuit("nodes", -1),
         "edges_changed": of_runs(drift.edges_changed, shown),
+        "explored_nodes": lambda: study.of_pairs(layout.base_circuit.nodes, _first_extracted(study)),
+        "explored_edges": lambda: list(
+            dict.fromkeys(p for r in study.drift_runs for p in study.of_circuits(r, "edges"))
+        ),
+        "explored_changes": of_runs(drift.edges_changed, study.drift_runs),
     }
 
 
@@ -293,6 +299,12 @@ def _recipe_scorings(study: Study) -> list[tuple[dict[str, str], str]]:
         for wildcards in study.recipe_pairs
         for recipe, circuit in study.recipes.items()
     ]
+
+
+def _first_extracted(study: Study) -> tuple[dict[str, str], ...]:
+    """The first task with circuits over checkpoints of each model that has some."""
+    first = {run.model: {"model": run.model, "task": run.task} for run in reversed(study.drift_runs)}
+    return tuple(first.values())
 
 
 def _shown_run(study: Study) -> tuple[Run, ...]:

@@ -21,7 +21,7 @@ from circuitdrift.figures.style import MUTED, MethodStyle
 from circuitdrift.figures.tidy import RUN
 
 MODEL_OF_THE_PAPER = "Pythia-1.4B"
-_WIDEST_PANEL, _NARROWEST_PANEL = 3.3, 2.0
+_WIDEST_PANEL, _MOST_COLUMNS = 3.3, 3
 _LEGEND_LINE, _LEGEND_COLUMNS, _LEGEND_COLUMNS_OF_A_PANEL = 0.16, 4, 2
 _SOLID, _DASHED, _DOTTED = "-", (0, (4, 1.5)), (0, (1, 1.2))
 
@@ -66,37 +66,45 @@ def panel_columns(
     labels: MethodLabels,
     handles: Sequence[Line2D],
 ) -> tuple[Figure, np.ndarray]:
-    """A column of panels for each run, at most 3.3 inches wide, with a legend below.
+    """A column of panels for each run, at most 3.3 inches wide and three side by side, with a legend below.
 
     A single column has no title, because its caption names what it shows.
+
+    Returns:
+        The figure, and the panels: one row for each of ``row_inches``, one column for each run.
     """
     scale = style.width_inches / 7.0
-    width = min(_WIDEST_PANEL, max(_NARROWEST_PANEL, 7.0 / len(panels)))
-    columns = min(_LEGEND_COLUMNS, _LEGEND_COLUMNS_OF_A_PANEL * len(panels))
-    legend = _LEGEND_LINE * math.ceil(len(handles) / columns)
-    figure, axes = plt.subplots(
-        len(row_inches),
-        len(panels),
-        figsize=(width * scale * len(panels), (sum(row_inches) + legend + 0.4) * scale),
+    columns = min(_MOST_COLUMNS, len(panels))
+    blocks, rows = math.ceil(len(panels) / columns), len(row_inches)
+    width = min(_WIDEST_PANEL, 7.0 / columns)
+    legend_columns = min(_LEGEND_COLUMNS, _LEGEND_COLUMNS_OF_A_PANEL * columns)
+    legend = _LEGEND_LINE * math.ceil(len(handles) / legend_columns)
+    figure, placed = plt.subplots(
+        blocks * rows,
+        columns,
+        figsize=(width * scale * columns, (blocks * (sum(row_inches) + 0.2) + legend + 0.2) * scale),
         squeeze=False,
         sharey="row",
         layout="constrained",
     )
+    axes = placed.reshape(blocks, rows, columns).swapaxes(0, 1).reshape(rows, blocks * columns)
+    for ax in axes[:, len(panels) :].flat:
+        ax.set_visible(False)
     for column, panel in enumerate(panels):
         if len(panels) > 1:
-            axes[0, column].set_title(_title(panel, panels, labels))
+            axes[0, column].set_title(_title(panel, panels, labels), fontsize="small")
         for ax in axes[:, column]:
             sns.despine(ax=ax)
     if handles:
         figure.legend(
             handles=list(handles),
             loc="outside lower center",
-            ncols=columns,
+            ncols=legend_columns,
             fontsize="x-small",
             handlelength=2.4,
             columnspacing=1.2,
         )
-    return figure, axes
+    return figure, axes[:, : len(panels)]
 
 
 def _title(panel: Panel, panels: Sequence[Panel], labels: MethodLabels) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -21,12 +21,14 @@ def module_of(name: str) -> ModuleType:
     return import_module(f"circuitdrift.figures.{name}")
 
 
-def read_files(files: Mapping[str, Sequence[Path]]) -> dict[str, pd.DataFrame | list[Path]]:
+def read_files(
+    files: Mapping[str, Sequence[Path]], as_paths: Collection[str] = ()
+) -> dict[str, pd.DataFrame | list[Path]]:
     """Each group of Parquet tables as one frame; files of another kind stay paths, for the module to read.
 
-    A table is named after its schema, except the splits of a task.
+    So do the groups in ``as_paths``. A table is named after its schema, except the splits of a task.
     """
-    return {name: _read_group(list(paths)) for name, paths in files.items()}
+    return {name: list(paths) if name in as_paths else _read_group(list(paths)) for name, paths in files.items()}
 
 
 def _read_group(paths: list[Path]) -> pd.DataFrame | list[Path]:

@@ -90,7 +90,7 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
         ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
         ax.set_xlabel("Strongest edges of each circuit, k")
         ax.set_ylim(bottom=0)
-        if column == 0:
+        if ax.get_subplotspec().is_first_col():
             ax.set_ylabel("Edges shared")
     return figure
 

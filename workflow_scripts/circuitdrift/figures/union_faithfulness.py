@@ -82,12 +82,13 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
             ax.xaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 5, 10]))
             ax.xaxis.set_major_formatter(lambda share, _: f"{100 * share:g}")
             ax.tick_params(labelbottom=row == len(_AXES) - 1)
-            if column == 0:
+            if ax.get_subplotspec().is_first_col():
                 ax.set_ylabel(title)
         axes[-1, column].set_xlabel("Edges selected (%)")
     for row, measure in enumerate(_AXES):
         means = table[(table["measure"] == measure) & (table["statistic"] == "mean")]["value"]
-        axes[row, 0].set_ylim(max(-100.0, min(0.0, means.min())) - 5, 105)
+        for ax in axes[row]:
+            ax.set_ylim(max(-100.0, min(0.0, means.min())) - 5, 105)
     figure.align_ylabels()
     return figure
 

@@ -1,0 +1,183 @@
+"use strict";
+
+const MOST_ROWS = 100;
+const REST = 80; // milliseconds
+
+const named = (checkpoint) => (checkpoint ? `checkpoint ${checkpoint}` : "base model");
+const percent = (share) => `${(100 * share).toFixed(1)} %`;
+
+/* One run: its circuit, the list of its edges, and its charts. */
+class Panel {
+  constructor(study, element) {
+    Object.assign(this, { study, element, picked: null, views: null });
+    element.panel = this;
+    this.part = (name) => element.querySelector(`.${name}`);
+    const pick = (node) => this.pick(node === this.picked ? null : node);
+    this.graph = new Graph(this.part("graph"), this.part("tip"), pick, (node, edge) => this.tell(node, edge));
+    this.part("node").addEventListener("change", (event) => this.pick(event.target.value === "" ? null : Number(event.target.value)));
+    this.part("edges").addEventListener("click", (event) => event.target.dataset.node && this.pick(Number(event.target.dataset.node)));
+  }
+
+  show(run, checkpoint, against, filters) {
+    if (run.circuits[0].model !== this.comparison?.model) this.picked = null;
+    const to = Math.min(checkpoint, run.circuits.length - 1);
+    const from = against === "base" ? 0 : Math.max(0, to - 1);
+    this.comparison = compare(run, from, to);
+    this.shown = filtered(this.comparison, filters);
+    this.part("title").textContent = `${run.group}: ${run.label}`;
+    this.draw();
+    delete this.element.dataset.settled;
+    clearTimeout(this.resting); // lists and charts follow once the slider rests, so that it moves freely
+    const resting = (this.resting = setTimeout(async () => {
+      this.list();
+      await this.showCharts(run, to);
+      if (resting === this.resting) this.element.dataset.settled = "yes";
+    }, REST));
+  }
+
+  pick(node) {
+    this.picked = node;
+    this.draw();
+    this.list();
+  }
+
+  draw() {
+    this.graph.show(this.comparison, this.shown, this.picked);
+    this.summarise();
+  }
+
+  list() {
+    this.listNodes();
+    this.listEdges();
+  }
+
+  summarise() {
+    const { edges, nodes, from, to, isSure } = this.comparison;
+    const counted = (counts) => STATUSES.filter((s) => counts[s] || s !== "undecided").map((s) => `${counts[s]} ${s}`).join(", ");
+    const kinds = countBy(edges.map((edge) => edge.status));
+    const { drawn, passing, share } = this.shown;
+    this.part("counts").textContent =
+      `From ${named(from)} to ${named(to)}: edges ${counted(kinds)}; nodes ${counted(countBy(nodes))}. ` +
+      `Drawn: the ${drawn.length} strongest of ${passing.length} edges that pass the filters, with ${percent(share)} of their |score|.`;
+    this.part("certainty").textContent = isSure
+      ? "Judged by circuits of resampled prompts: undecided edges could be decided otherwise by other prompts."
+      : "By membership alone. Certainty is known from the base model to the last checkpoint only.";
+  }
+
+  listNodes() {
+    const { model, nodes } = this.comparison;
+    const options = model.nodes.map((node, at) => (nodes[at] === "absent" && at !== this.picked ? null : new Option(`${node.node} (${nodes[at]})`, at)));
+    this.part("node").replaceChildren(new Option("none", ""), ...options.filter(Boolean));
+    this.part("node").value = this.picked ?? "";
+  }
+
+  listEdges() {
+    const { model, isSure } = this.comparison;
+    const ofNode = (edge) => edge.source === this.picked || edge.target === this.picked;
+    const edges = this.picked === null ? this.shown.drawn : this.shown.passing.filter(ofNode);
+    const name = this.picked === null ? null : model.nodes[this.picked].node;
+    const ins = edges.filter((edge) => edge.target === this.picked).length;
+    const rows = edges.slice(0, MOST_ROWS);
+    this.part("edges caption".replace(" ", " > ")).textContent =
+      (name ? `${name}: ${ins} in-edges, ${edges.length - ins} out-edges that pass the filters` : "Edges drawn") +
+      (rows.length < edges.length ? `; the strongest ${rows.length} of ${edges.length}` : "");
+    const head = ["edge", "change", "score before", "score after"];
+    if (isSure) head.push("in resamples", "effect [95 %]", "q");
+    this.part("edges > thead").replaceChildren(rowOf("th", head));
+    this.part("edges > tbody").replaceChildren(...rows.map((edge) => this.rowOfEdge(edge)));
+  }
+
+  rowOfEdge(edge) {
+    const ends = document.createElement("span");
+    ends.append(this.link(edge.source), " → ", this.link(edge.target), edge.input && ` ${edge.input}`);
+    const cells = [ends, edge.status, digits(edge.before), digits(edge.after)];
+    const row = rowOf("td", this.comparison.isSure ? [...cells, ...this.certaintyOf(edge)] : cells);
+    row.className = edge.status;
+    return row;
+  }
+
+  link(node) {
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: this.comparison.model.nodes[node].node });
+    button.dataset.node = node;
+    return button;
+  }
+
+  certaintyOf({ place }) {
+    const found = (name) => digits(this.comparison.run.certainty(name, place));
+    return [
+      `${found("included_before")} → ${found("included_after")}`,
+      `${found("effect")} [${found("effect_lower")}, ${found("effect_upper")}]`,
+      found("q_value"),
+    ];
+  }
+
+  /* What the pointer shows of a node or an edge. */
+  tell(node, edge) {
+    const { model, nodes, edges, isSure } = this.comparison;
+    if (edge === null) {
+      const [ins, outs] = ["target", "source"].map((end) => edges.filter((other) => other[end] === node).length);
+      return `${model.nodes[node].node}: ${nodes[node]}\n${ins} in-edges, ${outs} out-edges`;
+    }
+    const name = `${model.nodes[edge.source].node} → ${model.nodes[edge.target].node} ${edge.input}`.trim();
+    const lines = [`${name}: ${edge.status}`, `score ${digits(edge.before)} → ${digits(edge.after)} nats`];
+    if (!isSure) return lines.join("\n");
+    const [held, effect, q] = this.certaintyOf(edge);
+    return [...lines, `in resampled circuits ${held}`, `effect ${effect} cut-offs`, `q = ${q}`].join("\n");
+  }
+
+  async showCharts(run, checkpoint) {
+    if (!this.views) [this.views, this.charted] = [this.makeViews(run), run];
+    const views = await this.views;
+    for (const [name, { view }] of Object.entries(views)) {
+      const table = this.study.table_of[name];
+      if (this.charted !== run) view.data(table, this.rowsOf(table, run));
+      view.signal("picked_method", run.method).signal("picked_checkpoint", checkpoint);
+    }
+    this.charted = run;
+    await Promise.all(Object.values(views).map(({ view }) => view.runAsync()));
+  }
+
+  rowsOf(table, run) {
+    const same = (row) => row.model === run.model && row.task === run.task && row.seed === run.seed;
+    return this.study.tables[table].filter((row) => same(row) && (table === "accuracy" || row.method === run.method));
+  }
+
+  async makeViews(run) {
+    const settings = { actions: false, renderer: "svg", config: chartColours(), logLevel: 1 }; // errors: an empty chart is none
+    const made = Object.entries(this.study.charts).map(async ([name, chart]) => {
+      const place = document.createElement("div");
+      this.part("charts").append(place);
+      const table = this.study.table_of[name];
+      return [name, await vegaEmbed(place, { ...chart, datasets: { ...chart.datasets, [table]: this.rowsOf(table, run) } }, settings)];
+    });
+    return Object.fromEntries(await Promise.all(made));
+  }
+
+  /* Charts take their colours when they are made. */
+  recolour() {
+    this.part("charts").replaceChildren();
+    this.views = null;
+  }
+}
+
+function rowOf(kind, contents) {
+  const row = document.createElement("tr");
+  for (const content of contents) {
+    const cell = row.appendChild(document.createElement(kind));
+    if (kind === "th") cell.scope = "col";
+    cell.append(content);
+  }
+  return row;
+}
+
+function chartColours() {
+  const style = getComputedStyle(document.documentElement);
+  const [ink, muted, faint] = ["ink", "muted", "faint"].map((name) => style.getPropertyValue(`--${name}`).trim());
+  const words = { labelColor: ink, titleColor: ink };
+  return {
+    background: "transparent",
+    title: { color: ink, fontSize: 12 },
+    axis: { ...words, gridColor: faint, domainColor: muted, tickColor: muted },
+    legend: words,
+  };
+}
