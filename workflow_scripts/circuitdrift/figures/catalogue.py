@@ -87,8 +87,8 @@ class FigureEntry(Entry):
 Listed = TypeVar("Listed", bound=Entry)
 
 _TWO_CIRCUITS = ("before_edges", "after_edges", "before_nodes", "after_nodes")
-_EXPLORED = ("accuracy", "faithfulness", "transitions", "layers")
-_EXPLORED += ("explored_nodes", "explored_edges", "explored_changes")
+_OVER_CHECKPOINTS = ("accuracy", "faithfulness", "transitions", "layers")
+_EXPLORED = (*_OVER_CHECKPOINTS, "explored_nodes", "explored_edges", "explored_changes")
 _SETS = ("accuracy", "critical_layers")
 _COSTS = ("accuracy", "training_log", "benchmarks", "scoring_benchmarks")
 _ROBUSTNESS = ("robustness", "untrained_robustness")
