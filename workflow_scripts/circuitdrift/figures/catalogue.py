@@ -62,8 +62,8 @@ class FigureEntry(Entry):
 Listed = TypeVar("Listed", bound=Entry)
 
 _TWO_CIRCUITS = ("before_edges", "after_edges", "before_nodes", "after_nodes")
-_EXPLORED = ("accuracy", "faithfulness", "transitions", "layers")
-_EXPLORED += ("explored_nodes", "explored_edges", "explored_changes")
+_CHARTED = ("accuracy", "faithfulness", "transitions", "layers")
+_EXPLORED = (*_CHARTED, "explored_nodes", "explored_edges", "explored_changes")
 _SETS = ("accuracy", "critical_layers")
 _COSTS = ("accuracy", "training_log", "benchmarks", "scoring_benchmarks")
 _RECIPES = ("recipe_reliability", "recipe_faithfulness", "recipe_benchmarks")
