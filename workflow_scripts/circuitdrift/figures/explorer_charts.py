@@ -93,7 +93,8 @@ def _data(name: str) -> alt.Chart:
 
 
 def _checkpoint_x() -> alt.X:
-    return alt.X("at:Q", title="Checkpoint", axis=alt.Axis(tickMinStep=1, format="d"))
+    whole = alt.Axis(labelExpr="datum.value % 1 ? '' : datum.value")
+    return alt.X("at:Q", title="Checkpoint", axis=whole)
 
 
 def _picked_rule() -> alt.Chart:
@@ -271,4 +272,4 @@ def _layer_score_chart() -> alt.Chart:
 
 
 def _layer_x() -> alt.X:
-    return alt.X("layer:O", title="Layer", axis=alt.Axis(labelAngle=0))
+    return alt.X("layer:O", title="Layer", axis=alt.Axis(labelAngle=0, labelOverlap=True))

@@ -4,7 +4,9 @@ const INPUTS = ["", "q", "k", "v"];
 
 /* Reads what figures/explorer_payload.py writes. */
 async function readStudy(text) {
-  const packed = Uint8Array.from(atob(text.trim()), (letter) => letter.charCodeAt(0));
+  const letters = atob(text.trim());
+  const packed = new Uint8Array(letters.length);
+  for (let at = 0; at < packed.length; at++) packed[at] = letters.charCodeAt(at);
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   const bytes = new Uint8Array(await new Response(stream).arrayBuffer());
   const start = 4 + new DataView(bytes.buffer).getUint32(0, true);
@@ -14,8 +16,9 @@ async function readStudy(text) {
     const from = start + place.start;
     const low = bytes.subarray(from, from + place.length);
     if (place.bytes === 1) return low;
-    const high = bytes.subarray(from + place.length, from + 2 * place.length);
-    return Uint16Array.from(low, (byte, at) => byte + 256 * high[at]);
+    const numbers = new Uint16Array(place.length);
+    for (let at = 0; at < place.length; at++) numbers[at] = low[at] + 256 * bytes[from + place.length + at];
+    return numbers;
   };
   study.models.forEach((model, place) => readModel(model, place, section));
   placeCircuits(study, section("scores"));

@@ -2,6 +2,7 @@
 
 const LEVELS = 10;
 const MOST_STROKES = 500;
+const DOT = 2; // pixels
 const BACK_TO_FRONT = ["undecided", "kept", "lost", "gained"];
 const NODE_LABELS = { input: "input", logits: "logits" };
 
@@ -117,34 +118,34 @@ class Graph {
     paint.setLineDash([]);
   }
 
-  /* Thousands of weak edges: how many of each status cross a pixel. Strokes of so many would take seconds. */
+  /* Thousands of weak edges: how many of each status cross a dot. Strokes of so many would take seconds. */
   drawDensity(paint, curves, faded) {
-    const [width, height] = [this.canvas.clientWidth, this.canvas.clientHeight];
+    const [width, height] = [Math.ceil(this.canvas.clientWidth / DOT), Math.ceil(this.canvas.clientHeight / DOT)];
     const counts = STATUSES.map(() => new Uint16Array(width * height));
     for (const { edge, x0, y0, x1, y1, bend } of curves) {
       const count = counts[STATUSES.indexOf(edge.status)];
-      const steps = Math.ceil(Math.max(1.3 * Math.abs(x1 - x0), y0 - y1));
+      const [left, bottom, across, up, aside] = [x0 / DOT, y0 / DOT, (x1 - x0) / DOT, (y1 - y0) / DOT, (3 * bend) / DOT];
+      const steps = Math.ceil(Math.max(1.3 * Math.abs(across), -up));
       for (let step = 0; step < steps; step++) {
         const t = step / steps;
-        const x = x0 + (x1 - x0) * t * t * (3 - 2 * t) + 3 * bend * t * (1 - t);
-        count[((y0 + (y1 - y0) * t) | 0) * width + (x | 0)]++;
+        count[((bottom + up * t) | 0) * width + ((left + across * t * t * (3 - 2 * t) + aside * t * (1 - t)) | 0)]++;
       }
     }
     const layer = new OffscreenCanvas(width, height);
     const image = layer.getContext("2d").createImageData(width, height);
-    const colours = STATUSES.map((status) => channels(this.colour(status === "undecided" ? "muted" : status)));
-    for (let pixel = 0; pixel < width * height; pixel++) {
-      const [kept, gained, lost, undecided] = counts.map((count) => count[pixel]);
-      const all = kept + gained + lost + undecided;
-      if (!all) continue;
-      for (let c = 0; c < 3; c++) {
-        const mixed = kept * colours[0][c] + gained * colours[1][c] + lost * colours[2][c] + undecided * colours[3][c];
-        image.data[4 * pixel + c] = mixed / all;
+    const all = new Uint16Array(width * height);
+    for (const [at, count] of counts.entries()) {
+      const colour = channels(this.colour(STATUSES[at] === "undecided" ? "muted" : STATUSES[at]));
+      for (let pixel = 0; pixel < all.length; pixel++) {
+        if (!count[pixel]) continue;
+        const share = count[pixel] / (all[pixel] += count[pixel]);
+        for (let c = 0; c < 3; c++) image.data[4 * pixel + c] += share * (colour[c] - image.data[4 * pixel + c]);
       }
-      image.data[4 * pixel + 3] = 255 * faded * (1 - 0.94 ** all) * 0.6;
     }
+    const opacity = Array.from({ length: 64 }, (_, crossing) => 153 * faded * (1 - 0.97 ** crossing));
+    for (let pixel = 0; pixel < all.length; pixel++) if (all[pixel]) image.data[4 * pixel + 3] = opacity[Math.min(all[pixel], 63)];
     layer.getContext("2d").putImageData(image, 0, 0);
-    paint.drawImage(layer, 0, 0, width, height);
+    paint.drawImage(layer, 0, 0, width * DOT, height * DOT);
   }
 
   drawNodes(paint, model) {
