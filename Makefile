@@ -47,7 +47,7 @@ check: setup ## check style, types and spelling
 	$(BIN)/codespell
 
 docs: setup ## build the documentation to build/site; a broken link ends it
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "documentation: build/site/index.html"
 
 schema: setup ## write configs/study.schema.json anew

@@ -92,9 +92,14 @@ def _table_of_keys(section: dict[str, Any]) -> str:
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     required = section.get("required", [])
     for key, entry in section.get("properties", {}).items():
-        default = "required" if key in required else _code(json.dumps(entry.get("default", {})))
+        default = "required" if key in required else _default_of(entry)
         rows.append(f"| `{key}` | {_type_of(entry)} | {default} | {_cell(entry.get('description', ''))} |")
     return "\n".join(rows)
+
+
+def _default_of(entry: dict[str, Any]) -> str:
+    """The default of a key; a section's own table has the defaults of its keys."""
+    return "" if "$ref" in entry else _code(json.dumps(entry.get("default", {})))
 
 
 def _type_of(entry: dict[str, Any]) -> str:
@@ -106,9 +111,9 @@ def _type_of(entry: dict[str, Any]) -> str:
             return ", ".join(map(_type_of, entry[several]))
     if "const" in entry or "enum" in entry:
         return ", ".join(_code(str(value)) for value in entry.get("enum", [entry.get("const")]))
-    if entry.get("type") == "object" and "additionalProperties" in entry:
-        inner = entry["additionalProperties"]
-        return f"names with {_type_of(inner)}" if isinstance(inner, dict) else "names"
+    if "patternProperties" in entry:
+        (inner,) = entry["patternProperties"].values()
+        return f"names, each with {_type_of(inner)}"
     if entry.get("type") == "array":
         return f"list of {_type_of(entry['items'])}" if isinstance(entry.get("items"), dict) else "list"
     limits = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}

@@ -13,7 +13,7 @@ from slurm_calls import ON_ONE_MACHINE, ROOT, Run, ask, call_snakemake, needs_sl
 COMPARED = {".parquet", ".safetensors", ".json", ".csv", ".md", ".tex"}
 # Threads are bounded alike in both runs, because the order of a sum, and with it the last bits, follows the number of
 # threads.
-SMOKE = ("--configfile", str(ROOT / "configs" / "smoke.yaml"), "--max-threads", "1")
+SMOKE = ("--configfile", str(ROOT / "configs" / "smoke.yaml"), "--max-threads", "1", "--printshellcmds")
 
 # Every stage, and one figure: the others differ in what they read and draw, not in how SLURM runs them.
 WANTED = ("--", "train", "circuits", "drift", "recipes", "circuitlora", "tables", "plot_change_rates")

@@ -195,11 +195,19 @@ def test_the_binder_is_imported_before_the_hub():
         assert not outside & {"transformers", "huggingface_hub", "peft"}, script.name
 
 
-@pytest.mark.parametrize(("rule", "offline"), [("score_edges_base", "True"), ("fetch_model", "False")])
-def test_no_job_but_the_download_reaches_the_hub(rule, offline):
+@pytest.mark.parametrize(
+    ("rule", "script", "offline"),
+    [
+        ("score_edges_base", "score_edges", "True"),
+        ("fetch_model", "fetch_model", "False"),
+        ("circuitdrift_fetch_model", "fetch_model", "False"),
+    ],
+)
+def test_no_job_but_the_download_reaches_the_hub(rule, script, offline):
     program = (
         "import sys, types\n"
         f"sys.modules['__main__'].snakemake = types.SimpleNamespace(rule='{rule}')\n"
+        f"sys.modules['__main__'].__file__ = '.snakemake/scripts/tmpab12.{script}.py'\n"
         "from circuitdrift import stage\n"
         "from huggingface_hub import constants\n"
         "print(constants.HF_HUB_OFFLINE)\n"

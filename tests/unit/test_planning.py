@@ -357,6 +357,14 @@ def test_a_call_that_succeeds_ends_with_places_and_verdicts(tmp_path, monkeypatc
     ]
 
 
+def test_the_bar_shows_what_runs_and_a_time_once_a_job_has_finished():
+    shown, clock = [], [0.0]
+    bar = SimpleNamespace(show=lambda done, left, running: shown.append((done, left, list(running))))
+    lines = ProgressLines({1: Expected("first", 5.0), 2: Expected("second", 5.0)}, [].append, lambda: clock[0], bar)
+    records_of_a_call(lines, clock)
+    assert shown == [(0, "", ["first", "second"]), (0, "", ["second"]), (1, "about 4 s left", [])]
+
+
 class Terminal(io.StringIO):
     def isatty(self):
         return True

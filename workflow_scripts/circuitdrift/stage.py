@@ -51,7 +51,8 @@ SECONDS_BETWEEN_LOOKS = 0.5
 
 if hasattr(sys.modules["__main__"], "snakemake"):
     # Read by huggingface_hub when it is imported, so every script imports this module before any that leads there.
-    if Path(str(sys.modules["__main__"].__file__)).stem.rpartition(".")[2] not in ONLINE:  # tmpab12.fetch_model.py
+    # A job's file is tmpab12.fetch_model.py. Its rule may have another name in a module of another workflow.
+    if Path(getattr(sys.modules["__main__"], "__file__", "")).stem.rpartition(".")[2] not in ONLINE:
         os.environ["HF_HUB_OFFLINE"] = "1"
     # In a job, the imports after this one make objects that stay. Looking for garbage among them slows the start.
     gc.disable()

@@ -117,7 +117,8 @@ class ProgressLines(logging.Handler):
                 f"{self._expected[job].name}: failed after {self._time_of(job)}{f'; log: {log}' if log else ''}"
             )
         if self._bar is not None:
-            self._bar.show(len(self._finished), self._left(), (self._expected[job].name for job in self._running()))
+            left = self._left() if self._finished else ""  # nothing is known of the pace before
+            self._bar.show(len(self._finished), left, (self._expected[job].name for job in self._running()))
 
     def close(self) -> None:
         """Take the bar off the screen."""
