@@ -16,6 +16,7 @@ import pytest
 from checkout import Workflow, copy_repository
 from chromium import chromium, errors_of, requests_of, wait_for
 from safetensors import safe_open
+from selenium.webdriver.common.by import By
 
 from circuitdrift.storage import read_json, read_table
 
@@ -297,10 +298,15 @@ def test_a_fresh_checkout_re_runs_nothing(smoke):
     assert smoke.rules_to_run("--workflow-profile", "none") == set()
 
 
-def test_the_report_shows_every_figure(smoke):
-    report = smoke.directory / "report.html"
-    result = smoke.call("--report", str(report))
+@pytest.fixture(scope="module")
+def report(smoke):
+    path = smoke.directory / "report.html"
+    result = smoke.call("--report", str(path))
     assert result.returncode == 0, result.stderr[-3000:]
+    return path
+
+
+def test_the_report_shows_every_figure(smoke, report):
     text = report.read_text()
     names = {path.stem for path in (smoke.directory / "results" / "smoke" / "figures").glob("*.svg")}
     assert len(names) >= 6
@@ -308,7 +314,7 @@ def test_the_report_shows_every_figure(smoke):
     assert "explorer.html" in text
 
 
-def test_the_explorer_and_the_report_open_in_a_browser(smoke):
+def test_the_explorer_and_the_report_open_in_a_browser(smoke, report):
     figures = smoke.directory / "results" / "smoke" / "figures"
     results, run = smoke.directory / "results" / "smoke", "toy/add_sub_100/lora_r1/seed-0"
     changed = read_table(results / "drift" / run / "edges_changed.parquet", "edges_changed")
@@ -323,8 +329,13 @@ def test_the_explorer_and_the_report_open_in_a_browser(smoke):
             assert f" {(statuses == name).sum()} {name}" in counts.split("; nodes")[0]
         assert errors_of(browser) == []
         assert requests_of(browser, figures / "explorer.html") == []
-        browser.get((smoke.directory / "report.html").as_uri())
+        browser.get(report.as_uri())
         wait_for(browser, "document.body.innerText.includes('Explorer')")
+        browser.find_element(By.XPATH, "//span[text()='Explorer']").click()
+        wait_for(browser, "document.querySelector('a[iconname=eye]')").click()
+        browser.switch_to.frame(wait_for(browser, "document.querySelector('iframe')"))
+        wait_for(browser, "document.body?.dataset.ready")
+        assert "Circuit drift: smoke" in browser.execute_script("return document.body.innerText")
         assert errors_of(browser) == []
 
 
