@@ -55,7 +55,8 @@ def errors_of(browser: webdriver.Chrome) -> list[str]:
 
 
 def requests_of(browser: webdriver.Chrome, page: Path) -> list[str]:
-    """Addresses other than the page and data inside it that were asked for since the last call."""
+    """Addresses asked for since the last call, but for the page, data inside it, and the browser's own first tab."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    return [url for url in sent if url.split("#")[0] != page.as_uri() and not url.startswith(("data:", "blob:"))]
+    inside = (page.as_uri(), "data:", "blob:", "chrome:")
+    return [url for url in sent if not url.startswith(inside)]

@@ -17,6 +17,7 @@ import pytest
 from checkout import ROOT, Workflow, copy_repository
 from chromium import chromium, errors_of, requests_of, wait_for
 from safetensors import safe_open
+from selenium.webdriver.common.by import By
 
 from circuitdrift.storage import read_json, read_table
 
@@ -400,6 +401,11 @@ def test_the_explorer_and_the_report_open_in_a_browser(smoke):
         assert requests_of(browser, figures / "explorer.html") == []
         browser.get((results / "report.html").as_uri())
         wait_for(browser, "document.body.innerText.includes('Explorer')")
+        browser.find_element(By.XPATH, "//span[contains(text(), 'Explorer')]").click()
+        wait_for(browser, "document.querySelector('a[iconname=eye]')").click()
+        browser.switch_to.frame(wait_for(browser, "document.querySelector('iframe')"))
+        wait_for(browser, "document.body?.dataset.ready")
+        assert "Circuit drift: smoke" in browser.execute_script("return document.body.innerText")
         assert errors_of(browser) == []
 
 
