@@ -12,6 +12,7 @@ intersections = [layout.composition.circuit(checkpoint, "intersection") for chec
 
 
 rule unite_circuits:
+    """Unite and intersect the circuits of a task's two sub-tasks."""
     input:
         edges=[circuit.edges for circuit in study.circuits],
         sub_task_edges=edges_of_sub_tasks,
@@ -41,6 +42,7 @@ rule unite_circuits:
 
 
 rule measure_overlaps:
+    """Count the strongest edges that circuits of a task and its sub-tasks share."""
     input:
         edges=[circuit.edges for circuit in study.circuits],
         sub_task_edges=edges_of_sub_tasks,
@@ -67,6 +69,7 @@ rule measure_overlaps:
 
 
 rule measure_union_faithfulness:
+    """Run the union of sub-tasks' circuits on the compositional task, beside controls."""
     input:
         manifest=layout.manifest,
         examples=layout.test,
@@ -99,6 +102,7 @@ rule measure_union_faithfulness:
 
 
 rule composition:
+    """Compare the circuits of compositional tasks with those of their sub-tasks."""
     input:
         when_planned(study.of_runs, layout.composition.union_drift.layers, study.composition_runs),
         when_planned(study.of_runs, layout.composition.overlaps, study.composition_runs),

@@ -9,6 +9,7 @@
 
 
 rule score_perturbed_base:
+    """Score edges from fresh prompts."""
     input:
         manifest=layout.manifest,
         train=layout.train,
@@ -59,6 +60,7 @@ use rule score_perturbed_base as score_perturbed_given with:
 
 
 rule measure_robustness:
+    """Measure how alike circuits stay when prompts are replaced."""
     input:
         scores=[study.circuits[place].scores for place in (0, -1)],
         perturbed_scores=[
@@ -92,6 +94,7 @@ use rule measure_robustness as measure_robustness_given with:
 
 
 rule measure_untrained_robustness:
+    """Measure how alike circuits of untrained models are over disjoint splits."""
     input:
         scores=study.untrained_scores,
     output:

@@ -6,6 +6,7 @@
 
 
 rule locate_changes:
+    """Find the layers in which a circuit changes, and their order at each checkpoint."""
     input:
         edges=[circuit.edges for circuit in study.circuits],
         scores=[circuit.scores for circuit in study.circuits],
