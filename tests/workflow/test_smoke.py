@@ -201,7 +201,7 @@ def test_a_new_number_of_resamples_allocates_again_but_does_not_select_again(smo
 
 
 def test_another_number_of_splits_or_draws_measures_robustness_again_and_nothing_else(smoke, edited):
-    showing = {"plot_robustness", "tabulate_robustness", "write_config"}
+    showing = {"plot_robustness", "tabulate_robustness", "tabulate_verdicts", "write_config"}
     edited("configs/smoke.yaml", "exchanges: 19", "exchanges: 19, disjoint_splits: 4")
     assert smoke.rules_to_run() == {"measure_robustness", "measure_untrained_robustness", *showing}
     edited("configs/smoke.yaml", "disjoint_splits: 4", "perturbed_draws: 3")
