@@ -260,12 +260,18 @@ def test_names_that_could_be_more_than_a_name_are_refused(section: str, tmp_path
             load_study(SECTIONS[section](name), tmp_path, "config.yaml")
 
 
+def patterns_in(files: object) -> list[str]:
+    """The paths of a group of files, and of the groups in it."""
+    if isinstance(files, str):
+        return [files]
+    return [pattern for inner in vars(files).values() for pattern in patterns_in(inner)]
+
+
 @pytest.mark.parametrize("name", ["A-plain_name.2", "a..", "a..b", "0"])
 def test_what_may_be_a_name_stays_in_the_results(name: str) -> None:
     layout = Layout(name)
     names = dict.fromkeys(("model", "task", "method", "name", "recipe"), name)
-    patterns = [value for value in vars(layout).values() if isinstance(value, str)]
-    patterns += [value for group in vars(layout).values() for value in getattr(group, "__dict__", {}).values()]
+    patterns = patterns_in(layout)
     assert len(patterns) > 40
     for pattern in patterns:
         path = os.path.normpath(pattern.format(seed=0, checkpoint="01", **names))
