@@ -6,11 +6,11 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from circuitdrift.config.figures import Figures
-from circuitdrift.figures.curves import magnitude_axis, of_group, plot_added_and_removed, seed_handle
+from circuitdrift.figures.curves import magnitude_axis, of_group
 from circuitdrift.figures.labels import MethodLabels
+from circuitdrift.figures.layer_bars import Place, added_and_removed, layer_axis, layer_bars, places
 from circuitdrift.figures.style import INK, MUTED, MethodStyle, method_legend, method_styles, panel_grid, panel_groups
 from circuitdrift.figures.tidy import RUN, FigureDataError, with_seed_means
 
@@ -42,7 +42,7 @@ def tidy(layers: pd.DataFrame, top_layers: int) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
-    """Edges added and removed, and two score changes, by layer; critical layers have markers."""
+    """Bars by layer: edges added and removed, and two score changes; critical layers have markers."""
     groups = panel_groups(table)
     styles = method_styles(table["method"].unique().tolist(), style, labels)
     grid = panel_grid(groups, [1.4, 1.3, 1.3], style, share_y=table["model"].nunique() == 1)
@@ -50,41 +50,39 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
         shown = of_group(table, group)
         top = grid.axes[group, 0]
         top.axhline(0, color=MUTED, linewidth=0.8, zorder=1)
-        for method, look in styles.items():
+        for method, look, place in places(styles):
             of_method = shown[shown["method"] == method]
-            plot_added_and_removed(top, of_method, "layer", look)
+            added_and_removed(top, of_method, place, look)
             for row, (value, mark, _) in enumerate(_ROWS, start=1):
-                _layer_line(grid.axes[group, row], of_method, value, mark, look)
+                _critical_bars(grid.axes[group, row], of_method, value, mark, place, look)
         magnitude_axis(top)
         if group in grid.first_in_row:
             top.set_ylabel("Edges\nremoved  |  added")
             for row, (_, _, title) in enumerate(_ROWS, start=1):
                 grid.axes[group, row].set_ylabel(title)
         for row in range(3):
-            grid.axes[group, row].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+            layer_axis(grid.axes[group, row], sorted(shown["layer"].unique().tolist()))
         for row in (1, 2):
             grid.axes[group, row].set_ylim(bottom=0)
         grid.axes[group, 2].set_xlabel("Layer")
     marks = Line2D([], [], color=INK, linestyle="", marker="o", markersize=5.5, label="critical layer (any marker)")
     grid.figure.align_ylabels()
-    method_legend(grid.figure, styles, [marks, *seed_handle(table)])
+    seeds = [Line2D([], [], color=INK, linestyle="", marker=".", markersize=4, label="single seeds")]
+    method_legend(grid.figure, styles, [marks, *(seeds if (table["seeds"] > 1).any() else [])])
     return grid.figure
 
 
-def _layer_line(ax: Axes, rows: pd.DataFrame, value: str, mark: str, look: MethodStyle) -> None:
-    mean = rows[rows["statistic"] == "mean"].sort_values("layer")
-    if (mean["seeds"] > 1).any():
-        for _, seed in rows[rows["statistic"] == "seed"].sort_values("layer").groupby("seed"):
-            ax.plot(seed["layer"], seed[value], color=look.colour, linewidth=0.5, alpha=0.5)
-    ax.plot(mean["layer"], mean[value], color=look.colour, linestyle=look.dashes, linewidth=1.3)
-    critical = mean[mean[mark]]
+def _critical_bars(ax: Axes, rows: pd.DataFrame, value: str, mark: str, place: Place, look: MethodStyle) -> None:
+    """A score change of each layer; critical layers carry the method's marker."""
+    layer_bars(ax, rows, rows[value], place, look, 0.8)
+    critical = rows[(rows["statistic"] == "mean") & rows[mark]]
     ax.scatter(
-        critical["layer"],
+        place.of(critical),
         critical[value],
         color=look.colour,
         marker=look.marker,
         s=22,
         edgecolor="white",
         linewidth=0.5,
-        zorder=3,
+        zorder=5,
     )

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -15,14 +13,13 @@ from matplotlib.patches import Patch
 from circuitdrift.config.figures import Figures
 from circuitdrift.figures.curves import magnitude_axis, of_group
 from circuitdrift.figures.labels import MethodLabels, task_label
+from circuitdrift.figures.layer_bars import added_and_removed, layer_axis, places
 from circuitdrift.figures.layout import Table, layout_of, seeds_phrase
-from circuitdrift.figures.style import INK, MUTED, MethodStyle, legend_below, method_styles, panel_grid, panel_groups
+from circuitdrift.figures.style import INK, MUTED, legend_below, method_styles, panel_grid, panel_groups
 from circuitdrift.figures.tidy import RUN, with_seed_means
 
 _VALUES = ["added", "removed", "expected_added", "present_before", "possible", "addable"]
 _LEVELS = (("node", "Nodes"), ("edge", "Edges"))
-_WIDTH = 0.8
-_MOST_LABELS = 12
 
 
 def tidy(where: pd.DataFrame) -> pd.DataFrame:
@@ -44,13 +41,16 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
         for row, (level, title) in enumerate(_LEVELS):
             ax = grid.axes[group, row]
             at_level = shown[shown["level"] == level]
-            for place, (method, look) in enumerate(styles.items()):
-                offset = _WIDTH * ((place + 0.5) / len(styles) - 0.5)
-                _bars(ax, at_level[at_level["method"] == method], offset, _WIDTH / len(styles), look)
+            for method, look, place in places(styles):
+                of_method = at_level[at_level["method"] == method]
+                added_and_removed(ax, of_method, place, look)
+                mean = of_method[of_method["statistic"] == "mean"]
+                ends = place.of(mean) - place.width / 2, place.of(mean) + place.width / 2
+                ax.hlines(mean["expected_added"], *ends, color=INK, linewidth=1.6, zorder=5)
             ax.axhline(0, color=MUTED, linewidth=0.8, zorder=3)
             ax.update_datalim([(0, -1), (0, 1)])  # room for whole numbers where nothing changes
             ax.autoscale_view()
-            _layer_axis(ax, sorted(at_level["layer"].unique().tolist()))
+            layer_axis(ax, sorted(at_level["layer"].unique().tolist()))
             magnitude_axis(ax)
             if group in grid.first_in_row:
                 ax.set_ylabel(f"{title}\nremoved  |  added")
@@ -62,26 +62,6 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
         handles.append(Line2D([], [], color=INK, linestyle="", marker=".", markersize=4, label="single seeds"))
     legend_below(grid.figure, handles)
     return grid.figure
-
-
-def _bars(ax: Axes, rows: pd.DataFrame, offset: float, width: float, look: MethodStyle) -> None:
-    """One method's bars, with the expectation and, where there are several, the seeds."""
-    mean, seeds = (rows[rows["statistic"] == kind] for kind in ("mean", "seed"))
-    at = mean["layer"].astype(float) + offset
-    for column, sign, alpha in (("added", 1, 1.0), ("removed", -1, 0.55)):
-        ax.bar(at, sign * mean[column], width, color=look.colour, alpha=alpha, linewidth=0, zorder=2)
-        if (mean["seeds"] > 1).any():
-            ax.scatter(
-                seeds["layer"].astype(float) + offset, sign * seeds[column], color=INK, s=2.5, linewidth=0, zorder=4
-            )
-    ax.hlines(mean["expected_added"], at - width / 2, at + width / 2, color=INK, linewidth=1.6, zorder=5)
-
-
-def _layer_axis(ax: Axes, layers: list[int]) -> None:
-    """Each layer is a category; of many, every second or third is named."""
-    step = math.ceil(len(layers) / _MOST_LABELS)
-    ax.set_xticks(layers[::step], [str(layer) for layer in layers[::step]])
-    ax.grid(False, axis="x")
 
 
 def table(where: pd.DataFrame, labels: MethodLabels) -> Table:
