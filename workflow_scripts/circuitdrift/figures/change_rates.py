@@ -28,6 +28,9 @@ _BAND = "#f3f3f3"
 _ELSEWHERE = ("degree_preserving_base",)
 """Controls that, like those of kinds, are in the table of controls alone."""
 
+_CEILING = "random_circuit"
+"""A control that is a ceiling and no floor, often several times all other rates: the axis does not extend to it."""
+
 _NET, _CUMULATIVE = "rate_net", "rate_cumulative"
 _AXES = ((_NET, "Net change\nrate (%)"), (_CUMULATIVE, "Cumulative change\nrate (%)"))
 
@@ -76,10 +79,10 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
         for row, (measure, title) in enumerate(_AXES):
             ax = grid.axes[group, row]
             shown = table[(table["model"] == group[0]) & (table["task"] == group[1]) & (table["measure"] == measure)]
-            _dumbbells(ax, shown, rows_of[measure], styles)
+            end = _end_of_axis(table[table["measure"] == measure])
+            _dumbbells(ax, shown, rows_of[measure], styles, end)
             category_axis(ax, [row_labels[name] for name in rows_of[measure]], group in grid.first_in_row)
-            highest = table.loc[table["measure"] == measure, "upper"].max()
-            ax.set_xlim(0, 1.3 * highest if highest > 0 else 1)
+            ax.set_xlim(0, end)
             ax.set_xlabel(title)
     level_handles = [
         Line2D([], [], color=INK, linestyle="", marker="o", markerfacecolor="white", markersize=5, label="nodes"),
@@ -132,8 +135,17 @@ def _row_label(kind: str, name: str, labels: MethodLabels) -> str:
     return control_label(control) + where
 
 
-def _dumbbells(ax: Axes, shown: pd.DataFrame, names: list[str], styles: dict[str, MethodStyle]) -> None:
-    """One row for each name: the rate of nodes and that of edges, joined by a line, and their quotient."""
+def _end_of_axis(rates: pd.DataFrame) -> float:
+    """A little beyond the highest rate, that of the ceiling left out."""
+    highest = rates.loc[rates["name"] != _CEILING, "upper"].max()
+    return 1.3 * float(highest) if highest > 0 else 1.0
+
+
+def _dumbbells(ax: Axes, shown: pd.DataFrame, names: list[str], styles: dict[str, MethodStyle], end: float) -> None:
+    """One row for each name: the rate of nodes and that of edges, joined by a line, and their quotient.
+
+    The numbers of a row that goes beyond the end of the axis are written there.
+    """
     for place, name in enumerate(names):
         colour = styles[name].colour if name in styles else INK
         rows = shown[shown["name"] == name].set_index("level")
@@ -146,17 +158,19 @@ def _dumbbells(ax: Axes, shown: pd.DataFrame, names: list[str], styles: dict[str
                 [level["lower"], level["upper"]], [place, place], color=colour, linewidth=0.9, marker="|", markersize=5
             )
             ax.plot(level["value"], place, marker=marker, markersize=4.6, color=colour, markerfacecolor=face, zorder=4)
-        if nodes["value"] > 0:
-            right = max(edges["upper"], nodes["upper"])
-            ax.annotate(
-                f"\N{MULTIPLICATION SIGN}{edges['value'] / nodes['value']:.1f}",
-                (right, place),
-                xytext=(5, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize="x-small",
-                color=MUTED,
-            )
+        right = max(edges["upper"], nodes["upper"])
+        quotient = f"\N{MULTIPLICATION SIGN}{edges['value'] / nodes['value']:.1f}" if nodes["value"] > 0 else ""
+        beyond = right > end
+        ax.annotate(
+            f"{quotient} edges {edges['value']:.0f} % \N{RIGHTWARDS ARROW}" if beyond else quotient,
+            (min(right, end), place),
+            xytext=(-3, 7) if beyond else (5, 0),
+            textcoords="offset points",
+            ha="right" if beyond else "left",
+            va="center",
+            fontsize="x-small",
+            color=MUTED,
+        )
     n_methods = sum(name in styles for name in names)
     if n_methods < len(names):
         ax.axhspan(n_methods - 0.5, len(names) - 0.5, color=_BAND, zorder=0)
