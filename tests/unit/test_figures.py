@@ -416,3 +416,14 @@ def test_no_label_of_a_figure_ends_its_text_or_is_typeset_by_latex(tmp_path: Pat
                 save_figure(figure, tmp_path / "a.pdf", tmp_path / "a.svg", tmp_path / "a.png")
             ElementTree.fromstring((tmp_path / "a.svg").read_text())
             assert "<script" not in (tmp_path / "a.svg").read_text()
+
+
+def test_of_a_large_circuit_the_strongest_edges_are_drawn_with_their_share_of_the_score() -> None:
+    edges = pd.DataFrame({"score": [(-1.0) ** n * (1 if n < 400 else 0.1) for n in range(1000)]}).sample(
+        frac=1, random_state=0
+    )
+    drawn = circuit_before_after.strongest_edges(edges, "score")
+    assert sorted(drawn.index) == list(range(400))
+    assert circuit_before_after.what_is_drawn(drawn, edges, "score").endswith("strongest 400, 87% of all |score|")
+    few = edges.head(3)
+    assert circuit_before_after.what_is_drawn(circuit_before_after.strongest_edges(few, "score"), few, "score") == ""

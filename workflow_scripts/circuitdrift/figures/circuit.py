@@ -16,6 +16,8 @@ from circuitdrift.figures.circuit_before_after import (
     draw_nodes,
     layer_axes,
     node_places,
+    strongest_edges,
+    what_is_drawn,
 )
 from circuitdrift.figures.labels import task_label
 from circuitdrift.figures.style import legend_below
@@ -51,11 +53,13 @@ def draw(table: pd.DataFrame, style: Figures) -> Figure:
     height = style.width_inches * float(np.clip(0.09 * nodes["y"].max(), 0.6, 1.15))
     figure = Figure(figsize=(0.7 * style.width_inches, height), layout="constrained")
     ax = figure.subplots()
-    draw_edges(ax, nodes, edges, "score", float(edges["score"].abs().max()) if len(edges) else 0.0, len(edges))
+    drawn = strongest_edges(edges, "score")
+    draw_edges(ax, nodes, drawn, "score", float(edges["score"].abs().max()) if len(edges) else 0.0, len(drawn))
     draw_nodes(ax, nodes, "in_circuit")
     present = int(nodes["in_circuit"].sum())
     name = f"{task_label(str(table['task'].iloc[0]))}, {table['model'].iloc[0]}"
-    ax.set_title(f"{name}\n{present:,} nodes, {len(edges):,} edges", fontsize="medium")
+    counts = f"{present:,} nodes, {len(edges):,} edges{what_is_drawn(drawn, edges, 'score')}"
+    ax.set_title(f"{name}\n{counts}", fontsize="medium")
     layer_axes(ax, nodes)
     ax.set_ylabel("Layer")
     handle = Line2D([], [], color=COLOURS[_IN_CIRCUIT], linewidth=1.8, marker="o", markersize=5, label="in the circuit")

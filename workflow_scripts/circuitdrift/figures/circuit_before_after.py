@@ -30,6 +30,8 @@ _MLP_RISE = 0.42
 _THINNEST, _THICKEST = 0.35, 2.6
 _FAINTEST, _STRONGEST = 0.25, 0.95
 _CURVE_POINTS = 14
+_MOST_DRAWN = 400
+"""More curves than these are a haze in which none can be followed."""
 
 
 def tidy(
@@ -125,14 +127,30 @@ def draw(table: pd.DataFrame, style: Figures, before_edges: pd.DataFrame, after_
         (right, f"After: {after}", "in_after", "score_after"),
     ):
         shown = edges[edges[circuit]]
+        drawn = strongest_edges(shown, score)
         for sure in (False, True):
-            draw_edges(ax, nodes, shown[(shown["status"] != "undecided") == sure], score, strongest, len(shown))
+            draw_edges(ax, nodes, drawn[(drawn["status"] != "undecided") == sure], score, strongest, len(drawn))
         draw_nodes(ax, nodes, circuit)
-        ax.set_title(f"{title}\n{int(nodes[circuit].sum()):,} nodes, {len(shown):,} edges", fontsize="medium")
+        counts = f"{int(nodes[circuit].sum()):,} nodes, {len(shown):,} edges"
+        ax.set_title(f"{title}\n{counts}{what_is_drawn(drawn, shown, score)}", fontsize="medium")
         layer_axes(ax, nodes)
     left.set_ylabel("Layer")
     legend_below(figure, [*(_handle(table, status) for status in COLOURS), absent_handle()])
     return figure
+
+
+def strongest_edges(shown: pd.DataFrame, score: str) -> pd.DataFrame:
+    """The edges of largest absolute score, as many as can be followed."""
+    order = shown[score].abs().sort_values(ascending=False, kind="stable").index
+    return shown.loc[order[:_MOST_DRAWN]]
+
+
+def what_is_drawn(drawn: pd.DataFrame, shown: pd.DataFrame, score: str) -> str:
+    """How many edges are drawn, and their share of all absolute scores; nothing where all are."""
+    if len(drawn) == len(shown):
+        return ""
+    share = drawn[score].abs().sum() / shown[score].abs().sum()
+    return f"\ndrawn: the strongest {len(drawn):,}, {share:.0%} of all |score|"
 
 
 def draw_edges(
@@ -146,7 +164,7 @@ def draw_edges(
         shown: the edges, all undecided or none.
         score: the column of their scores.
         strongest: the score that is drawn widest.
-        in_circuit: number of edges of the whole circuit; the more, the fainter are weak ones.
+        in_circuit: number of edges drawn of the circuit; the more, the fainter are weak ones.
     """
     if shown.empty or strongest == 0.0:
         return
@@ -168,7 +186,6 @@ def draw_edges(
         capstyle="butt" if statuses[0] == "undecided" else "round",
         zorder=1,
     )
-    lines.set_rasterized(in_circuit > 1500)
     ax.add_collection(lines)
 
 
