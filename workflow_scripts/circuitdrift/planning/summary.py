@@ -29,11 +29,16 @@ def lines_of_verdicts(table: Path) -> list[str]:
 
 
 def _line_of(row: Mapping[str, str]) -> str:
-    interval = f" [{row['lower']}, {row['upper']}]" if row["lower"] and row["upper"] else ""
-    measured = f"; measured {row['measured']}{interval}" if row["measured"] else ""
+    interval = f" [{_short(row['lower'])}, {_short(row['upper'])}]" if row["lower"] and row["upper"] else ""
+    measured = f"; measured {_short(row['measured'])}{interval}" if row["measured"] else ""
     published = f", published {row['published']}" if row["published"] else ""
     model = f" ({row['model']})" if row["model"] else ""
     return f"{row['verdict']}: {row['claim']}{model}{measured}{published}"
+
+
+def _short(number: str) -> str:
+    """A number of the table to three digits."""
+    return f"{float(number):.3g}"
 
 
 def lines_of_failure(failed: Mapping[str, Path | None]) -> list[str]:
