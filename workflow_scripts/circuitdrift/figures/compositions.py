@@ -44,11 +44,6 @@ def circuit_looks(style: Figures, labels: dict[str, str]) -> dict[str, MethodSty
     return {name: MethodStyle(label, *looks[name]) for name, label in labels.items()}
 
 
-def of_last_checkpoint(table: pd.DataFrame) -> pd.DataFrame:
-    """The rows of each run's last checkpoint."""
-    return table[table["checkpoint"] == table.groupby([*RUN, "seed"])["checkpoint"].transform("max")]
-
-
 def panels_of(table: pd.DataFrame) -> list[Panel]:
     """The model, task and method of each column of panels."""
     return list(table[RUN].drop_duplicates().itertuples(index=False, name=None))

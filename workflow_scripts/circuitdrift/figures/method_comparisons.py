@@ -16,7 +16,7 @@ import pandas as pd
 from circuitdrift.comparisons import holm, paired_difference
 from circuitdrift.figures.labels import MethodLabels, task_label
 from circuitdrift.figures.layout import EMPTY, Table, counts_phrase, layout_of
-from circuitdrift.figures.tidy import RUN, FigureDataError
+from circuitdrift.figures.tidy import FigureDataError, at_last_checkpoint
 from circuitdrift.method_pairs import EQUAL_COMPUTE, Pair, are_of_equal_size, planned_pairs, runs_with_costs
 
 Family = Literal["planned", "other"]
@@ -81,7 +81,7 @@ def compare(runs: pd.DataFrame, predictions: pd.DataFrame, labels: MethodLabels)
     Raises:
         FigureDataError: methods were tested on different prompts.
     """
-    last = predictions[predictions["checkpoint"] == predictions.groupby([*RUN, "seed"])["checkpoint"].transform("max")]
+    last = at_last_checkpoint(predictions)
     rows = []
     for (model, task), of_task in runs.groupby(["model", "task"], sort=False):
         answers = _answers(last[(last["model"] == model) & (last["task"] == task)], str(model), str(task))

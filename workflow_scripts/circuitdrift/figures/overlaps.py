@@ -16,7 +16,6 @@ from circuitdrift.figures.compositions import (
     circuit_handles,
     circuit_looks,
     mean_and_spread,
-    of_last_checkpoint,
     of_panel,
     panel_columns,
     panels_of,
@@ -26,7 +25,7 @@ from circuitdrift.figures.curves import plot_curve
 from circuitdrift.figures.labels import MethodLabels, task_label
 from circuitdrift.figures.layout import EMPTY, Table, layout_of
 from circuitdrift.figures.style import INK
-from circuitdrift.figures.tidy import RUN, with_seed_means
+from circuitdrift.figures.tidy import RUN, at_last_checkpoint, with_seed_means
 
 PAIRS = {
     "union": "Own, union",
@@ -55,7 +54,7 @@ def tidy(overlaps: pd.DataFrame, sub_tasks: Mapping[str, Sequence[str]]) -> pd.D
         :func:`circuitdrift.figures.tidy.with_seed_means` for ``value`` and ``expected``. No rows if the circuits of all
         runs have fewer edges than the smallest k.
     """
-    shown = of_last_checkpoint(overlaps).rename(columns={"overlap": "value"})
+    shown = at_last_checkpoint(overlaps).rename(columns={"overlap": "value"})
     shown = shown.assign(pair=_pairs(shown, sub_tasks))
     if shown.empty:
         return pd.DataFrame(columns=[*_KEYS, "statistic", "seed", "seeds", "value", "expected", "lower", "upper"])
@@ -106,7 +105,7 @@ def table(overlaps: pd.DataFrame, sub_tasks: Mapping[str, Sequence[str]], labels
     found = overlaps.assign(pair=_pairs(overlaps, sub_tasks))
     published = [PUBLISHED.get(key) for key in zip(found["pair"], found["k"], strict=True)]
     found["published"] = pd.Series(published, index=found.index, dtype="float64")
-    shown = of_last_checkpoint(found)
+    shown = at_last_checkpoint(found)
     rows = []
     for (model, task), of_task in shown.groupby(["model", "task"], sort=False):
         for method in sorted(of_task["method"].unique(), key=labels.order):

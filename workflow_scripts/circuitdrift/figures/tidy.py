@@ -104,8 +104,12 @@ def of_base_and_last(table: pd.DataFrame) -> pd.DataFrame:
     is_base = table["method"].isna()
     table.loc[is_base, "method"] = BASE_MODEL
     table.loc[is_base, "seed"] = 0
-    last = table.groupby([*RUN, "seed"])["checkpoint"].transform("max")
-    return table[table["checkpoint"] == last].astype({"seed": "int64"})
+    return at_last_checkpoint(table).astype({"seed": "int64"})
+
+
+def at_last_checkpoint(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each run's last checkpoint."""
+    return table[table["checkpoint"] == table.groupby([*RUN, "seed"])["checkpoint"].transform("max")]
 
 
 def only_neighbouring(table: pd.DataFrame) -> pd.DataFrame:
@@ -139,8 +143,8 @@ def final_accuracy(accuracy: pd.DataFrame) -> pd.DataFrame:
     for column in ("trainable_parameters", "trainable_share"):
         if column not in accuracy.columns:
             raise FigureDataError(f"accuracy tables: no column '{column}'; run the fine-tuning rule again")
-    last = accuracy.groupby([*RUN, "seed"])["checkpoint"].transform("max")
-    final = accuracy[(accuracy["checkpoint"] == last) & (accuracy["split"] == "test")]
+    last = at_last_checkpoint(accuracy)
+    final = last[last["split"] == "test"]
     values = ["accuracy", "n", "trainable_parameters", "trainable_share"]
     table = with_seed_means(in_percent(final, ["accuracy", "lower", "upper"]), [*RUN, "checkpoint"], values)
     of_seeds = table[table["statistic"] == "seed"].groupby([*RUN, "checkpoint"])["accuracy"].std()

@@ -12,7 +12,6 @@ from circuitdrift.figures.compositions import (
     circuit_handles,
     circuit_looks,
     mean_and_spread,
-    of_last_checkpoint,
     of_panel,
     panel_columns,
     panels_of,
@@ -21,7 +20,7 @@ from circuitdrift.figures.curves import plot_curve
 from circuitdrift.figures.labels import MethodLabels, circuit_label, task_label
 from circuitdrift.figures.layout import EMPTY, Table, layout_of
 from circuitdrift.figures.style import MUTED
-from circuitdrift.figures.tidy import RUN, FigureDataError, in_percent, with_seed_means
+from circuitdrift.figures.tidy import RUN, FigureDataError, at_last_checkpoint, in_percent, with_seed_means
 
 KINDS = ("own", "union", "intersection", "random_union", "unrelated_union")
 _MEASURES = {"kl_model_circuit": "To the model", "kl_from_corrupted": "From corrupted (paper)"}
@@ -45,7 +44,7 @@ def tidy(union_faithfulness: pd.DataFrame) -> pd.DataFrame:
     Raises:
         FigureDataError: the tables hold no rows of the two measures.
     """
-    shown = of_last_checkpoint(union_faithfulness)
+    shown = at_last_checkpoint(union_faithfulness)
     shown = shown[shown["metric"].isin(_MEASURES)].dropna(subset="faithfulness")
     if shown.empty:
         raise FigureDataError("union_faithfulness tables: no defined KL; run measure_union_faithfulness again")
@@ -106,7 +105,7 @@ def table(union_faithfulness: pd.DataFrame, labels: MethodLabels) -> Table:
     keys = zip(found["circuit"], found["size_fraction"], strict=True)
     found["published"] = pd.Series([PUBLISHED.get(key) for key in keys], index=found.index, dtype="float64")
     found["published"] = found["published"].where(is_published)
-    shown = of_last_checkpoint(found)
+    shown = at_last_checkpoint(found)
     kinds = [kind for kind in KINDS if kind in set(found["circuit"])]
     rows = []
     for (model, task), of_task in shown.groupby(["model", "task"], sort=False):

@@ -11,7 +11,7 @@ import pandas as pd
 
 from circuitdrift.figures.labels import MethodLabels
 from circuitdrift.figures.layout import EMPTY, Table, layout_of
-from circuitdrift.figures.tidy import RUN, base_against_last, of_most_prompts
+from circuitdrift.figures.tidy import at_last_checkpoint, base_against_last, of_most_prompts
 from circuitdrift.method_pairs import runs_with_costs
 from circuitdrift.verdicts.tables import Tables
 from circuitdrift.verdicts.tabulation import tabulate_verdicts
@@ -70,7 +70,7 @@ def table(
         sham_twins=sham_twins,
         fraction=fraction,
         runs=runs_with_costs(accuracy, training_log, phase_1),
-        predictions=_at_last_checkpoint(predictions),
+        predictions=at_last_checkpoint(predictions),
         faithfulness=_frame(faithfulness),
         reliability=_largest_net(reliability),
         nodes_and_edges=_largest_net(nodes_and_edges),
@@ -109,11 +109,6 @@ def _largest_net(read: Read) -> pd.DataFrame:
     """Base model against last checkpoint, from the largest halves of the prompts."""
     found = _frame(read)
     return of_most_prompts(base_against_last(found)) if len(found) else found
-
-
-def _at_last_checkpoint(predictions: pd.DataFrame) -> pd.DataFrame:
-    last = predictions.groupby([*RUN, "seed"])["checkpoint"].transform("max")
-    return predictions[predictions["checkpoint"] == last]
 
 
 def _rows(tidy: pd.DataFrame) -> list[dict[Hashable, Any]]:
