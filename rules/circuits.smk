@@ -19,10 +19,9 @@ for job in study.circuit_jobs:
             checkpoints=job.checkpoints,
         output:
             scores=[circuit.scores for circuit in job.circuits],
+            benchmark=job.scoring_benchmark,
         log:
             f"<logs>/score_edges/{job.log_name}.log",
-        benchmark:
-            job.scoring_benchmark
         conda:
             "../environment.yml"
         threads: threads_for

@@ -20,10 +20,9 @@ rule finetune:
         training_log=layout.training_log,
         accuracy=layout.accuracy,
         predictions=layout.predictions,
+        benchmark=layout.benchmark,
     log:
         "<logs>/finetune/{model}/{task}/{method}/seed-{seed}.log",
-    benchmark:
-        layout.benchmark
     conda:
         "../environment.yml"
     threads: threads_for

@@ -67,10 +67,9 @@ use rule score_edges_base as score_edges_given with:
         checkpoints=layout.given_checkpoint,
     output:
         scores=layout.given_circuit.scores,
+        benchmark=layout.given_circuit.scoring_benchmark,
     log:
         "<logs>/score_edges/{model}/{task}/{method}/seed-{seed}/{checkpoint}.log",
-    benchmark:
-        layout.given_circuit.scoring_benchmark
     wildcard_constraints:
         **OF_GIVEN_CHECKPOINT,
 

@@ -28,8 +28,10 @@ rule plan:
 
 onstart:
     from circuitdrift.planning.progress import report_progress
+    from circuitdrift.preloaded import preload
 
-    global progress  # each of these three blocks is a function of its own
+    global progress, preloaded  # each of these three blocks is a function of its own
+    preloaded = preload(SCRIPTS, len(list(workflow.dag.needrun_jobs()))) if workflow.local_exec else None
     progress = report_progress(workflow, study)
 
 

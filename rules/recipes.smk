@@ -15,10 +15,9 @@ rule score_edges_by_recipe:
         checkpoints=[],
     output:
         scores=[layout.recipe_circuit.scores],
+        benchmark=layout.recipe_circuit.scoring_benchmark,
     log:
         "<logs>/score_edges_by_recipe/{model}/{task}/{recipe}.log",
-    benchmark:
-        layout.recipe_circuit.scoring_benchmark
     conda:
         "../environment.yml"
     threads: threads_for

@@ -156,16 +156,18 @@ def test_a_tokenizer_encodes_the_same_without_torch(tmp_path):
     ]
 
 
-def test_a_process_that_has_torch_cannot_hide_it():
+@pytest.mark.parametrize("early", ["torch", "transformers"])
+def test_a_process_that_has_torch_keeps_it(early):
+    """As the forks of the preloaded process do."""
     program = (
-        "import torch\n"
+        f"import {early}, sys\n"
         "from circuitdrift.models.tokenizer import tokenizers_only\n"
-        "try:\n"
-        "    tokenizers_only().__enter__()\n"
-        "except RuntimeError as error:\n"
-        "    print(error)\n"
+        "before = sys.modules.get('torch')\n"
+        "with tokenizers_only():\n"
+        "    print(sys.modules.get('torch') is before, end=' ')\n"
+        "print(sys.modules.get('torch') is before)\n"
     )
-    assert output_of(program)[0] == "['torch']:"
+    assert output_of(program) == ["True", "True"]
 
 
 def test_the_search_for_garbage_rests_while_a_job_imports():

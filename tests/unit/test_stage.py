@@ -21,6 +21,7 @@ import circuitdrift
 from circuitdrift import stage
 from circuitdrift.config.methods import LoraMethod, MethodConfig
 from circuitdrift.errors import CircuitDriftError
+from circuitdrift.job_arguments import arguments
 from circuitdrift.provenance import Provenance, digest_of_config
 
 
@@ -51,7 +52,7 @@ VALUES = {
 
 
 def test_values_arrive_as_the_annotated_types():
-    given = stage.arguments(main, job(**VALUES))
+    given = arguments(main, job(**VALUES))
     assert given["first"] == Path("a.parquet")
     assert given["many"] == [Path("b"), Path("c")]
     assert given["none"] is None
@@ -65,25 +66,25 @@ def test_provenance_goes_only_to_a_main_that_asks_for_it():
     def without(n: int) -> None:
         """A stage whose outputs have no place for their origin."""
 
-    assert stage.arguments(without, job(params={"n": 3, "code": "digest"})) == {"n": 3}
+    assert arguments(without, job(params={"n": 3, "code": "digest"})) == {"n": 3}
 
 
 def test_a_main_that_asks_for_no_provenance_gets_none():
     def plain(n: int) -> None:
         """A stage."""
 
-    assert stage.arguments(plain, job(params={"n": 3, "code": "digest"})) == {"n": 3}
+    assert arguments(plain, job(params={"n": 3, "code": "digest"})) == {"n": 3}
 
 
 def test_one_file_is_a_list_of_one_where_several_may_come():
     values = {**VALUES, "inputs": {**VALUES["inputs"], "many": "b"}}
-    assert stage.arguments(main, job(**values))["many"] == [Path("b")]
+    assert arguments(main, job(**values))["many"] == [Path("b")]
 
 
 def test_a_value_of_another_type_is_refused():
     values = {**VALUES, "params": {**VALUES["params"], "n": "three"}}
     with pytest.raises(ValidationError):
-        stage.arguments(main, job(**values))
+        arguments(main, job(**values))
 
 
 @pytest.fixture

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import gc
 import importlib
-import inspect
 import logging
 import os
 import signal
@@ -26,14 +25,11 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, get_type_hints
-
-from pydantic import ConfigDict, TypeAdapter
-from pydantic.errors import PydanticUserError
+from typing import Any
 
 from circuitdrift.cards import claimed_cards
 from circuitdrift.errors import CircuitDriftError, fix_of, system_error_of
-from circuitdrift.provenance import Provenance
+from circuitdrift.preloaded import hand_over
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +50,7 @@ if hasattr(sys.modules["__main__"], "snakemake"):
     # A job's file is tmpab12.fetch_model.py. Its rule may have another name in a module of another workflow.
     if Path(getattr(sys.modules["__main__"], "__file__", "")).stem.rpartition(".")[2] not in ONLINE:
         os.environ["HF_HUB_OFFLINE"] = "1"
+        hand_over()
     # In a job, the imports after this one make objects that stay. Looking for garbage among them slows the start.
     gc.disable()
 
@@ -61,10 +58,9 @@ if hasattr(sys.modules["__main__"], "snakemake"):
 def run(main: Callable[..., None]) -> None:
     """Call ``main`` with the values of a Snakemake job: the job of the script, or the job that the command line names.
 
-    Each keyword of ``main`` is the rule's input, output or param of the same name, converted to the annotated type.
-    ``provenance`` is built from the job, for a ``main`` that has this keyword. The rule's param ``code``, the digest of
-    its code, goes into the provenance alone. Messages go to the job's log file and to the screen. In a script that is
-    started by hand, exceptions go on to the interpreter and the debugger.
+    :mod:`circuitdrift.job_arguments` says which values these are. Messages go to the job's log file and to the screen.
+    A job whose rule has an output ``benchmark`` leaves there what it has used. In a script that is started by hand,
+    exceptions go on to the interpreter and the debugger.
 
     Raises:
         SystemExit: with code 1, where ``main`` failed in a job of Snakemake.
@@ -85,6 +81,10 @@ def run(main: Callable[..., None]) -> None:
 
 
 def _call(main: Callable[..., None], job: Any) -> None:
+    # A job that is handed over needs neither of them before.
+    from circuitdrift.job_arguments import arguments
+    from circuitdrift.job_usage import Usage
+
     _log_to(_log_of(job))
     given = arguments(main, job)
     if given.get("device") in {"auto", "cuda"}:
@@ -92,51 +92,14 @@ def _call(main: Callable[..., None], job: Any) -> None:
             main(**given)
     else:
         main(**given)
+    usage = Usage.of_this_process()
+    if benchmark := job.output.get("benchmark"):
+        usage.write(Path(benchmark))
+    logger.info("%s", usage)
 
 
 def _log_of(job: Any) -> Path | None:
     return Path(job.log[0]) if job.log else None
-
-
-def arguments(main: Callable[..., None], job: Any) -> dict[str, Any]:
-    """The keywords to call ``main`` with, from a Snakemake job object."""
-    settings = _named(job.params)
-    code = settings.pop("code")
-    given = {**_named(job.input), **_named(job.output), **settings}
-    keywords = inspect.signature(main).parameters
-    if "provenance" in keywords:
-        given["provenance"] = Provenance.of_rule(job.rule, _named(job.wildcards), settings, code)
-    hints = get_type_hints(main)
-    return {name: _convert(given[name], hints[name]) for name in keywords}
-
-
-def _named(values: Any) -> dict[str, Any]:
-    return {name: getattr(values, name) for name in values.keys()}  # noqa: SIM118
-
-
-def _convert(value: Any, annotation: Any) -> Any:
-    """Validate a value as an annotated type; no files at all mean None where the type allows it."""
-    if isinstance(value, Provenance):
-        return value
-    adapter = _adapter(annotation)
-    if isinstance(value, list | tuple):
-        value = [str(item) if isinstance(item, str) else item for item in value]
-        if not value and type(None) in getattr(annotation, "__args__", ()):
-            return None
-    elif _is_list(annotation):
-        value = [str(value)]
-    return adapter.validate_python(str(value) if isinstance(value, str) else value)
-
-
-def _is_list(annotation: Any) -> bool:
-    return getattr(annotation, "__origin__", None) is list
-
-
-def _adapter(annotation: Any) -> TypeAdapter[Any]:
-    try:
-        return TypeAdapter(annotation, config=ConfigDict(arbitrary_types_allowed=True))
-    except PydanticUserError:
-        return TypeAdapter(annotation)
 
 
 def _log_to(log: Path | None) -> None:

@@ -35,13 +35,12 @@ def tokenizers_only() -> Iterator[None]:
 
     ``None`` in ``sys.modules`` is Python's own mark of a module that cannot be imported, so torch, which transformers
     declares as optional, counts as not installed. For a process that needs no model: transformers remembers that torch
-    is missing, and refuses models from then on.
-
-    Raises:
-        RuntimeError: transformers or torch is already imported.
+    is missing, and refuses models from then on. In a process that has imported either, as the forks of
+    :mod:`circuitdrift.preloaded` have, there is nothing to save, and nothing is done.
     """
-    if early := {"torch", "transformers"} & set(sys.modules):
-        raise RuntimeError(f"{sorted(early)}: imported before tokenizers_only(); import it where a model is needed")
+    if {"torch", "transformers"} & set(sys.modules):
+        yield
+        return
     os.environ["TRANSFORMERS_NO_ADVISORY_WARNINGS"] = "1"  # no advice in the log to install torch
     sys.modules["torch"] = None  # type: ignore[assignment]
     try:
