@@ -96,7 +96,7 @@ _RECIPES = ("recipe_reliability", "recipe_faithfulness", "recipe_benchmarks")
 _TRAINED = ("accuracy", "predictions", "training_log")
 _DRIFT = ("faithfulness", "reliability", "nodes_and_edges", "summary", "transitions")
 _CIRCUITS = (*_DRIFT, *_ROBUSTNESS, "where", "node_induced", "layer_orders", "union_faithfulness", "overlaps")
-_RELATED = ("phase_1", "sham_twins", "fraction")
+_RELATED = ("phase_1", "united", "sham_twins", "fraction")
 
 FIGURES = (
     FigureEntry("method_accuracy", ("accuracy",), "runs", category="CircuitLoRA and comparisons"),
@@ -126,7 +126,7 @@ TABLES = (
         "method_comparisons",
         _TRAINED,
         "runs",
-        ("layer_sets", "phase_1"),
+        ("layer_sets", "phase_1", "united"),
         category="CircuitLoRA and comparisons",
     ),
     Entry("layer_sets", _SETS, "layer_sets", ("layer_sets",), category="CircuitLoRA and comparisons"),
