@@ -8,7 +8,8 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from chromium import chromium, errors_of, requests_of, wait_for
+from chromium import errors_of, requests_of
+from explorer_in_browser import NOTHING, Page, contrast, luminance, name_of, three_digits
 from explorer_tables import draw_page, reads_of
 from figure_tables import MadeUpStudy, parallel_graph
 from selenium.webdriver import ActionChains, Chrome, Keys
@@ -17,60 +18,7 @@ from selenium.webdriver.support.ui import Select
 
 from circuitdrift.storage import read_table
 
-KEY = ["source", "target", "qkv"]
 STATUSES = ("kept", "gained", "lost", "undecided")
-NOTHING = "\N{EN DASH}"
-
-
-class Page:
-    """The explorer of a study, open in a browser, beside the tables that it was drawn from."""
-
-    def __init__(self, browser: Chrome, path: Path, reads: dict[str, list[Path]]) -> None:
-        self.browser, self.path, self.reads = browser, path, reads
-        browser.get(path.as_uri())
-        wait_for(browser, "document.body.dataset.ready")
-        self.settle()
-
-    def settle(self) -> None:
-        """Wait until lists and charts have followed."""
-        wait_for(self.browser, "[...document.querySelectorAll('.panel:not([hidden])')].every((p) => p.dataset.settled)")
-
-    def set(self, name: str, value: str) -> None:
-        """Give a control a value, as a reader does."""
-        element = self.browser.find_element(By.ID, name)
-        if element.tag_name == "select":
-            Select(element).select_by_value(value)
-        else:
-            element.clear()
-            element.send_keys(value)
-        self.settle()
-
-    def press(self, name: str, *keys: str) -> None:
-        self.browser.find_element(By.ID, name).send_keys(*keys)
-        self.settle()
-
-    def text(self, selector: str) -> str:
-        return self.browser.find_element(By.CSS_SELECTOR, selector).get_property("textContent")
-
-    def rows(self, panel: str = "first") -> list[list[str]]:
-        script = (
-            "return [...document.querySelectorAll(arguments[0])].map((row) => [...row.cells].map((c) => c.textContent))"
-        )
-        return self.browser.execute_script(script, f"#{panel} .edges tbody tr")
-
-    def circuit(self, place: int) -> pd.DataFrame:
-        """The kept edges of a table of the first run, by their names."""
-        table = read_table(self.reads["explored_edges"][place], "edges").fillna({"qkv": ""})
-        return table[table["in_circuit"]].set_index(KEY)
-
-    def changes(self) -> pd.DataFrame:
-        return read_table(self.reads["explored_changes"][0], "edges_changed").fillna({"qkv": ""}).set_index(KEY)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Chrome]:
-    with chromium() as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -97,16 +45,6 @@ def numbers_of(row: list[str]) -> tuple[float | None, float | None]:
     """Scores before and after of a row of the list."""
     before, after = (None if text == NOTHING else float(text) for text in row[2:4])
     return before, after
-
-
-def name_of(row: list[str]) -> tuple[str, str, str]:
-    ends, _, which = row[0].replace(" → ", "|").partition(" ")
-    source, target = ends.split("|")
-    return source, target, which
-
-
-def three_digits(number: float) -> float:
-    return float(f"{number:.2e}")
 
 
 def expected_counts(before: pd.DataFrame, after: pd.DataFrame, change: Callable[[Any, bool, bool], str]) -> str:
@@ -270,9 +208,8 @@ def test_charts_follow_the_run_and_the_slider(page: Page) -> None:
 
 
 def test_every_control_has_a_name_and_can_be_reached(page: Page) -> None:
-    controls = page.browser.find_elements(
-        By.CSS_SELECTOR, "#controls input, #controls select, #first select, #first .scroll"
-    )
+    selector = "#controls input, #controls select, #first select, #first .scroll"
+    controls = [c for c in page.browser.find_elements(By.CSS_SELECTOR, selector) if c.is_displayed()]
     assert len(controls) > 13
     assert [control.get_attribute("id") for control in controls if not control.accessible_name] == []
     assert page.browser.find_element(By.CSS_SELECTOR, "#first .graph").aria_role == "image"
@@ -301,19 +238,6 @@ def test_words_stand_out_from_the_ground_and_nothing_is_wider_than_the_window(
     assert page.browser.execute_script("return document.documentElement.scrollWidth") <= width
     page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
     page.browser.set_window_size(1300, 1000)
-
-
-def luminance(colour: str) -> float:
-    """Relative luminance, after WCAG 2."""
-    text = colour.strip().lstrip("#")
-    text = text if len(text) == 6 else "".join(2 * digit for digit in text)
-    channels = [int(text[at : at + 2], 16) / 255 for at in (0, 2, 4)]
-    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels)
-    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
-
-
-def contrast(one: float, other: float) -> float:
-    return (max(one, other) + 0.05) / (min(one, other) + 0.05)
 
 
 def test_an_empty_circuit_a_single_checkpoint_and_a_strange_name_open(browser: Chrome, tmp_path: Path) -> None:

@@ -6,10 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from figure_tables import METHODS, MadeUpStudy, parallel_graph
 
 import plot_figure
+import unite_circuits
+from circuitdrift.circuits.selection import edge_table
 from circuitdrift.config.figures import Figures
+from circuitdrift.decoder.graph import Graph
 from circuitdrift.drift.edge_changes import change_of
 from circuitdrift.provenance import Provenance
 
@@ -20,7 +24,9 @@ def reads_of(study: MadeUpStudy, fraction: float = 0.2) -> dict[str, list[Path]]
     Scores have random signs and log-normal sizes, and move from checkpoint to checkpoint; a fifth of the edges is
     undecided, and the others are certain.
     """
-    edges, nodes = parallel_graph(study.n_layers, study.n_heads)
+    _, nodes = parallel_graph(study.n_layers, study.n_heads)
+    graph = Graph(study.n_layers, study.n_heads, parallel=True)
+    edges = edge_table(graph, torch.zeros(graph.edge_mask.shape), torch.zeros(graph.edge_mask.shape, dtype=torch.bool))
     rng = np.random.default_rng(7)
     found: dict[str, list[Path]] = {"explored_nodes": [], "explored_edges": [], "explored_changes": []}
     bases: dict[tuple[str, str], pd.DataFrame] = {}
@@ -43,7 +49,43 @@ def reads_of(study: MadeUpStudy, fraction: float = 0.2) -> dict[str, list[Path]]
         changes = changes_of(first, last, rng)
         found["explored_changes"].append(study.write("edges_changed", changes, "edges_changed", **run))
     charts = {"accuracy": study.accuracy(), "faithfulness": study.faithfulness()}
-    return {**charts, "transitions": study.transitions(), "layers": study.layers(), **found}
+    united: dict[str, list[Path]] = {"explored_unions": [], "explored_intersections": []}
+    return {**charts, "transitions": study.transitions(), "layers": study.layers(), **found, **united}
+
+
+def with_compositions(
+    study: MadeUpStudy, reads: dict[str, list[Path]], sub_tasks: dict[str, list[str]]
+) -> dict[str, list[Path]]:
+    """The same tables, and the unions and intersections that stage ``unite_circuits`` makes of their circuits."""
+    edges = {tuple(path.relative_to(study.folder).parts[:-1]): path for path in reads["explored_edges"]}
+    found: dict[str, list[Path]] = {"explored_unions": [], "explored_intersections": []}
+
+    def of_run(run: dict[str, str], task: str) -> list[Path]:
+        model, _, method, seed = run.values()
+        base, *later = study.checkpoints
+        return [edges[model, task, base], *(edges[model, task, method, seed, checkpoint] for checkpoint in later)]
+
+    for run in (run for run in study.runs() if run["task"] in sub_tasks):
+        folder = study.folder.joinpath("composition", *run.values())
+        united, common = (
+            [folder / checkpoint / kind for checkpoint in study.checkpoints] for kind in ("union", "both")
+        )
+        unite_circuits.main(
+            edges=of_run(run, run["task"]),
+            sub_task_edges=[path for task in sub_tasks[run["task"]] for path in of_run(run, task)],
+            union_edges=[place / "edges.parquet" for place in united],
+            union_nodes=[place / "nodes.parquet" for place in united],
+            intersection_edges=[place / "edges.parquet" for place in common],
+            intersection_nodes=[place / "nodes.parquet" for place in common],
+            transitions=folder / "transitions.parquet",
+            summary=folder / "summary.parquet",
+            layers=folder / "layers.parquet",
+            scale="raw",
+            provenance=Provenance.detached(**run),
+        )
+        found["explored_unions"] += [place / "edges.parquet" for place in united]
+        found["explored_intersections"] += [place / "edges.parquet" for place in common]
+    return {**reads, **found}
 
 
 def _kept(edges: pd.DataFrame, fraction: float) -> pd.DataFrame:
@@ -76,6 +118,9 @@ def changes_of(first: pd.DataFrame, last: pd.DataFrame, rng: np.random.Generator
     )
 
 
-def draw_page(page: Path, reads: dict[str, list[Path]], study: str = "smoke") -> None:
+def draw_page(
+    page: Path, reads: dict[str, list[Path]], study: str = "smoke", sub_tasks: dict[str, list[str]] | None = None
+) -> None:
     """Draw the explorer as its rule does."""
-    plot_figure.main("explorer", reads, {"html": page}, {"study": study}, METHODS, Figures(), Provenance.detached())
+    settings = {"study": study, "sub_tasks": sub_tasks or {}}
+    plot_figure.main("explorer", reads, {"html": page}, settings, METHODS, Figures(), Provenance.detached())

@@ -42,7 +42,7 @@ def small(tmp_path: Path) -> MadeUpStudy:
 
 
 def tidied(reads: dict[str, list[Path]]) -> explorer.Explored:
-    return explorer.tidy(**read_files(reads, explorer.READS_ITSELF))
+    return explorer.tidy(**read_files(reads, explorer.READS_ITSELF), sub_tasks={})
 
 
 def unpacked(page: str) -> tuple[dict[str, Any], bytes]:
@@ -215,7 +215,7 @@ def test_no_name_ends_a_script_or_the_heading(small: MadeUpStudy) -> None:
         name: table.replace({"task": {"add_sub_100": ATTACK}}) if isinstance(table, pd.DataFrame) else table
         for name, table in read.items()
     }
-    explored = explorer.tidy(**named)
+    explored = explorer.tidy(**named, sub_tasks={})
     for circuit in explored.circuits.circuits:
         object.__setattr__(circuit, "task", ATTACK)
     changes = {(run[0], ATTACK, *run[2:]): found for run, found in explored.circuits.changes.items()}
@@ -253,7 +253,13 @@ def test_same_tables_same_page(small: MadeUpStudy, tmp_path: Path) -> None:
     reads = reads_of(small)
     for name in ("one.html", "other.html"):
         plot_figure.main(
-            "explorer", reads, {"html": tmp_path / name}, {"study": "s"}, METHODS, STYLE, Provenance.detached()
+            "explorer",
+            reads,
+            {"html": tmp_path / name},
+            {"study": "s", "sub_tasks": {}},
+            METHODS,
+            STYLE,
+            Provenance.detached(),
         )
     assert (tmp_path / "one.html").read_bytes() == (tmp_path / "other.html").read_bytes()
 

@@ -90,6 +90,14 @@ def test_each_scoring_benchmark_has_its_run():
     assert {run["method"] for run in settings["scored"]} == {"lora_r2"}
 
 
+@pytest.mark.parametrize("name", ["training_cost", "method_comparisons", "verdicts"])
+def test_tables_that_count_phase_1_know_the_tasks_that_a_union_needs(name):
+    study = read_study(ROOT / "configs" / "tiny_quick.yaml")
+    (table,) = [table for table in catalogue.TABLES if table.name == name]
+    sub_tasks = {"compositional": ["compositional_add_sub", "compositional_mul_div"]}
+    assert catalogue.settings(table, study)["united"] == {"circuit_lora_2_8_union": sub_tasks}
+
+
 def test_the_list_is_light():
     """The Snakefile imports it at each parsing."""
     code = "import sys; from circuitdrift.figures import catalogue; print(*sys.modules)"

@@ -173,7 +173,9 @@ def test_accuracy_of_one_seed_has_its_interval(tmp_path: Path) -> None:
 def compared(study: MadeUpStudy, folder: Path) -> pd.DataFrame:
     """Write the table of comparisons and read its numbers."""
     reads = {"accuracy": study.accuracy(), "predictions": study.predictions(), "training_log": study.training_logs()}
-    return written(folder, "method_comparisons", reads, layer_sets={}, phase_1={"circuit_lora_8_32": "lora_r2"})
+    return written(
+        folder, "method_comparisons", reads, layer_sets={}, phase_1={"circuit_lora_8_32": "lora_r2"}, united={}
+    )
 
 
 def test_methods_of_equal_size_are_compared_pair_by_pair(tmp_path: Path) -> None:
@@ -233,10 +235,10 @@ def test_a_lora_as_costly_as_circuit_lora_with_its_phase_1_is_compared_at_equal_
     phase_1 = {"circuit_lora_8_32": "lora_r2"}
     for factor, bases in ((1.0, []), (2.0, ["compute"]), (2.4, [])):  # FLOPs of LoRA: 14,400, of CircuitLoRA 30,600
         costly = logs.assign(flops=logs["flops"].where(logs["method"] != "lora_r16", factor * logs["flops"]))
-        made = method_comparisons.table(accuracy, predictions, costly, {}, phase_1, LABELS)
+        made = method_comparisons.table(accuracy, predictions, costly, {}, phase_1, {}, LABELS)
         assert made.tidy["basis"].tolist() == bases
     costly = logs.assign(flops=logs["flops"].where(logs["method"] != "lora_r16", 2 * logs["flops"]))
-    (row,) = method_comparisons.table(accuracy, predictions, costly, {}, phase_1, LABELS).tidy.to_dict("records")
+    (row,) = method_comparisons.table(accuracy, predictions, costly, {}, phase_1, {}, LABELS).tidy.to_dict("records")
     assert (row["method"], row["other"], row["family"]) == ("circuit_lora_8_32", "lora_r16", "planned")
     assert (row["flops"], row["other_flops"]) == pytest.approx((3 * 34 * 300.5, 2 * 3 * 16 * 300.5))
 
@@ -272,7 +274,7 @@ def test_methods_tested_on_different_prompts_are_not_compared(study: MadeUpStudy
     logs = read_tables(study.training_logs(), "training_log")
     lacking = (predictions["method"] == "lora_r16") & (predictions["example_id"] == 7)
     with pytest.raises(FigureDataError, match="on different prompts"):
-        method_comparisons.table(accuracy, predictions[~lacking], logs, {}, {}, LABELS)
+        method_comparisons.table(accuracy, predictions[~lacking], logs, {}, {}, {}, LABELS)
 
 
 def test_change_rates_name_the_controls(study: MadeUpStudy, tmp_path: Path) -> None:
@@ -579,7 +581,7 @@ def test_controls_on_permuted_answers_do_not_compete(tmp_path: Path) -> None:
         ("accuracy", study.accuracy()), ("predictions", study.predictions()), ("training_log", study.training_logs())
     ))  # fmt: skip
     sham = {**METHODS, "lora_r16": METHODS["lora_r16"].model_copy(update={"answers": "permuted"})}
-    compared = method_comparisons.compare(runs_with_costs(accuracy, logs, {}), predictions, MethodLabels(sham))
+    compared = method_comparisons.compare(runs_with_costs(accuracy, logs, {}, {}), predictions, MethodLabels(sham))
     assert compared[["method", "other"]].to_numpy().tolist() == [["circuit_lora_8_32", "random_lora_8_32"]]
     note = method_accuracy.table(accuracy, MethodLabels(sham)).note
     assert "Sham: a control" in note
@@ -733,6 +735,10 @@ def test_training_cost_of_a_union_adds_phase_1_on_three_tasks(study: MadeUpStudy
     assert found.loc[others, "phase_1_tokens"].eq(301).all()
     assert found.loc[others, "total_seconds"].eq(1 + 1 + 10).all()
     assert cost.query("method == 'lora_r2'")["phase_1_tokens"].eq(0).all()
+    keys = ["model", "task", "method", "seed"]
+    counted = cost[cost["statistic"] == "seed"].set_index(keys)["total_flops"].sort_index()
+    compared = runs_with_costs(accuracy, logs, phase_1, united).set_index(keys)["total_flops"].sort_index()
+    pd.testing.assert_series_equal(compared, counted, check_index_type=False)
 
 
 def test_training_cost_of_a_study_without_a_phase_1_is_its_own(study: MadeUpStudy, tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from circuitdrift.verdicts.claims import CLAIMS
 
 LACKING = ("robustness", "untrained_robustness", "where", "node_induced", "layer_orders", "overlaps")
 LACKING += ("union_faithfulness",)
-SETTINGS = {"phase_1": {"circuit_lora_8_32": "lora_r2"}, "sham_twins": {}, "fraction": 0.05}
+SETTINGS = {"phase_1": {"circuit_lora_8_32": "lora_r2"}, "united": {}, "sham_twins": {}, "fraction": 0.05}
 
 
 def write_verdicts(study: MadeUpStudy, folder: Path, **later: list[Path]) -> tuple[pd.DataFrame, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,15 +14,16 @@ from circuitdrift.method_pairs import Pair, are_of_equal_size, compute_ratio, pl
 PHASE_1 = {"circuit_lora": "lora_r2", "inverted": "given"}
 
 
-def costs(**methods):
-    """{method: (parameters, steps, FLOPs)} with two seeds; seed 1 costs two FLOPs more."""
-    rows = [("m", "a", name, seed, *numbers) for name, numbers in methods.items() for seed in range(2)]
+def costs(united=None, tasks=("a",), **methods):
+    """{method: (parameters, steps, FLOPs)} with two seeds; seed 1 costs two FLOPs more, each further task 40."""
+    runs = list(product(enumerate(tasks), methods.items(), range(2)))
+    rows = [("m", task, name, seed, n, steps, flops + 40 * at) for (at, task), (name, (n, steps, flops)), seed in runs]
     table = pd.DataFrame(rows, columns=["model", "task", "method", "seed", "trainable_parameters", "step", "flops"])
     log = table[["model", "task", "method", "seed"]].assign(flops=table["flops"] + 2.0 * table["seed"])
     early = log.assign(flops=1.0)
     last = table.drop(columns="flops").assign(checkpoint="02", split="test")
     accuracy = pd.concat([last.assign(checkpoint="01", step=1), last], ignore_index=True)
-    return runs_with_costs(accuracy, pd.concat([early, log], ignore_index=True), PHASE_1)
+    return runs_with_costs(accuracy, pd.concat([early, log], ignore_index=True), PHASE_1, united or {})
 
 
 def test_the_cost_of_a_run_is_its_last_and_that_of_its_phase_1_with_the_same_seed():
@@ -59,3 +62,28 @@ def test_of_several_loras_the_nearest_in_compute_is_taken():
     near = {"lora_r4": (4, 11, 120), "lora_r4_long": (4, 12, 133)}
     (pair,) = planned_pairs(costs(lora_r2=(2, 10, 30), circuit_lora=(4, 10, 100), **near), METHODS)
     assert pair.other == "lora_r4_long"
+
+
+UNION = {"circuit_lora": {"a": ["b", "c"]}}
+
+
+def test_a_method_that_follows_a_union_costs_phase_1_on_three_tasks():
+    runs = costs(UNION, ("a", "b", "c"), lora_r2=(2, 10, 30), circuit_lora=(4, 20, 100)).set_index(["task", "method"])
+    phase_1 = [30 + 70 + 110, 32 + 72 + 112]
+    assert runs.loc[("a", "circuit_lora"), "total_flops"].tolist() == [100 + phase_1[0], 102 + phase_1[1]]
+    assert runs.loc[("b", "circuit_lora"), "total_flops"].tolist() == [140 + 70, 142 + 72]  # unites nothing
+    assert runs.loc[("a", "lora_r2"), "total_flops"].tolist() == [30, 32]
+
+
+def test_the_cost_of_a_union_is_unknown_where_a_sub_task_has_no_phase_1():
+    runs = costs(UNION, ("a", "b"), lora_r2=(2, 10, 30), circuit_lora=(4, 20, 100)).set_index(["task", "method"])
+    assert runs.loc[("a", "circuit_lora"), "total_flops"].isna().all()
+    assert runs.loc[("b", "circuit_lora"), "total_flops"].notna().all()
+
+
+@pytest.mark.parametrize(("united", "other"), [({}, "lora_r4"), (UNION, "lora_r4_long")])
+def test_equal_compute_counts_phase_1_on_all_tasks_that_a_union_needs(united, other):
+    loras = {"lora_r4": (4, 11, 130), "lora_r4_long": (4, 30, 310)}
+    runs = costs(united, ("a", "b", "c"), lora_r2=(2, 10, 30), circuit_lora=(4, 10, 100), **loras)
+    (pair,) = planned_pairs(runs[runs["task"] == "a"], METHODS)
+    assert pair == Pair("circuit_lora", other, "compute")

@@ -249,7 +249,7 @@ def trained(right, n_seeds=3, n_prompts=400):
         [answer.assign(**run) for answer, run in zip(answers, named.to_dict("records"), strict=True)], ignore_index=True
     )
     phase_1 = {"circuit_lora": "lora_r2", "inverted": "lora_r2"}
-    return {"runs": runs_with_costs(accuracy, log, phase_1), "predictions": predictions}
+    return {"runs": runs_with_costs(accuracy, log, phase_1, {}), "predictions": predictions}
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.9, HIGH), (0.5, MIDDLE), (0.1, LOW)])

@@ -6,7 +6,7 @@ parameters with as many FLOPs, those of CircuitLoRA's phase 1 included. See docs
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -30,30 +30,62 @@ class Pair:
     basis: Basis
 
 
-def runs_with_costs(accuracy: pd.DataFrame, training_log: pd.DataFrame, phase_1: Mapping[str, str]) -> pd.DataFrame:
+def runs_with_costs(
+    accuracy: pd.DataFrame,
+    training_log: pd.DataFrame,
+    phase_1: Mapping[str, str],
+    united: Mapping[str, Mapping[str, Sequence[str]]],
+) -> pd.DataFrame:
     """Size and cost of each run at its last checkpoint.
 
     Args:
         accuracy: accuracy tables of all runs, which hold the number of trained parameters.
         training_log: training logs of all runs, which hold the FLOPs.
         phase_1: the method that is the phase 1 of each method that has one.
+        united: for each method that follows the union of sub-tasks' circuits, the sub-tasks of each task.
 
     Returns:
-        model, task, method, seed, trainable_parameters, steps, flops (the run's own) and total_flops (with phase 1;
-        null where the FLOPs of phase 1 are not known, as of checkpoints that were trained elsewhere).
+        model, task, method, seed, trainable_parameters, steps, flops (the run's own) and total_flops (with phase 1, on
+        three tasks where it follows a union; null where the FLOPs of phase 1 are not known, as of checkpoints that
+        were trained elsewhere).
     """
     tested = accuracy[accuracy["split"] == "test"]
     last = tested[tested["checkpoint"] == tested.groupby(_RUN)["checkpoint"].transform("max")]
     runs = last.rename(columns={"step": "steps"})[[*_RUN, "trainable_parameters", "steps"]]
     flops = training_log.groupby(_RUN, sort=False)["flops"].max().reset_index()
     runs = runs.merge(flops, on=_RUN)
-    first = flops.rename(columns={"method": "phase_1", "flops": "phase_1_flops"})
     runs = runs.assign(phase_1=runs["method"].map(dict(phase_1)).astype(object))
-    runs = runs.merge(first, on=["model", "task", "phase_1", "seed"], how="left")
+    led = phase_1_runs(runs, united).merge(
+        flops.rename(columns={"task": "phase_1_task", "method": "phase_1"}),
+        on=["model", "phase_1_task", "phase_1", "seed"],
+        how="left",
+    )
+    of_phase_1 = led.groupby(_RUN)["flops"].agg(lambda counted: counted.sum(skipna=False)).rename("phase_1_flops")
+    runs = runs.merge(of_phase_1, left_on=_RUN, right_index=True, how="left")
     added = runs["phase_1_flops"].where(runs["phase_1"].notna(), 0.0)
     return runs.assign(total_flops=runs["flops"] + added)[
         [*_RUN, "trainable_parameters", "steps", "flops", "total_flops"]
     ]
+
+
+def phase_1_runs(runs: pd.DataFrame, united: Mapping[str, Mapping[str, Sequence[str]]]) -> pd.DataFrame:
+    """The runs that each run needs as its phase 1: on its own task, and on the sub-tasks whose union it follows.
+
+    Args:
+        runs: model, task, method, seed and phase_1 (a method; null without one).
+        united: for each method that follows the union of sub-tasks' circuits, the sub-tasks of each task.
+
+    Returns:
+        The same columns and phase_1_task, one row for each run and task of its phase 1.
+    """
+    return pd.DataFrame(
+        [
+            {**run, "phase_1_task": task}
+            for run in runs.dropna(subset="phase_1")[[*_RUN, "phase_1"]].to_dict("records")
+            for task in (run["task"], *united.get(run["method"], {}).get(run["task"], ()))
+        ],
+        columns=[*_RUN, "phase_1", "phase_1_task"],
+    )
 
 
 def are_of_equal_size(runs: pd.DataFrame, one: str, other: str) -> bool:

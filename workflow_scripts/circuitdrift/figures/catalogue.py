@@ -88,7 +88,8 @@ Listed = TypeVar("Listed", bound=Entry)
 
 _TWO_CIRCUITS = ("before_edges", "after_edges", "before_nodes", "after_nodes")
 _OVER_CHECKPOINTS = ("accuracy", "faithfulness", "transitions", "layers")
-_EXPLORED = (*_OVER_CHECKPOINTS, "explored_nodes", "explored_edges", "explored_changes")
+_UNITED = ("explored_unions", "explored_intersections")
+_EXPLORED = (*_OVER_CHECKPOINTS, "explored_nodes", "explored_edges", "explored_changes", *_UNITED)
 _SETS = ("accuracy", "critical_layers")
 _COSTS = ("accuracy", "training_log", "benchmarks", "scoring_benchmarks")
 _ROBUSTNESS = ("robustness", "untrained_robustness")
@@ -96,7 +97,7 @@ _RECIPES = ("recipe_reliability", "recipe_faithfulness", "recipe_benchmarks")
 _TRAINED = ("accuracy", "predictions", "training_log")
 _DRIFT = ("faithfulness", "reliability", "nodes_and_edges", "summary", "transitions")
 _CIRCUITS = (*_DRIFT, *_ROBUSTNESS, "where", "node_induced", "layer_orders", "union_faithfulness", "overlaps")
-_RELATED = ("phase_1", "sham_twins", "fraction")
+_RELATED = ("phase_1", "united", "sham_twins", "fraction")
 
 FIGURES = (
     FigureEntry("method_accuracy", ("accuracy",), "runs", category="CircuitLoRA and comparisons"),
@@ -118,7 +119,9 @@ FIGURES = (
     FigureEntry("overlaps", ("overlaps",), "composition_runs", ("sub_tasks",), category="Composition"),
     FigureEntry("robustness", _ROBUSTNESS, "robustness_runs", category="Robustness"),
     FigureEntry("circuit", ("base_edges", "base_nodes"), "untouched", category="Circuits"),
-    FigureEntry("explorer", _EXPLORED, "drift_runs", ("study",), category="Explorer", formats=("html",)),
+    FigureEntry(
+        "explorer", _EXPLORED, "drift_runs", ("study", "sub_tasks"), _UNITED, category="Explorer", formats=("html",)
+    ),
 )
 TABLES = (
     Entry("method_accuracy", ("accuracy",), "runs", category="CircuitLoRA and comparisons"),
@@ -126,7 +129,7 @@ TABLES = (
         "method_comparisons",
         _TRAINED,
         "runs",
-        ("layer_sets", "phase_1"),
+        ("layer_sets", "phase_1", "united"),
         category="CircuitLoRA and comparisons",
     ),
     Entry("layer_sets", _SETS, "layer_sets", ("layer_sets",), category="CircuitLoRA and comparisons"),
@@ -191,6 +194,10 @@ def _files(study: Study, scored: tuple[Run, ...]) -> dict[str, Callable[[], list
     def of_circuit(file: str, place: int) -> Callable[[], list[str]]:
         return lambda: [path for run in shown for path in study.of_circuits(run, file, place)]
 
+    def of_united(kind: str) -> Callable[[], list[str]]:
+        patterns = [layout.composition.circuit(checkpoint, kind).edges for checkpoint in study.checkpoints]
+        return lambda: [path for run in study.composition_runs for p in patterns for path in study.of_runs(p, (run,))]
+
     def of_base_and_last(file: str) -> Callable[[], list[str]]:
         untouched = getattr(layout.base_circuit, file)
         return lambda: [*study.of_drift_runs(file, 0, -1), *study.of_pairs(untouched, study.untouched)]
@@ -243,6 +250,8 @@ def _files(study: Study, scored: tuple[Run, ...]) -> dict[str, Callable[[], list
             dict.fromkeys(p for r in study.drift_runs for p in study.of_circuits(r, "edges"))
         ),
         "explored_changes": of_runs(drift.edges_changed, study.drift_runs),
+        "explored_unions": of_united("union"),
+        "explored_intersections": of_united("intersection"),
     }
 
 

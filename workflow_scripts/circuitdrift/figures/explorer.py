@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,13 @@ from circuitdrift.config.figures import Figures
 from circuitdrift.drift.edge_changes import CHANGES
 from circuitdrift.figures import explorer_charts
 from circuitdrift.figures.circuit_before_after import COLOURS
-from circuitdrift.figures.explorer_circuits import ExploredCircuits, RunKey, read_explored
+from circuitdrift.figures.explorer_circuits import Circuit, ExploredCircuits, RunKey, read_explored
+from circuitdrift.figures.explorer_compositions import PART_COLOURS, STEPS, Compositions, header_of, read_compositions
 from circuitdrift.figures.explorer_page import page_of
 from circuitdrift.figures.explorer_payload import membership, pack, three_digits
 from circuitdrift.figures.labels import MethodLabels, task_label
 
-READS_ITSELF = frozenset({"explored_edges", "explored_changes"})
+READS_ITSELF = frozenset({"explored_edges", "explored_changes", "explored_unions", "explored_intersections"})
 """Files that are too many to be read at once, and stay paths."""
 
 _NUMBERS = ["included_before", "included_after", "effect", "effect_lower", "effect_upper", "q_value"]
@@ -30,6 +32,12 @@ class Explored:
 
     charts: dict[str, pd.DataFrame]
     circuits: ExploredCircuits
+    compositions: Compositions = field(default_factory=Compositions)
+
+    @property
+    def all_circuits(self) -> list[Circuit]:
+        """The circuits of runs, then those that were united from them."""
+        return [*self.circuits.circuits, *self.compositions.circuits]
 
 
 def tidy(
@@ -40,6 +48,9 @@ def tidy(
     explored_nodes: pd.DataFrame,
     explored_edges: list[Path],
     explored_changes: list[Path],
+    explored_unions: list[Path],
+    explored_intersections: list[Path],
+    sub_tasks: Mapping[str, Sequence[str]],
 ) -> Explored:
     """Read and arrange what the page shows.
 
@@ -51,10 +62,15 @@ def tidy(
         explored_nodes: a nodes table of each model.
         explored_edges: the edges tables of all circuits, run after run, each base model before its runs.
         explored_changes: the tables of edges one by one of all runs.
+        explored_unions: the edges tables of unions of sub-tasks' circuits, run after run.
+        explored_intersections: those of intersections, in the same order.
+        sub_tasks: the two sub-tasks of each compositional task.
     """
+    circuits = read_explored(explored_nodes, explored_edges, explored_changes)
     return Explored(
         explorer_charts.tidy(accuracy, faithfulness, transitions, layers),
-        read_explored(explored_nodes, explored_edges, explored_changes),
+        circuits,
+        read_compositions(circuits, explored_unions, explored_intersections, sub_tasks),
     )
 
 
@@ -73,9 +89,9 @@ def draw(table: Explored, style: Figures, labels: MethodLabels, study: str) -> s
         "charts": explorer_charts.charts(table.charts, style, labels),
         "table_of": explorer_charts.TABLE_OF,
         "tables": {name: _columns(frame) for name, frame in charts.items()},
-        **_header(table.circuits, labels),
+        **_header(table, labels),
     }
-    return page_of(study, pack(header, _sections(table.circuits)), COLOURS)
+    return page_of(study, pack(header, _sections(table)), {**COLOURS, **PART_COLOURS})
 
 
 def _columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
@@ -89,20 +105,24 @@ def _value(value: Any) -> Any:
     return value
 
 
-def _header(explored: ExploredCircuits, labels: MethodLabels) -> dict[str, Any]:
+def _header(table: Explored, labels: MethodLabels) -> dict[str, Any]:
+    explored = table.circuits
     models = list(explored.nodes)
     return {
         "changes": list(CHANGES),
         "left_out": explored.left_out,
+        "compositions_left_out": table.compositions.left_out,
         "models": [
-            {"name": model, "nodes": _columns(nodes), "edges": len(_index_of(explored, model))}
+            {"name": model, "nodes": _columns(nodes), "edges": len(_index_of(table, model))}
             for model, nodes in explored.nodes.items()
         ],
         "circuits": [
             {"model": models.index(circuit.model), "checkpoint": int(circuit.checkpoint), "kept": len(circuit.edges)}
-            for circuit in explored.circuits
+            for circuit in table.all_circuits
         ],
         "runs": [_run(explored, run, labels) for run in explored.changes],
+        "steps": STEPS,
+        "compositions": header_of(table.compositions, explored, labels),
     }
 
 
@@ -122,29 +142,29 @@ def _run(explored: ExploredCircuits, run: RunKey, labels: MethodLabels) -> dict[
     }
 
 
-def _index_of(explored: ExploredCircuits, model: str) -> np.ndarray:
+def _index_of(table: Explored, model: str) -> np.ndarray:
     """The numbers of all edges of a model that are in some circuit, ascending: the page's own numbering."""
-    found = [circuit.edges for circuit in explored.circuits if circuit.model == model]
+    found = [circuit.edges for circuit in table.all_circuits if circuit.model == model]
     return np.unique(np.concatenate([*found, np.zeros(0, np.int64)]))
 
 
-def _sections(explored: ExploredCircuits) -> dict[str, np.ndarray]:
+def _sections(table: Explored) -> dict[str, np.ndarray]:
     """The numbers of the header's models, circuits and runs, in their order."""
     sections: dict[str, np.ndarray] = {}
-    for place, (model, nodes) in enumerate(explored.nodes.items()):
-        index = _index_of(explored, model)
+    for place, (model, nodes) in enumerate(table.circuits.nodes.items()):
+        index = _index_of(table, model)
         pairs, inputs = np.divmod(index, 4)
         sources, targets = np.divmod(pairs, len(nodes))
-        circuits = [circuit for circuit in explored.circuits if circuit.model == model]
+        circuits = [circuit for circuit in table.all_circuits if circuit.model == model]
         sections |= {
             f"sources_{place}": sources.astype(np.uint16),
             f"targets_{place}": targets.astype(np.uint16),
             f"inputs_{place}": inputs.astype(np.uint8),
             f"members_{place}": membership([np.isin(index, circuit.edges) for circuit in circuits]),
         }
-    scores = [circuit.scores for circuit in explored.circuits]
+    scores = [circuit.scores for circuit in table.all_circuits]
     sections["scores"] = three_digits(np.concatenate([*scores, np.zeros(0, np.float32)]))
-    tables = [changes.edges for changes in explored.changes.values()]
+    tables = [changes.edges for changes in table.circuits.changes.values()]
     certain = pd.concat(tables) if tables else pd.DataFrame(columns=["change", *_NUMBERS], dtype=float)
     sections["change"] = certain["change"].map(CHANGES.index).to_numpy().astype(np.uint8)
     return sections | {name: three_digits(certain[name].to_numpy(dtype=np.float64)) for name in _NUMBERS}

@@ -31,6 +31,9 @@ EDGES_ON_PAGE = 3_000_000
 RunKey = tuple[str, str, str, int]
 """Model, task, method and seed of a run."""
 
+Numbers = Int64[np.ndarray, " edge"]
+Scores = Float32[np.ndarray, " edge"]
+
 _EDGE = ["source", "target", "qkv"]
 _CERTAINTY = ["effect", "effect_lower", "effect_upper", "q_value", "included_before", "included_after", "change"]
 _MERGED = ["merged_included_before", "merged_included_after"]
@@ -43,7 +46,7 @@ class Circuit:
     Attributes:
         model: the model's name.
         task: the task's name.
-        run: the run; None for the base model's circuit, which all runs of the task share.
+        run: the run; None for the base model's own circuit, which all runs of the task share.
         checkpoint: the checkpoint's name.
         edges: numbers of the edges, ascending.
         scores: their signed scores, in nats.
@@ -53,8 +56,8 @@ class Circuit:
     task: str
     run: RunKey | None
     checkpoint: str
-    edges: Int64[np.ndarray, " edge"]
-    scores: Float32[np.ndarray, " edge"]
+    edges: Numbers
+    scores: Scores
 
 
 @dataclass(frozen=True)
@@ -114,7 +117,7 @@ def read_explored(
     for path in changes:
         table = read_columns(path, "edges_changed", [*_EDGE, *_CERTAINTY, *_MERGED])
         wildcards = provenance_of(path, table.schema.metadata).wildcards
-        run = (wildcards["model"], wildcards["task"], wildcards["method"], int(wildcards["seed"]))
+        run = run_of(wildcards)
         if run in held:
             shown.changes[run] = _changes_of(table.to_pandas(), shown, run, path)
     return ExploredCircuits(placed, circuits, shown.changes, len(changes) - len(shown.changes))
@@ -141,16 +144,33 @@ def _circuits(paths: Sequence[Path], nodes: Mapping[str, pd.DataFrame], limit: i
 
 
 def _read_circuit(path: Path, nodes: Mapping[str, pd.DataFrame]) -> Circuit:
+    wildcards, edges, scores = read_kept(path, nodes)
+    run = None if wildcards["checkpoint"] == BASE_CHECKPOINT else run_of(wildcards)
+    return Circuit(wildcards["model"], wildcards["task"], run, wildcards["checkpoint"], edges, scores)
+
+
+def read_kept(path: Path, nodes: Mapping[str, pd.DataFrame]) -> tuple[dict[str, str], Numbers, Scores]:
+    """The wildcards of an edges table, and the numbers (ascending) and scores of the edges that it keeps.
+
+    Args:
+        path: the table.
+        nodes: of each model, the nodes table.
+
+    Raises:
+        FigureDataError: an edge's node is not among the nodes of its model.
+    """
     table = read_columns(path, "edges", [*_EDGE, "score", "in_circuit"])
     wildcards = provenance_of(path, table.schema.metadata).wildcards
-    model, task, checkpoint = (wildcards[name] for name in ("model", "task", "checkpoint"))
-    is_base = checkpoint == BASE_CHECKPOINT
     kept = table.filter(pc.field("in_circuit"))
-    numbers = _numbers(kept, nodes[model], path)
+    numbers = _numbers(kept, nodes[wildcards["model"]], path)
     order = np.argsort(numbers)
     scores = kept["score"].to_numpy().astype(np.float32)
-    run = None if is_base else (model, task, wildcards["method"], int(wildcards["seed"]))
-    return Circuit(model, task, run, checkpoint, numbers[order], scores[order])
+    return wildcards, numbers[order], scores[order]
+
+
+def run_of(wildcards: Mapping[str, str]) -> RunKey:
+    """The run that a file's wildcards name."""
+    return (wildcards["model"], wildcards["task"], wildcards["method"], int(wildcards["seed"]))
 
 
 def _changes_of(table: pd.DataFrame, shown: ExploredCircuits, run: RunKey, path: Path) -> Changes:
@@ -164,12 +184,12 @@ def _changes_of(table: pd.DataFrame, shown: ExploredCircuits, run: RunKey, path:
     return Changes(numbered.loc[union, _CERTAINTY], surely)
 
 
-def _numbers(edges: pa.Table, nodes: pd.DataFrame, path: Path) -> Int64[np.ndarray, " edge"]:
+def _numbers(edges: pa.Table, nodes: pd.DataFrame, path: Path) -> Numbers:
     names = pa.array(nodes["node"].to_numpy(dtype=object), pa.string())
     source, target = (pc.index_in(edges[end].cast(pa.string()), names).fill_null(-1) for end in ("source", "target"))
     inputs: Any = pc.index_in(edges["qkv"].cast(pa.string()).fill_null(""), pa.array(INPUTS))
     ends = np.stack([column.to_numpy().astype(np.int64) for column in (source, target)])
     if (ends < 0).any():
         raise FigureDataError(f"{path}: an edge touches a node that the model's nodes table lacks")
-    numbers: Int64[np.ndarray, " edge"] = 4 * (ends[0] * len(nodes) + ends[1]) + inputs.to_numpy().astype(np.int64)
+    numbers: Numbers = 4 * (ends[0] * len(nodes) + ends[1]) + inputs.to_numpy().astype(np.int64)
     return numbers

@@ -33,6 +33,7 @@ def table(
     training_log: pd.DataFrame,
     layer_sets: Mapping[str, Mapping[str, Sequence[int]]],
     phase_1: Mapping[str, str],
+    united: Mapping[str, Mapping[str, Sequence[str]]],
     labels: MethodLabels,
 ) -> Table:
     """Paired differences in percentage points at the end of fine-tuning, positive where the first method is better.
@@ -45,13 +46,14 @@ def table(
         training_log: training logs of all runs, which hold the FLOPs.
         layer_sets: the methods that are all sets of layers, for each CircuitLoRA that has such a reference.
         phase_1: the method that is the phase 1 of each method that has one.
+        united: for each method that follows the union of sub-tasks' circuits, the sub-tasks of each task.
         labels: of the study's methods.
 
     Raises:
         FigureDataError: methods were tested on different prompts.
     """
     in_sets = {name for sets in layer_sets.values() for name in sets}
-    runs = runs_with_costs(accuracy, training_log, phase_1)
+    runs = runs_with_costs(accuracy, training_log, phase_1, united)
     compared = compare(runs[~runs["method"].isin(in_sets)], predictions[~predictions["method"].isin(in_sets)], labels)
     if compared.empty:
         note = "No two methods of this study train exactly the same number of parameters: there is nothing to compare."

@@ -15,6 +15,7 @@ import pandas as pd
 from circuitdrift.figures.labels import MethodLabels, task_label
 from circuitdrift.figures.layout import EMPTY, Table, layout_of, seeds_phrase
 from circuitdrift.figures.tidy import RUN, FigureDataError, final_accuracy, with_seed_means
+from circuitdrift.method_pairs import phase_1_runs
 from circuitdrift.storage import fix_of_damage
 
 _COSTS = ["tokens", "flops", "seconds"]
@@ -162,14 +163,6 @@ def _of_phase_1(
     runs: pd.DataFrame, costs: pd.DataFrame, united: Mapping[str, Mapping[str, Sequence[str]]]
 ) -> pd.DataFrame:
     """What the phase 1 of each run cost, on its own task and on the sub-tasks whose union it follows, added up."""
-    led = pd.DataFrame(
-        [
-            {**run, "phase_1_task": task}
-            for run in runs.dropna(subset="phase_1")[[*_KEYS, "phase_1"]].to_dict("records")
-            for task in (run["task"], *united.get(run["method"], {}).get(run["task"], ()))
-        ],
-        columns=[*_KEYS, "phase_1", "phase_1_task"],
-    )
     costs = costs.rename(columns={"method": "phase_1", "task": "phase_1_task"})
-    found = led.merge(costs, on=["model", "phase_1_task", "phase_1", "seed"], how="left")
+    found = phase_1_runs(runs, united).merge(costs, on=["model", "phase_1_task", "phase_1", "seed"], how="left")
     return found.groupby(_KEYS, sort=False).sum(numeric_only=True).reset_index()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ def table(
     union_faithfulness: Read,
     overlaps: Read,
     phase_1: Mapping[str, str],
+    united: Mapping[str, Mapping[str, Sequence[str]]],
     sham_twins: Mapping[str, str],
     fraction: float,
     labels: MethodLabels,
@@ -60,6 +61,7 @@ def table(
         union_faithfulness: of union circuits.
         overlaps: common edges of circuits.
         phase_1: the method that is the phase 1 of each method that has one.
+        united: for each method that follows the union of sub-tasks' circuits, the sub-tasks of each task.
         sham_twins: for each method on permuted answers, the same method on its own answers.
         fraction: share of the edges that a circuit keeps.
         labels: of the study's methods.
@@ -69,7 +71,7 @@ def table(
         phase_1=phase_1,
         sham_twins=sham_twins,
         fraction=fraction,
-        runs=runs_with_costs(accuracy, training_log, phase_1),
+        runs=runs_with_costs(accuracy, training_log, phase_1, united),
         predictions=at_last_checkpoint(predictions),
         faithfulness=_frame(faithfulness),
         reliability=_largest_net(reliability),

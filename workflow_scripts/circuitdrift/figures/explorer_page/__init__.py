@@ -12,7 +12,7 @@ from pathlib import Path
 import vl_convert
 
 FOLDER = Path(__file__).resolve().parent
-SCRIPTS = ("data.js", "compare.js", "graph.js", "panel.js", "page.js")
+SCRIPTS = ("data.js", "compare.js", "compose.js", "graph.js", "panel.js", "page.js")
 """In the order in which the page runs them: later ones use what earlier ones define."""
 
 

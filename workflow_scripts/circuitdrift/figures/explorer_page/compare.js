@@ -29,7 +29,34 @@ function compare(run, from, to) {
   }
   const nodes = nodeStatuses(run, edges, isSure);
   edges.sort((one, other) => other.strength - one.strength);
-  return { run, model, edges, nodes, isSure, from: first.checkpoint, to: second.checkpoint };
+  return { model, edges, nodes, isSure, to: second.checkpoint, ...wordsOfChanges(run, first.checkpoint, second.checkpoint, isSure) };
+}
+
+/* What a panel says of such a comparison. */
+function wordsOfChanges(run, from, to, isSure) {
+  const certaintyOf = ({ place }) => {
+    const found = (name) => digits(run.certainty(name, place));
+    return [
+      `${found("included_before")} → ${found("included_after")}`,
+      `${found("effect")} [${found("effect_lower")}, ${found("effect_upper")}]`,
+      found("q_value"),
+    ];
+  };
+  const certain = (edge) => {
+    const [held, effect, q] = certaintyOf(edge);
+    return [`in resampled circuits ${held}`, `effect ${effect} cut-offs`, `q = ${q}`];
+  };
+  return {
+    statuses: STATUSES,
+    word: (status) => status,
+    headline: `From ${named(from)} to ${named(to)}`,
+    remark: isSure
+      ? "Judged by circuits of resampled prompts: undecided edges could be decided otherwise by other prompts."
+      : "By membership alone. Certainty is known from the base model to the last checkpoint only.",
+    columns: ["edge", "change", "score before", "score after", ...(isSure ? ["in resamples", "effect [95 %]", "q"] : [])],
+    cells: (edge) => [digits(edge.before), digits(edge.after), ...(isSure ? certaintyOf(edge) : [])],
+    lines: (edge) => [`score ${digits(edge.before)} → ${digits(edge.after)} nats`, ...(isSure ? certain(edge) : [])],
+  };
 }
 
 function nodeStatuses(run, edges, isSure) {
@@ -67,9 +94,9 @@ function filtered(comparison, filters) {
   return { passing, drawn: passing.slice(0, drawn), share: total ? carried / total : 0 };
 }
 
-function countBy(statuses) {
-  const counts = Object.fromEntries(STATUSES.map((status) => [status, 0]));
-  for (const status of statuses) if (status in counts) counts[status]++;
+function countBy(statuses, found) {
+  const counts = Object.fromEntries(statuses.map((status) => [status, 0]));
+  for (const status of found) if (status in counts) counts[status]++;
   return counts;
 }
 

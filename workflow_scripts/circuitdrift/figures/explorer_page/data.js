@@ -23,6 +23,11 @@ async function readStudy(text) {
   study.models.forEach((model, place) => readModel(model, place, section));
   placeCircuits(study, section("scores"));
   readCertainty(study, section);
+  for (const composition of study.compositions) {
+    composition.circuits = composition.circuits.map((place) => study.circuits[place]);
+    composition.steps = study.steps;
+    composition.parts = composition.parts.map((place) => study.runs[place]);
+  }
   study.tables = Object.fromEntries(Object.entries(study.tables).map(([name, table]) => [name, rowsOf(table)]));
   return study;
 }

@@ -3,7 +3,10 @@
 const LEVELS = 10;
 const MOST_STROKES = 500;
 const DOT = 2; // pixels
-const BACK_TO_FRONT = ["undecided", "kept", "lost", "gained"];
+const BACK_TO_FRONT = ["undecided", "kept", "lost", "gained", "neither", "first", "second", "both"];
+const FAINT = new Set(["undecided", "kept", "neither"]); // what changed, or is of a sub-task, stands out
+const DASHED = new Set(["undecided", "neither"]);
+const UNMARKED = new Set(["kept", "both"]); // most nodes
 const NODE_LABELS = { input: "input", logits: "logits" };
 
 /* The picture of a comparison: rows of nodes, the input at the bottom, and curves that run upwards. */
@@ -98,7 +101,7 @@ class Graph {
     const strokes = new Map();
     for (const { edge, x0, y0, x1, y1, bend } of curves) {
       const level = Math.min(LEVELS - 1, Math.floor(LEVELS * Math.cbrt(edge.strength / strongest)));
-      const order = STATUSES.length * level + BACK_TO_FRONT.indexOf(edge.status);
+      const order = BACK_TO_FRONT.length * level + BACK_TO_FRONT.indexOf(edge.status);
       if (!strokes.has(order)) strokes.set(order, { level, status: edge.status, path: new Path2D() });
       const { path } = strokes.get(order);
       path.moveTo(x0, y0);
@@ -107,11 +110,10 @@ class Graph {
     for (const [, { level, status, path }] of [...strokes].sort(([one], [other]) => one - other)) {
       const strength = (level + 0.5) / LEVELS;
       const opacity = (0.25 + 0.7 * strength) * crowding ** (1 - strength);
-      const changed = status === "gained" || status === "lost" ? 1 : 0.7; // what changed stands out
-      paint.globalAlpha = faded * changed * Math.max(opacity, 0.05);
-      paint.strokeStyle = this.colour(status === "undecided" ? "muted" : status);
+      paint.globalAlpha = faded * (FAINT.has(status) ? 0.7 : 1) * Math.max(opacity, 0.05);
+      paint.strokeStyle = this.colour(DASHED.has(status) ? "muted" : status);
       paint.lineWidth = 0.6 + 2.6 * strength;
-      paint.setLineDash(status === "undecided" ? [5, 4] : []);
+      paint.setLineDash(DASHED.has(status) ? [5, 4] : []);
       paint.stroke(path);
     }
     paint.globalAlpha = 1;
@@ -121,9 +123,10 @@ class Graph {
   /* Thousands of weak edges: how many of each status cross a dot. Strokes of so many would take seconds. */
   drawDensity(paint, curves, faded) {
     const [width, height] = [Math.ceil(this.canvas.clientWidth / DOT), Math.ceil(this.canvas.clientHeight / DOT)];
-    const counts = STATUSES.map(() => new Uint16Array(width * height));
+    const { statuses } = this.comparison;
+    const counts = statuses.map(() => new Uint16Array(width * height));
     for (const { edge, x0, y0, x1, y1, bend } of curves) {
-      const count = counts[STATUSES.indexOf(edge.status)];
+      const count = counts[statuses.indexOf(edge.status)];
       const [left, bottom, across, up, aside] = [x0 / DOT, y0 / DOT, (x1 - x0) / DOT, (y1 - y0) / DOT, (3 * bend) / DOT];
       const steps = Math.ceil(Math.max(1.3 * Math.abs(across), -up));
       for (let step = 0; step < steps; step++) {
@@ -135,7 +138,7 @@ class Graph {
     const image = layer.getContext("2d").createImageData(width, height);
     const all = new Uint16Array(width * height);
     for (const [at, count] of counts.entries()) {
-      const colour = channels(this.colour(STATUSES[at] === "undecided" ? "muted" : STATUSES[at]));
+      const colour = channels(this.colour(DASHED.has(statuses[at]) ? "muted" : statuses[at]));
       for (let pixel = 0; pixel < all.length; pixel++) {
         if (!count[pixel]) continue;
         const share = count[pixel] / (all[pixel] += count[pixel]);
@@ -156,10 +159,10 @@ class Graph {
       paint.beginPath();
       if (node.kind === "head") paint.arc(x, y, this.radius, 0, 2 * Math.PI);
       else paint.rect(x - this.radius, y - this.radius, 2 * this.radius, 2 * this.radius);
-      paint.fillStyle = this.colour(isOpen || status === "undecided" ? "ground" : status === "kept" ? "node" : status);
+      paint.fillStyle = this.colour(isOpen || DASHED.has(status) ? "ground" : UNMARKED.has(status) ? "node" : status);
       paint.fill();
-      paint.setLineDash(status === "undecided" ? [3, 2] : []);
-      paint.strokeStyle = this.colour(at === this.picked ? "ink" : isOpen ? "faint" : status === "undecided" ? "muted" : "ground");
+      paint.setLineDash(DASHED.has(status) ? [3, 2] : []);
+      paint.strokeStyle = this.colour(at === this.picked ? "ink" : isOpen ? "faint" : DASHED.has(status) ? "muted" : "ground");
       paint.lineWidth = at === this.picked ? 3 : 1.1;
       paint.stroke();
     });

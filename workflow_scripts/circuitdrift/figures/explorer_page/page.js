@@ -1,9 +1,14 @@
 "use strict";
 
-/* The controls of the page: one set for the graphs, the lists and the charts of both runs. */
+/* The controls of the page: one set for the graphs, the lists and the charts of both panels. */
 function start(study) {
   const control = (name) => document.getElementById(name);
-  for (const run of study.runs) run.changeNames = study.changes;
+  for (const run of study.runs) {
+    const at = (to, against) => compare(run, against === "base" ? 0 : Math.max(0, to - 1), to);
+    Object.assign(run, { changeNames: study.changes, hasCharts: true, at });
+  }
+  for (const composition of study.compositions) Object.assign(composition, { hasCharts: false, at: (to) => compose(composition, to) });
+  study.listed = [...study.runs, ...study.compositions];
   const panels = ["first", "second"].map((name) => {
     const element = document.getElementById("panel").content.firstElementChild.cloneNode(true);
     element.id = name;
@@ -14,9 +19,10 @@ function start(study) {
   fillRuns(control("other"), study);
   control("other").prepend(new Option("none", ""));
   control("other").value = "";
-  control("left_out").textContent = study.left_out ? `The circuits of ${study.left_out} further runs are left out, to keep the page small.` : "";
+  for (const [part, word] of Object.entries(partWords(study.steps))) control(`word_${part}`).textContent = word;
+  control("left_out").textContent = leftOut(study);
 
-  const shownRuns = () => [control("run"), control("other")].map((select) => study.runs[select.value]).filter(Boolean);
+  const shownRuns = () => [control("run"), control("other")].map((select) => study.listed[select.value]).filter(Boolean);
 
   const filters = () => ({
     row: control("layer").value === "" ? null : Number(control("layer").value),
@@ -24,7 +30,7 @@ function start(study) {
     least: Number(control("least").value) || 0,
     size: control("size").value === "most" ? "most" : Number(control("size").value),
     held: Number(control("held").value),
-    statuses: new Set(STATUSES.filter((status) => control(`show_${status}`).checked)),
+    statuses: new Set([...STATUSES, ...PARTS].filter((status) => control(`show_${status}`).checked)),
   });
 
   function show() {
@@ -41,13 +47,15 @@ function start(study) {
     control("shared").textContent = comparable ? sharedBy(runs, first, second) : "";
     const isSure = panels.some((panel, at) => runs[at] && panel.comparison.isSure);
     control("held").disabled = !isSure;
+    control("against").disabled = !runs.some((run) => run.hasCharts);
   }
 
   function sharedBy(runs, first, second) {
     const at = (run, comparison) => run.circuits.find((circuit) => circuit.checkpoint === comparison.to);
     const { shared, either } = overlap(at(runs[0], first), at(runs[1], second));
     const index = either ? digits(shared / either) : "–";
-    return `The circuits at ${named(first.to)} and ${named(second.to)} share ${shared} edges: Jaccard index ${index}, with q, k and v inputs apart.`;
+    const checkpoints = [...new Set([named(first.to), named(second.to)])].join(" and ");
+    return `The circuits at ${checkpoints} share ${shared} edges: Jaccard index ${index}, with q, k and v inputs apart.`;
   }
 
   /* The slider and the list of layers follow the runs. */
@@ -58,6 +66,8 @@ function start(study) {
     control("checkpoint").max = last;
     if (wasLast) control("checkpoint").value = last;
     fillLayers(control("layer"), runs[0].circuits[0].model);
+    control("changes").hidden = !runs.some((run) => run.hasCharts);
+    control("parts").hidden = runs.every((run) => run.hasCharts);
     document.body.classList.toggle("two", runs.length === 2);
     show();
     window.dispatchEvent(new Event("resize")); // Vega's charts are as wide as their panels
@@ -76,11 +86,16 @@ function start(study) {
 
 function fillRuns(select, study) {
   const groups = new Map();
-  study.runs.forEach((run, at) => {
+  study.listed.forEach((run, at) => {
     if (!groups.has(run.group)) groups.set(run.group, Object.assign(document.createElement("optgroup"), { label: run.group }));
     groups.get(run.group).append(new Option(run.label, at));
   });
   select.replaceChildren(...groups.values());
+}
+
+function leftOut({ left_out: runs, compositions_left_out: compositions }) {
+  const counts = [runs && `of ${runs} further runs`, compositions && `by step of ${compositions} runs`].filter(Boolean);
+  return counts.length ? `The circuits ${counts.join(" and ")} are left out, to keep the page small.` : "";
 }
 
 function fillLayers(select, model) {

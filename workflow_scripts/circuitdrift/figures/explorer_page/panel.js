@@ -6,7 +6,7 @@ const REST = 80; // milliseconds
 const named = (checkpoint) => (checkpoint ? `checkpoint ${checkpoint}` : "base model");
 const percent = (share) => `${(100 * share).toFixed(1)} %`;
 
-/* One run: its circuit, the list of its edges, and its charts. */
+/* A run, or a circuit of a compositional task: the graph, the list of its edges, and the charts of the run. */
 class Panel {
   constructor(study, element) {
     Object.assign(this, { study, element, picked: null, views: null });
@@ -18,19 +18,19 @@ class Panel {
     this.part("edges").addEventListener("click", (event) => event.target.dataset.node && this.pick(Number(event.target.dataset.node)));
   }
 
-  show(run, checkpoint, against, filters) {
-    if (run.circuits[0].model !== this.comparison?.model) this.picked = null;
-    const to = Math.min(checkpoint, run.circuits.length - 1);
-    const from = against === "base" ? 0 : Math.max(0, to - 1);
-    this.comparison = compare(run, from, to);
+  show(shown, checkpoint, against, filters) {
+    if (shown.circuits[0].model !== this.comparison?.model) this.picked = null;
+    const to = Math.min(checkpoint, shown.circuits.length - 1);
+    this.comparison = shown.at(to, against);
     this.shown = filtered(this.comparison, filters);
-    this.part("title").textContent = `${run.group}: ${run.label}`;
+    this.part("title").textContent = `${shown.group}: ${shown.label}`;
+    this.part("note").hidden = this.part("charts").hidden = !shown.hasCharts;
     this.draw();
     delete this.element.dataset.settled;
     clearTimeout(this.resting); // lists and charts follow once the slider rests, so that it moves freely
     const resting = (this.resting = setTimeout(async () => {
       this.list();
-      await this.showCharts(run, to);
+      if (shown.hasCharts) await this.showCharts(shown, to);
       if (resting === this.resting) this.element.dataset.settled = "yes";
     }, REST));
   }
@@ -52,27 +52,27 @@ class Panel {
   }
 
   summarise() {
-    const { edges, nodes, from, to, isSure } = this.comparison;
-    const counted = (counts) => STATUSES.filter((s) => counts[s] || s !== "undecided").map((s) => `${counts[s]} ${s}`).join(", ");
-    const kinds = countBy(edges.map((edge) => edge.status));
+    const { edges, nodes, statuses, word, headline, remark } = this.comparison;
+    const counted = (found) => {
+      const counts = countBy(statuses, found);
+      return statuses.filter((s) => counts[s] || !DASHED.has(s)).map((s) => `${counts[s]} ${word(s)}`).join(", ");
+    };
     const { drawn, passing, share } = this.shown;
     this.part("counts").textContent =
-      `From ${named(from)} to ${named(to)}: edges ${counted(kinds)}; nodes ${counted(countBy(nodes))}. ` +
+      `${headline}: edges ${counted(edges.map((edge) => edge.status))}; nodes ${counted(nodes)}. ` +
       `Drawn: the ${drawn.length} strongest of ${passing.length} edges that pass the filters, with ${percent(share)} of their |score|.`;
-    this.part("certainty").textContent = isSure
-      ? "Judged by circuits of resampled prompts: undecided edges could be decided otherwise by other prompts."
-      : "By membership alone. Certainty is known from the base model to the last checkpoint only.";
+    this.part("certainty").textContent = remark;
   }
 
   listNodes() {
-    const { model, nodes } = this.comparison;
-    const options = model.nodes.map((node, at) => (nodes[at] === "absent" && at !== this.picked ? null : new Option(`${node.node} (${nodes[at]})`, at)));
+    const { model, nodes, word } = this.comparison;
+    const options = model.nodes.map((node, at) => (nodes[at] === "absent" && at !== this.picked ? null : new Option(`${node.node} (${word(nodes[at])})`, at)));
     this.part("node").replaceChildren(new Option("none", ""), ...options.filter(Boolean));
     this.part("node").value = this.picked ?? "";
   }
 
   listEdges() {
-    const { model, isSure } = this.comparison;
+    const { model, columns } = this.comparison;
     const ofNode = (edge) => edge.source === this.picked || edge.target === this.picked;
     const edges = this.picked === null ? this.shown.drawn : this.shown.passing.filter(ofNode);
     const name = this.picked === null ? null : model.nodes[this.picked].node;
@@ -81,17 +81,14 @@ class Panel {
     this.part("edges caption".replace(" ", " > ")).textContent =
       (name ? `${name}: ${ins} in-edges, ${edges.length - ins} out-edges that pass the filters` : "Edges drawn") +
       (rows.length < edges.length ? `; the strongest ${rows.length} of ${edges.length}` : "");
-    const head = ["edge", "change", "score before", "score after"];
-    if (isSure) head.push("in resamples", "effect [95 %]", "q");
-    this.part("edges > thead").replaceChildren(rowOf("th", head));
+    this.part("edges > thead").replaceChildren(rowOf("th", columns));
     this.part("edges > tbody").replaceChildren(...rows.map((edge) => this.rowOfEdge(edge)));
   }
 
   rowOfEdge(edge) {
     const ends = document.createElement("span");
     ends.append(this.link(edge.source), " → ", this.link(edge.target), edge.input && ` ${edge.input}`);
-    const cells = [ends, edge.status, digits(edge.before), digits(edge.after)];
-    const row = rowOf("td", this.comparison.isSure ? [...cells, ...this.certaintyOf(edge)] : cells);
+    const row = rowOf("td", [ends, this.comparison.word(edge.status), ...this.comparison.cells(edge)]);
     row.className = edge.status;
     return row;
   }
@@ -102,27 +99,15 @@ class Panel {
     return button;
   }
 
-  certaintyOf({ place }) {
-    const found = (name) => digits(this.comparison.run.certainty(name, place));
-    return [
-      `${found("included_before")} → ${found("included_after")}`,
-      `${found("effect")} [${found("effect_lower")}, ${found("effect_upper")}]`,
-      found("q_value"),
-    ];
-  }
-
   /* What the pointer shows of a node or an edge. */
   tell(node, edge) {
-    const { model, nodes, edges, isSure } = this.comparison;
+    const { model, nodes, edges, word, lines } = this.comparison;
     if (edge === null) {
       const [ins, outs] = ["target", "source"].map((end) => edges.filter((other) => other[end] === node).length);
-      return `${model.nodes[node].node}: ${nodes[node]}\n${ins} in-edges, ${outs} out-edges`;
+      return `${model.nodes[node].node}: ${word(nodes[node])}\n${ins} in-edges, ${outs} out-edges`;
     }
     const name = `${model.nodes[edge.source].node} → ${model.nodes[edge.target].node} ${edge.input}`.trim();
-    const lines = [`${name}: ${edge.status}`, `score ${digits(edge.before)} → ${digits(edge.after)} nats`];
-    if (!isSure) return lines.join("\n");
-    const [held, effect, q] = this.certaintyOf(edge);
-    return [...lines, `in resampled circuits ${held}`, `effect ${effect} cut-offs`, `q = ${q}`].join("\n");
+    return [`${name}: ${word(edge.status)}`, ...lines(edge)].join("\n");
   }
 
   async showCharts(run, checkpoint) {
