@@ -5,17 +5,23 @@ then what the stage imports once it runs: the class of a GPT-NeoX for stages tha
 for stages that load one. All starts of a round follow each other, ``import torch`` among them, and the table has the
 medians over the rounds. One start of each, which does not count, fills the caches of files and bytecode first.
 Shares of a second are the same in every round only on an idle machine, so compare the multiples.
+
+The last row is a job that imports nothing, as most jobs on one machine are: a fork of the preloaded process. Its time
+is that of the process that hands the job over and of the fork, to the end of both.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import psutil
 from measuring import Row, write_tables
 
 SCRIPTS = Path(__file__).resolve().parents[1] / "workflow_scripts"
@@ -36,6 +42,7 @@ elif "circuitdrift.models.tokenizer" in sys.modules:
         from transformers import AutoTokenizer, PreTrainedTokenizerFast
 """
 
+COLUMNS = ("start", "CPU time (s)", "multiple of import torch", "modules", "libraries")
 LIBRARIES = ("torch", "transformers", "peft")
 REPORT = f"\nimport sys\nprint(len(sys.modules), *({{*{LIBRARIES!r}}} & set(sys.modules)))"
 
@@ -71,6 +78,41 @@ def rows_of_starts(stages: list[str], rounds: int) -> list[Row]:
     ]
 
 
+FORK = "a fork of the preloaded process"
+EMPTY_JOB = f"""
+import sys
+sys.path.append({str(SCRIPTS)!r})
+{IN_A_JOB}
+from circuitdrift import stage
+"""
+
+
+def row_of_a_fork(rounds: int, seconds_of_torch: float) -> Row:
+    """The row of jobs that are handed over to the preloaded process."""
+    sys.path.append(str(SCRIPTS))
+    from circuitdrift import preloaded
+
+    process = preloaded.preload(SCRIPTS, preloaded.FEWEST_JOBS)
+    if process is None:
+        return dict.fromkeys(COLUMNS, "") | {"start": FORK, "libraries": "jobs start by themselves on this machine"}
+    environment = {**os.environ, **preloaded.ONE_THREAD}
+    with tempfile.NamedTemporaryFile("w", suffix=".py") as script:
+        script.write(EMPTY_JOB)
+        script.flush()
+        spent = [_seconds_of_a_fork(process.pid, script.name, environment) for _ in range(rounds + 1)][1:]
+    process.communicate()
+    seconds = statistics.median(spent)
+    return dict(zip(COLUMNS, (FORK, round(seconds, 2), round(seconds / seconds_of_torch, 2), "", "all"), strict=True))
+
+
+def _seconds_of_a_fork(preloaded: int, script: str, environment: dict[str, str]) -> float:
+    before = resource.getrusage(resource.RUSAGE_CHILDREN), psutil.Process(preloaded).cpu_times()
+    subprocess.run([sys.executable, script], check=True, env=environment)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN), psutil.Process(preloaded).cpu_times()
+    own = after[0].ru_utime + after[0].ru_stime - before[0].ru_utime - before[0].ru_stime
+    return own + sum(after[1][:4]) - sum(before[1][:4])
+
+
 def main() -> None:
     """Measure the starts and write the table."""
     every = sorted(path.stem for path in SCRIPTS.glob("*.py"))
@@ -79,7 +121,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, help="markdown file; standard output without it")
     given = parser.parse_args()
-    write_tables([rows_of_starts(given.stages, given.rounds)], given.output)
+    rows = rows_of_starts(given.stages, given.rounds)
+    seconds_of_torch = next(float(row["CPU time (s)"]) for row in rows if row["start"] == TORCH)
+    write_tables([[*rows, row_of_a_fork(given.rounds, seconds_of_torch)]], given.output)
 
 
 if __name__ == "__main__":

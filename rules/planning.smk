@@ -1,7 +1,7 @@
 # Planning: what a study will take, before it starts and while it runs.
 #
 # needs     nothing: the config, measured rates, and the files that are already there
-# makes     text on the terminal, no file
+# makes     text on the terminal, no file; the preloaded process, whose forks run short jobs (circuitdrift.preloaded)
 # steps     plan, only when it is named as the target; in place of Snakemake's lines about each job, one line at its end;
 #           and the last lines of a call: where its results lie, or which jobs failed
 from circuitdrift.planning.terminal import hide_lines_of_jobs

@@ -58,5 +58,5 @@ def requests_of(browser: webdriver.Chrome, page: Path) -> list[str]:
     """Addresses asked for since the last call, but for the page, data inside it, and the browser's own first tab."""
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     sent = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    inside = (page.as_uri(), "data:", "blob:", "chrome:")
+    inside = (page.as_uri(), "data:", "blob:", "chrome:", "chrome-untrusted:")
     return [url for url in sent if not url.startswith(inside)]

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 from snakemake.iocontainers import Namedlist
@@ -21,6 +22,7 @@ import circuitdrift
 from circuitdrift import stage
 from circuitdrift.config.methods import LoraMethod, MethodConfig
 from circuitdrift.errors import CircuitDriftError
+from circuitdrift.figures.training_cost import seconds_of_job
 from circuitdrift.job_arguments import arguments
 from circuitdrift.provenance import Provenance, digest_of_config
 
@@ -207,3 +209,30 @@ def test_an_error_that_was_not_expected_is_shown_whole_where_no_log_keeps_it(mon
     monkeypatch.setattr(sys.modules["__main__"], "snakemake", running, raising=False)
     with pytest.raises(LookupError, match="a wire is loose"):
         stage.run(failing)
+
+
+def test_a_job_leaves_what_it_has_used_where_its_rule_says_so(tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    path = tmp_path / "new" / "benchmark.tsv"
+
+    def work() -> None:
+        sum(range(3_000_000))
+
+    stage._call(work, job(outputs={"benchmark": str(path)}, params={"code": "digest"}))
+    used = pd.read_csv(path, sep="\t").iloc[0]
+    assert list(used.index) == ["s", "h:m:s", "max_rss", "cpu_time"]
+    assert used["cpu_time"] > 0
+    assert 10 < used["max_rss"] < 100_000  # MiB
+    assert seconds_of_job(path) == used["s"]
+    assert f"done in {used['s']:.1f} s" in caplog.text
+
+
+def test_a_job_that_fails_leaves_no_usage(tmp_path):
+    path = tmp_path / "benchmark.tsv"
+
+    def fail() -> None:
+        raise CircuitDriftError("reason")
+
+    with pytest.raises(CircuitDriftError):
+        stage._call(fail, job(outputs={"benchmark": str(path)}, params={"code": "digest"}))
+    assert not path.exists()
