@@ -123,8 +123,8 @@ def test_sets_are_neither_compared_pair_by_pair_nor_listed_as_ranked_layers() ->
     accuracy = accuracy_tables()
     predictions = accuracy[["model", "task", "method", "seed", "checkpoint"]].assign(example_id=0, correct=True)
     logs = predictions[["model", "task", "method", "seed"]].assign(flops=1.0)
-    compared = method_comparisons.table(accuracy, predictions, logs, {}, {}, LABELS).tidy
+    compared = method_comparisons.table(accuracy, predictions, logs, {}, {}, {}, LABELS).tidy
     assert len(compared) == 2 * 7 * 6 / 2
-    assert method_comparisons.table(accuracy, predictions, logs, REFERENCE, {}, LABELS).tidy.empty
+    assert method_comparisons.table(accuracy, predictions, logs, REFERENCE, {}, {}, LABELS).tidy.empty
     assert set(critical_layers.table(layer_tables(), REFERENCE, LABELS).tidy["name"]) == {"circuit_lora"}
     assert "layers_0_1" in set(critical_layers.table(layer_tables(), {}, LABELS).tidy["name"])
