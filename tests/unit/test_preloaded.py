@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -204,6 +205,31 @@ def test_a_short_call_and_a_machine_with_graphics_cards_preload_nothing(monkeypa
     monkeypatch.setattr(preloaded, "installed_cards", lambda: ("GPU-0",))
     assert preloaded.preload(SCRIPTS, 1000) is None
     assert preloaded.ADDRESS not in os.environ
+
+
+def test_a_place_for_temporary_files_with_too_long_a_name_preloads_nothing(monkeypatch, tmp_path):
+    monkeypatch.setattr(preloaded, "installed_cards", tuple)
+    deep = tmp_path / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(deep))
+    assert preloaded.preload(SCRIPTS, 1000) is None
+    assert preloaded.ADDRESS not in os.environ
+
+
+@needs_linux
+def test_if_the_process_is_killed_so_are_its_forks(tmp_path, monkeypatch):
+    monkeypatch.setattr(preloaded, "installed_cards", tuple)
+    process = preloaded.preload(SCRIPTS, preloaded.FEWEST_JOBS)
+    address = os.environ.pop(preloaded.ADDRESS)
+    job = started(tmp_path, address, WAITING)
+    until((tmp_path / "number").exists, 120)
+    fork = psutil.Process(int((tmp_path / "number").read_text()))
+    process.kill()
+    process.communicate()
+    assert "call snakemake again" in job.communicate(timeout=60)[1]
+    assert job.returncode == 1
+    until(lambda: not fork.is_running() or fork.status() == psutil.STATUS_ZOMBIE)
+    shutil.rmtree(Path(address).parent)
 
 
 @needs_linux

@@ -64,9 +64,12 @@ def preload(scripts: Path, jobs: int) -> subprocess.Popen[bytes] | None:
     """
     if jobs < FEWEST_JOBS or sys.platform != "linux" or installed_cards():
         return None
-    folder = tempfile.mkdtemp(prefix="circuitdrift-")
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(f"{folder}/jobs")
+        try:
+            folder = tempfile.mkdtemp(prefix="circuitdrift-")
+            listener.bind(f"{folder}/jobs")
+        except OSError:  # nothing can be written there, or the path is longer than the 107 bytes of a socket's
+            return None
         listener.listen(_WAITING_JOBS)
         process = subprocess.Popen(
             [sys.executable, "-m", "circuitdrift.preloaded", str(listener.fileno()), folder, str(scripts)],
@@ -117,6 +120,7 @@ def _wait_for(connection: socket.socket, fork: int) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to the fork, too
     ended = _received(connection, _STATUS.size)
     if not ended:
+        pass_on(signal.SIGKILL, None)
         print("error: the preloaded process was killed; call snakemake again", file=sys.stderr)
         sys.exit(1)
     status = os.waitstatus_to_exitcode(*_STATUS.unpack(ended))
