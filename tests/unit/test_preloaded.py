@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -19,7 +20,8 @@ from circuitdrift import preloaded
 
 SCRIPTS = Path(circuitdrift.__file__).parents[1]
 JOB = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a process in the background is started without it
 sys.path.append({scripts!r})
 from circuitdrift import preloaded
 preloaded.hand_over()
@@ -147,6 +149,21 @@ def test_a_fork_whose_own_process_is_killed_is_killed(preloading, tmp_path):
     job.kill()
     job.wait()
     until(lambda: not fork.is_running())
+
+
+@needs_linux
+def test_ctrl_c_before_the_fork_ends_a_job_without_a_traceback(tmp_path):
+    """The other side has not answered yet, as while the preloaded process imports."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "jobs"))
+        listener.listen()
+        job = started(tmp_path, str(tmp_path / "jobs"), "print('by itself')")
+        connection, _ = listener.accept()
+        connection.recv(1)
+        job.send_signal(signal.SIGINT)
+        out, err = job.communicate(timeout=60)
+        connection.close()
+    assert (job.returncode, out, err) == (130, "", "")
 
 
 @needs_linux

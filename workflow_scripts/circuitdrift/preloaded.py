@@ -95,6 +95,8 @@ def hand_over() -> None:
             fork = _received(connection, _STATUS.size)
         except OSError:
             return
+        except KeyboardInterrupt:
+            sys.exit(128 + signal.SIGINT)  # the connection closes, and a fork that has begun is killed
         if fork:
             _wait_for(connection, *_STATUS.unpack(fork))
 
