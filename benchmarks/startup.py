@@ -67,13 +67,13 @@ def rows_of_starts(stages: list[str], rounds: int) -> list[Row]:
             spent[name].append(cpu_seconds(program)[0])
     seconds = {name: statistics.median(times) for name, times in spent.items()}
     return [
-        {
-            "start": name,
-            "CPU time (s)": round(seconds[name], 2),
-            "multiple of import torch": round(seconds[name] / seconds[TORCH], 2),
-            "modules": imported[name][0],
-            "libraries": ", ".join(library for library in LIBRARIES if library in imported[name]) or "none of these",
-        }
+        _row(
+            name,
+            seconds[name],
+            seconds[TORCH],
+            imported[name][0],
+            ", ".join(library for library in LIBRARIES if library in imported[name]) or "none of these",
+        )
         for name in programs
     ]
 
@@ -101,8 +101,12 @@ def row_of_a_fork(rounds: int, seconds_of_torch: float) -> Row:
         script.flush()
         spent = [_seconds_of_a_fork(process.pid, script.name, environment) for _ in range(rounds + 1)][1:]
     process.communicate()
-    seconds = statistics.median(spent)
-    return dict(zip(COLUMNS, (FORK, round(seconds, 2), round(seconds / seconds_of_torch, 2), "", "all"), strict=True))
+    return _row(FORK, statistics.median(spent), seconds_of_torch, "", "all")
+
+
+def _row(start: str, seconds: float, seconds_of_torch: float, modules: str, libraries: str) -> Row:
+    values = (start, round(seconds, 2), round(seconds / seconds_of_torch, 2), modules, libraries)
+    return dict(zip(COLUMNS, values, strict=True))
 
 
 def _seconds_of_a_fork(preloaded: int, script: str, environment: dict[str, str]) -> float:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from chromium import errors_of, requests_of
 from explorer_in_browser import KEY, NOTHING, Page, contrast, luminance, name_of, three_digits
 from explorer_tables import draw_page, reads_of, with_compositions
 from figure_tables import MadeUpStudy
-from selenium.webdriver import Chrome, Keys
+from selenium.webdriver import Keys
 from selenium.webdriver.common.by import By
 from selenium.webdriver.support.ui import Select
 
@@ -35,16 +33,6 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, lis
     reads = with_compositions(study, reads_of(study, 0.5), SUB_TASKS)
     draw_page(folder / "explorer.html", reads, sub_tasks=SUB_TASKS)
     return folder / "explorer.html", reads
-
-
-@pytest.fixture
-def page(browser: Chrome, drawn: tuple[Path, dict[str, list[Path]]]) -> Iterator[Page]:
-    """The page as it opens; a test fails on errors on its console, and on requests for anything else."""
-    browser.set_network_conditions(offline=True, latency=0, throughput=0)
-    requests_of(browser, drawn[0]), errors_of(browser)
-    yield Page(browser, *drawn)
-    assert errors_of(browser) == []
-    assert requests_of(browser, drawn[0]) == []
 
 
 def kept(page: Page, group: str, checkpoint: str, **wildcards: str) -> pd.Series:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-from chromium import errors_of, requests_of
+from chromium import errors_of
 from explorer_in_browser import NOTHING, Page, contrast, luminance, name_of, three_digits
 from explorer_tables import draw_page, reads_of
 from figure_tables import MadeUpStudy, parallel_graph
@@ -29,16 +29,6 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, lis
     reads = reads_of(study)
     draw_page(folder / "explorer.html", reads)
     return folder / "explorer.html", reads
-
-
-@pytest.fixture
-def page(browser: Chrome, drawn: tuple[Path, dict[str, list[Path]]]) -> Iterator[Page]:
-    """The page as it opens; a test fails on errors on its console, and on requests for anything else."""
-    browser.set_network_conditions(offline=True, latency=0, throughput=0)
-    requests_of(browser, drawn[0]), errors_of(browser)
-    yield Page(browser, *drawn)
-    assert errors_of(browser) == []
-    assert requests_of(browser, drawn[0]) == []
 
 
 def numbers_of(row: list[str]) -> tuple[float | None, float | None]:
