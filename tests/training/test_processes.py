@@ -1,10 +1,15 @@
 """Several processes train as one does, continue as one does, and end together. On CPU, with gloo."""
 
 import json
+import multiprocessing
 import os
 import signal
+import sys
 import time
+from contextlib import contextmanager
 from functools import partial
+from multiprocessing import forkserver
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -15,9 +20,10 @@ from safetensors.torch import load_file
 from small_models import examples, neox, random_model, save
 from test_resume import delete_declared_outputs, outputs, run, start, states
 
+import finetune
 from circuitdrift.config.methods import AdaLoraMethod, DoraMethod, FullMethod, GrpoMethod, LoraMethod, Training
 from circuitdrift.config.reading import ConfigError, load_study
-from circuitdrift.training import launching, loop, resume
+from circuitdrift.training import launching, loop, processes, resume
 from circuitdrift.training.examples import Examples, answer_loss
 from circuitdrift.training.launching import ProcessError, resolve_processes
 from circuitdrift.training.processes import ALONE, Processes
@@ -50,10 +56,34 @@ def dropping_manifest(tmp_path):
     return save(neox(hidden_dropout=0.1, attention_dropout=0.1), tmp_path / "models" / "dropping")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def server():
+    """A process that has imported all and done nothing, so its copies are safe, unlike those of this one."""
+    multiprocessing.set_forkserver_preload(["finetune", "test_processes"])
+    with mock.patch.dict(os.environ, {"PYTHONPATH": os.pathsep.join(sys.path)}):
+        forkserver.ensure_running()
+
+
 @pytest.fixture(autouse=True)
 def workers_that_have_nothing_to_import(monkeypatch):
-    """Copies of this process; they also inherit what a test has patched."""
-    monkeypatch.setattr(launching, "START_METHOD", "fork")
+    monkeypatch.setattr(launching, "START_METHOD", "forkserver")
+
+
+@contextmanager
+def workers_after(change):
+    """Workers of fine-tunings call a function before their work: nothing that a test patches here reaches them."""
+    with mock.patch.object(finetune, "launch", partial(launch_after, change)):
+        yield
+
+
+def launch_after(change, count, device, work):
+    launching.launch(count, device, partial(change_and_work, change, work))
+
+
+def change_and_work(change, work, own):
+    assert own.count > 1, "the change would stay in this process"
+    change()
+    work(own)
 
 
 def log_of(folder):
@@ -78,15 +108,19 @@ def assert_trained_alike(folder, other, name):
         torch.testing.assert_close(tensor, weights[key], rtol=1e-3, atol=2e-5)
 
 
+def sum_few_gradients_at_once():
+    processes.NUMBERS_PER_SUM = 700
+
+
 CASES = [*((name, "none") for name in METHODS if name != "dora"), ("full", "full"), ("dora", "full")]
 
 
 @pytest.mark.parametrize(("name", "sharding"), CASES)
-def test_two_processes_take_the_steps_of_one(manifest, tmp_path, monkeypatch, name, sharding):
+def test_two_processes_take_the_steps_of_one(manifest, tmp_path, name, sharding):
     """Seven examples a step, of two lengths: four are for the one process and three for the other."""
-    monkeypatch.setattr("circuitdrift.training.processes.NUMBERS_PER_SUM", 700)
     run(manifest, tmp_path / "one", METHODS[name], SHORT)
-    run(manifest, tmp_path / "two", METHODS[name], SHORT, processes=2, sharding=sharding)
+    with workers_after(sum_few_gradients_at_once):
+        run(manifest, tmp_path / "two", METHODS[name], SHORT, processes=2, sharding=sharding)
     assert_trained_alike(tmp_path / "two", tmp_path / "one", name)
     assert (log_of(tmp_path / "one")["gradient_norm"] > 0).all()
 
@@ -105,12 +139,12 @@ def test_new_interpreters_do_the_same_as_copies(manifest, tmp_path, monkeypatch)
     assert run(manifest, tmp_path / "new", METHODS["lora"], SHORT, processes=2) == expected
 
 
-def report_sockets(processes, folder):
+def report_sockets(own, folder):
     """Write the addresses of all sockets of a worker that has just talked to the others."""
-    processes.sum(torch.ones(3))
+    own.sum(torch.ones(3))
     found = [connection.laddr.ip for connection in psutil.Process().net_connections("inet")]
-    (folder / f"{processes.index}.json").write_text(json.dumps(found))
-    processes.sum(torch.ones(3))
+    (folder / f"{own.index}.json").write_text(json.dumps(found))
+    own.sum(torch.ones(3))
 
 
 def test_workers_listen_on_the_loopback_interface_alone(tmp_path, monkeypatch):
@@ -144,9 +178,9 @@ def test_shares_are_disjoint_complete_and_even_in_every_length(count):
 
 
 def test_random_numbers_of_a_step_are_each_processs_own_and_those_of_one_alone_go_on():
-    def drawn(processes, step):
+    def drawn(own, step):
         torch.manual_seed(5)
-        processes.seed_step(0, step)
+        own.seed_step(0, step)
         return torch.rand(1).item()
 
     places = [(Processes(index, 2), step) for index in range(2) for step in (1, 2)]
@@ -167,10 +201,10 @@ def test_adapters_on_a_sharded_bfloat16_model_with_tied_embeddings_and_a_shared_
     np.testing.assert_allclose(found, expected, rtol=3e-2)
 
 
-def assert_parts_are_kept(processes):
+def assert_parts_are_kept(own):
     model = neox()
     n_numbers = sum(parameter.numel() for parameter in model.parameters())
-    shard(model, processes)
+    shard(model, own)
     n_own = sum(parameter.to_local().numel() for parameter in model.parameters())
     assert n_own <= 0.51 * n_numbers
     torch.autograd.backward(answer_loss(model, Examples(examples(2), CPU).batches[0], torch.float32))
@@ -193,14 +227,13 @@ class StoppedError(Exception):
     pass
 
 
-@pytest.mark.parametrize("sharding", ["none", "full"])
-def test_stopped_and_started_again_it_ends_in_the_same_bytes(
-    dropping_manifest, tmp_path, monkeypatch, caplog, sharding
-):
-    monkeypatch.setattr(resume, "SECONDS_BETWEEN_STATES", 0.0)
-    caplog.set_level("INFO")
-    how = {"processes": 2, "sharding": sharding}
-    expected = run(dropping_manifest, tmp_path / "uninterrupted", METHODS["full"], SHORT, **how)
+def save_every_step():
+    resume.SECONDS_BETWEEN_STATES = 0.0
+
+
+def stop_after_step_3():
+    """Save every step, and let the first process stop when it has saved the third."""
+    save_every_step()
     save_state = resume.ResumeFolder.save
 
     def save_and_stop(self, state, history):
@@ -208,29 +241,40 @@ def test_stopped_and_started_again_it_ends_in_the_same_bytes(
         if history.step == 3 and self.processes.is_first:
             raise StoppedError("enough")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(resume.ResumeFolder, "save", save_and_stop)
-        with pytest.raises(RuntimeError, match="process 1 of 2: StoppedError: enough"):
-            run(dropping_manifest, tmp_path / "stopped", METHODS["full"], SHORT, **how)
+    resume.ResumeFolder.save = save_and_stop
+
+
+@pytest.mark.parametrize("sharding", ["none", "full"])
+def test_stopped_and_started_again_it_ends_in_the_same_bytes(dropping_manifest, tmp_path, caplog, sharding):
+    caplog.set_level("INFO")
+    how = {"processes": 2, "sharding": sharding}
+    with workers_after(save_every_step):
+        expected = run(dropping_manifest, tmp_path / "uninterrupted", METHODS["full"], SHORT, **how)
+    with workers_after(stop_after_step_3), pytest.raises(RuntimeError, match="process 1 of 2: StoppedError: enough"):
+        run(dropping_manifest, tmp_path / "stopped", METHODS["full"], SHORT, **how)
     delete_declared_outputs(tmp_path / "stopped")
     assert states(tmp_path / "stopped" / "run" / ".resume")[-1] == "step-00000003"
     caplog.clear()
-    assert run(dropping_manifest, tmp_path / "stopped", METHODS["full"], SHORT, **how) == expected
+    with workers_after(save_every_step):
+        assert run(dropping_manifest, tmp_path / "stopped", METHODS["full"], SHORT, **how) == expected
     assert len([message for message in caplog.messages if "continuing after step 3" in message]) == 1
 
 
-def test_a_state_of_another_number_of_processes_is_not_used(manifest, tmp_path, monkeypatch, caplog):
+def keep_states():
+    resume.ResumeFolder.remove = lambda self: None
+
+
+def test_a_state_of_another_number_of_processes_is_not_used(manifest, tmp_path, caplog):
     caplog.set_level("INFO")
     expected = run(manifest, tmp_path / "uninterrupted", METHODS["lora"], SHORT)
-    monkeypatch.setattr(resume.ResumeFolder, "remove", lambda self: None)
-    run(manifest, tmp_path / "other", METHODS["lora"], SHORT, processes=2)
+    with workers_after(keep_states):
+        run(manifest, tmp_path / "other", METHODS["lora"], SHORT, processes=2)
     delete_declared_outputs(tmp_path / "other")
-    monkeypatch.undo()
     assert run(manifest, tmp_path / "other", METHODS["lora"], SHORT, processes=1) == expected
     assert [message for message in caplog.messages if "other settings" in message]
 
 
-def failing_at_step(number, index, fail, monkeypatch):
+def fail_at_step(number, index, fail):
     """Let one process do something else in a step."""
     accumulate, steps = loop.accumulate_gradients, []
 
@@ -239,52 +283,55 @@ def failing_at_step(number, index, fail, monkeypatch):
         steps.append(loss)
         return (fail(loss) if len(steps) == number and arguments[-1].index == index else loss), batches
 
-    monkeypatch.setattr(loop, "accumulate_gradients", accumulate_or_fail)
+    loop.accumulate_gradients = accumulate_or_fail
+
+
+def spoil(loss):
+    return loss * float("nan")
 
 
 def break_down(loss):
     raise LookupError("a wire is loose")
 
 
+def be_killed(loss):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leave(loss):
+    os._exit(3)
+
+
 FAILURES = {
-    "nan": (
-        lambda loss: loss * float("nan"),
-        ProcessError,
-        r"DivergenceError: step 3: the loss is nan .* example_id \[1\d*, .*rate",
-    ),
+    "nan": (spoil, ProcessError, r"DivergenceError: step 3: the loss is nan .* example_id \[1\d*, .*rate"),
     "error": (break_down, RuntimeError, r"process 2 of 2: LookupError: a wire is loose"),
-    "killed": (
-        lambda loss: os.kill(os.getpid(), signal.SIGKILL),
-        ProcessError,
-        r"process 2 of 2 was killed by SIGKILL; .* memory",
-    ),
-    "exit": (lambda loss: os._exit(3), ProcessError, r"process 2 of 2 exited with code 3"),
+    "killed": (be_killed, ProcessError, r"process 2 of 2 was killed by SIGKILL; .* memory"),
+    "exit": (leave, ProcessError, r"process 2 of 2 exited with code 3"),
 }
 
 
 @pytest.mark.parametrize("failure", FAILURES)
-def test_a_failure_in_one_process_ends_all_with_its_message(manifest, tmp_path, monkeypatch, failure):
+def test_a_failure_in_one_process_ends_all_with_its_message(manifest, tmp_path, failure):
     fail, kind, message = FAILURES[failure]
-    failing_at_step(3, 1, fail, monkeypatch)
-    started, children = time.monotonic(), psutil.Process().children()
-    with pytest.raises(kind, match=message) as caught:
+    started = time.monotonic()
+    with workers_after(partial(fail_at_step, 3, 1, fail)), pytest.raises(kind, match=message) as caught:
         run(manifest, tmp_path, METHODS["lora"], TRAINING, processes=2)
     notes = "".join(getattr(caught.value, "__notes__", []))
     assert ("in break_down" in notes) == (failure == "error")
     assert time.monotonic() - started < 30
-    assert psutil.Process().children() == children
+    assert multiprocessing.active_children() == []
     assert "training_log.parquet" not in outputs(tmp_path)
 
 
-def test_nan_names_all_examples_of_the_step(manifest, tmp_path, monkeypatch):
-    failing_at_step(1, 0, FAILURES["nan"][0], monkeypatch)
-    with pytest.raises(ProcessError) as caught:
+def test_nan_names_all_examples_of_the_step(manifest, tmp_path):
+    with workers_after(partial(fail_at_step, 1, 0, spoil)), pytest.raises(ProcessError) as caught:
         run(manifest, tmp_path, METHODS["lora"], TRAINING, processes=2)
     named = str(caught.value).split("[")[1].split("]")[0].split(", ")
     assert len(named) == TRAINING.batch_size
 
 
 def test_workers_end_with_the_process_that_started_them(manifest, tmp_path, monkeypatch):
+    monkeypatch.setattr(launching, "START_METHOD", "fork")
     monkeypatch.setattr(loop, "accumulate_gradients", lambda *arguments: time.sleep(60))
     process = start(manifest, tmp_path, METHODS["lora"], TRAINING, processes=2)
     workers = []
