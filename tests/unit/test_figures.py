@@ -24,10 +24,11 @@ from circuitdrift.figures import (
     functional_drift,
     layer_certainty,
     layer_changes,
+    method_accuracy,
     tidy,
     transition_changes,
 )
-from circuitdrift.figures.style import INK, save_figure, theme
+from circuitdrift.figures.style import INK, group_title, save_figure, theme
 from circuitdrift.figures.tidy import FigureDataError
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import read_table, read_tables
@@ -256,6 +257,35 @@ def test_critical_layers_are_the_top_of_the_net_change(small: MadeUpStudy, tmp_p
         assert run.loc[run["critical"], "layer"].tolist() == [run.loc[run["score_change"].idxmax(), "layer"]]
     raw = read_tables(paths, "layers").query("from_checkpoint == '00' and to_checkpoint == '02' and level == 'edge'")
     assert mean["added"].sum() == pytest.approx(raw["added"].sum() / len(small.seeds))
+
+
+def test_bars_of_every_task_end_within_their_panel(tmp_path: Path) -> None:
+    study = MadeUpStudy(tmp_path, tasks=("lcm", "sequence"), methods=("lora_r2",), n_checkpoints=2, n_layers=3)
+    table = layer_changes.tidy(read_tables(study.layers(), "layers"), 1)
+    scores = ["score_change", "score_change_normalised"]
+    table.loc[table["task"] == "sequence", scores] *= 1000
+    table.loc[table["task"] == "lcm", scores] *= 2
+    figure = layer_changes.draw(table, STYLE, LABELS)
+    for ax in figure.axes:
+        lowest, highest = ax.get_ylim()
+        assert all(lowest <= y <= highest for bar in ax.patches for y in (bar.get_y(), bar.get_y() + bar.get_height()))
+    assert max(ax.get_ylim()[1] for ax in figure.axes) > table[scores].to_numpy().max()
+
+
+def test_titles_of_narrow_panels_have_lines_that_fit() -> None:
+    groups = [("m", "compositional_add_sub"), ("m", "lcm")]
+    assert group_title(groups[0], groups, 3.0) == "Compositional Add/Sub"
+    assert group_title(groups[0], groups, 1.5) == "Compositional\nAdd/Sub"
+    assert group_title(groups[0], [*groups, ("other", "lcm")], 1.5) == "Compositional\nAdd/Sub\nm"
+
+
+def test_accuracy_has_no_panel_for_a_task_with_nothing_to_compare(tmp_path: Path) -> None:
+    study = MadeUpStudy(tmp_path, tasks=("lcm", "sequence"), methods=("lora_r2", "lora_r16"), n_checkpoints=2)
+    table = method_accuracy.tidy(read_tables(study.accuracy(), "accuracy"))
+    compared = table[(table["task"] == "lcm") | (table["method"] == "lora_r2")]
+    assert [ax.get_title() for ax in method_accuracy.draw(compared, STYLE, LABELS).axes] == ["LCM"]
+    alone = table[table["method"] == "lora_r2"]
+    assert [ax.get_title() for ax in method_accuracy.draw(alone, STYLE, LABELS).axes] == ["LCM", "Sequence"]
 
 
 def test_a_layer_without_change_is_not_marked(small: MadeUpStudy) -> None:

@@ -122,7 +122,7 @@ def test_intervals_of_prompts_count_for_tuned_and_for_untrained_circuits():
     row = verdict_of("splits_above_untrained", robustness=tuned, untrained_robustness=random)
     assert row["upper"] - row["measured"] == pytest.approx(0.5, abs=1e-4)
     alone = verdict_of("robust_after", robustness=robustness(around(0.95), width=0.3))
-    assert alone["upper"] - alone["measured"] == pytest.approx(0.3, abs=1e-4)
+    assert alone["measured"] - alone["lower"] == pytest.approx(0.3, abs=1e-4)
 
 
 def ratios(mean, method="lora_r2", level="edge_over_node", measure="rate_net"):

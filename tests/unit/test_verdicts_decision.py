@@ -33,6 +33,15 @@ def test_the_interval_is_students_over_seeds_of_means_over_tasks():
     assert (found.replicates, found.over, found.tasks, found.remark) == (3, "seeds", 2, "")
 
 
+def test_an_interval_is_cut_where_the_quantity_can_have_no_value():
+    found = estimate(of({"a": [0.6, 0.8, 0.95]}), null=0, scale="linear")
+    assert found.upper > 1
+    cut = found.within(-1, 1)
+    assert (cut.value, cut.lower, cut.upper, cut.p_value) == (found.value, found.lower, 1.0, found.p_value)
+    alone = estimate(of({"a": [0.6]}), null=0, scale="linear").within(-1, 1)
+    assert np.isnan([alone.lower, alone.upper]).all()
+
+
 def test_methods_of_a_task_are_averaged_first():
     one, other = runs({"a": [1, 2, 3], "b": [0, 0, 0]}), runs({"a": [3, 4, 5]})
     found = estimate(Measured(pd.concat([one, other])), null=0, scale="linear")

@@ -78,7 +78,7 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
         _draw_matrix(
             ax, own.pivot(index="circuit", columns="model_checkpoint", values="faithfulness"), models, circuits
         )
-        title = group_title((model, task), groups)
+        title = group_title((model, task), groups, figure.get_figwidth() / columns)
         ax.set_title(f"{title}\n{labels.of(method)}" if several else title)
         if place % columns:
             ax.tick_params(labelleft=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -62,9 +64,9 @@ def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
                 grid.axes[group, row].set_ylabel(title)
         for row in range(3):
             layer_axis(grid.axes[group, row], sorted(shown["layer"].unique().tolist()))
-        for row in (1, 2):
-            grid.axes[group, row].set_ylim(bottom=0)
         grid.axes[group, 2].set_xlabel("Layer")
+    for group, row in product(groups, (1, 2)):  # once all bars are there: a limit fixes the other end of a shared axis
+        grid.axes[group, row].set_ylim(bottom=0)
     marks = Line2D([], [], color=INK, linestyle="", marker="o", markersize=5.5, label="critical layer (any marker)")
     grid.figure.align_ylabels()
     seeds = [Line2D([], [], color=INK, linestyle="", marker=".", markersize=4, label="single seeds")]

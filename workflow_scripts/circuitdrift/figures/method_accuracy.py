@@ -33,8 +33,9 @@ def tidy(accuracy: pd.DataFrame) -> pd.DataFrame:
 def draw(table: pd.DataFrame, style: Figures, labels: MethodLabels) -> Figure:
     """Mean accuracy between the lowest and the highest seed, a row for each method; methods of equal size share a band.
 
-    With one seed the whiskers are the Wilson interval.
+    With one seed the whiskers are the Wilson interval. Tasks with a single method are left out beside others.
     """
+    table = _with_methods_to_compare(table)
     groups = panel_groups(table)
     styles = method_styles(table["method"].unique().tolist(), style, labels)
     by_size = table.groupby("method")["trainable_parameters"].max()
@@ -116,6 +117,12 @@ def _what_varies(means: pd.DataFrame) -> str:
         f"mean \N{PLUS-MINUS SIGN} standard deviation over {seeds_phrase(means)}. The deviation is that of single "
         "seeds, no interval of the mean; table method_comparisons has intervals of differences."
     )
+
+
+def _with_methods_to_compare(table: pd.DataFrame) -> pd.DataFrame:
+    """The rows of models and tasks with several methods; all rows where there is no such task."""
+    several = table.groupby(["model", "task"])["method"].transform("nunique") > 1
+    return table[several] if several.any() else table
 
 
 def _seed_handles(table: pd.DataFrame) -> list[Line2D]:

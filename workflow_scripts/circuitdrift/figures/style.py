@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,9 @@ ROW_INCHES = 0.21
 INK = "#333333"
 MUTED = "#8c8c8c"
 MAX_COLUMNS = 4
+LABELS_INCHES = 1.2
+TITLE_CHARACTERS_PER_INCH = 10
+"""Twelve bold letters of a title take about an inch in seaborn's paper context; the rest is room between titles."""
 Group = tuple[str, str]
 
 
@@ -99,11 +103,12 @@ def panel_groups(table: pd.DataFrame) -> list[Group]:
     return [(str(model), str(task)) for model, task in table[["model", "task"]].drop_duplicates().to_numpy()]
 
 
-def group_title(group: Group, groups: Sequence[Group]) -> str:
-    """A panel's title: the task, and the model as well where the figure shows several."""
+def group_title(group: Group, groups: Sequence[Group], width_inches: float) -> str:
+    """A panel's title: the task, and the model as well where the figure shows several, in lines that fit the panel."""
     model, task = group
     several = len({m for m, _ in groups}) > 1
-    return f"{task_label(task)}\n{model}" if several else task_label(task)
+    names = (task_label(task), model) if several else (task_label(task),)
+    return "\n".join(textwrap.fill(name, max(8, int(width_inches * TITLE_CHARACTERS_PER_INCH))) for name in names)
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,7 @@ def panel_grid(
     """
     columns = min(len(groups), math.ceil(len(groups) / math.ceil(len(groups) / MAX_COLUMNS)))
     blocks = math.ceil(len(groups) / columns)
-    width = min(style.width_inches, 1.2 + 2.9 * columns)
+    width = min(style.width_inches, LABELS_INCHES + 2.9 * columns)
     heights = [height * style.width_inches / 7.0 for height in row_heights] * blocks
     figure, axes = plt.subplots(
         len(heights),
@@ -158,7 +163,7 @@ def panel_grid(
             if row not in labelled:
                 ax.tick_params(labelbottom=False)
             if row == 0:
-                ax.set_title(group_title(groups[place], groups))
+                ax.set_title(group_title(groups[place], groups, (width - LABELS_INCHES) / columns))
             if share_y:
                 if (block, column) != (0, 0):
                     ax.sharey(axes[row, 0])

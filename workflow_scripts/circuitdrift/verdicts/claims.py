@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +31,7 @@ class Claim:
         published: what the paper says.
         scale: logarithmic for ratios.
         margin: of a claim of equivalence; NaN for others.
+        bounds: the lowest and the highest value that the quantity can have, at which its interval is cut.
         kind: p-values of one kind are corrected together; the verdict on a comparison of accuracy needs the correction.
     """
 
@@ -43,11 +45,15 @@ class Claim:
     published: Published = published.NOTHING
     scale: Scale = "linear"
     margin: float = float("nan")
+    bounds: tuple[float, float] = (-math.inf, math.inf)
     kind: Kind = "circuits"
 
 
 _SHARE = "share of the full model"
 _JACCARD = "Jaccard index of edges"
+_OF_A_SHARE = (-math.inf, 1.0)
+_OF_AN_INDEX = (0.0, 1.0)
+_OF_A_CORRELATION = (-1.0, 1.0)
 _ANSWERS = ("accuracy", "predictions", "training_log")
 
 CLAIMS = (
@@ -67,6 +73,7 @@ CLAIMS = (
         reads=("faithfulness",),
         null=published.FAITHFUL,
         unit=_SHARE,
+        bounds=_OF_A_SHARE,
     ),
     Claim(
         name="faithful_after",
@@ -84,6 +91,7 @@ CLAIMS = (
         reads=("faithfulness",),
         null=published.FAITHFUL,
         unit=_SHARE,
+        bounds=_OF_A_SHARE,
     ),
     Claim(
         name="robust_before",
@@ -92,6 +100,7 @@ CLAIMS = (
         reads=("robustness",),
         null=published.ROBUST,
         unit=_JACCARD,
+        bounds=_OF_AN_INDEX,
         published=published.ROBUSTNESS,
     ),
     Claim(
@@ -101,6 +110,7 @@ CLAIMS = (
         reads=("robustness",),
         null=published.ROBUST,
         unit=_JACCARD,
+        bounds=_OF_AN_INDEX,
         published=published.ROBUSTNESS,
     ),
     Claim(
@@ -243,6 +253,7 @@ CLAIMS = (
         measure=layers.order_of_low_rank,
         reads=("layer_orders",),
         unit="Spearman's correlation",
+        bounds=_OF_A_CORRELATION,
         published=published.RANK_2,
     ),
     Claim(
@@ -259,6 +270,7 @@ CLAIMS = (
         measure=layers.order_after_one_epoch,
         reads=("layer_orders",),
         unit="Spearman's correlation",
+        bounds=_OF_A_CORRELATION,
         published=published.ONE_EPOCH,
     ),
     Claim(

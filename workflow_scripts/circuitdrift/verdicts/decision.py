@@ -90,6 +90,11 @@ class Estimate:
     tasks: int
     remark: str
 
+    def within(self, lowest: float, highest: float) -> Estimate:
+        """The same with its interval cut at the values that the quantity can have, which covers as much."""
+        lower, upper = (float(np.clip(end, lowest, highest)) for end in (self.lower, self.upper))
+        return replace(self, lower=lower, upper=upper)
+
 
 def estimate(measured: Measured, null: float, scale: Scale) -> Estimate:
     """The mean over seeds, or with one seed over tasks, with its interval.

@@ -27,7 +27,7 @@ def tabulate_verdicts(tables: Tables, model: str, claims: Sequence[Claim] = CLAI
         Columns :data:`COLUMNS`, a row for each claim in their order.
     """
     own = tables.of_model(model)
-    found = [estimate(claim.measure(own), claim.null, claim.scale) for claim in claims]
+    found = [estimate(claim.measure(own), claim.null, claim.scale).within(*claim.bounds) for claim in claims]
     corrected = _corrected(claims, found)
     rows = [_row(model, *each) for each in zip(claims, found, corrected, strict=True)]
     return pd.DataFrame(rows, columns=COLUMNS)
