@@ -121,8 +121,8 @@ def draw(table: Explored, style: Figures, labels: MethodLabels, study: str) -> s
 def page_below(limit: int, table: Explored, style: Figures, labels: MethodLabels, study: str) -> str:
     """The page with as many runs as keep it smaller than ``limit`` bytes; it says how many are left out.
 
-    How far edges can be compressed is known only from a page that holds them. So a page that is too large is made again,
-    with as many of the first runs as should fit by their edges.
+    How far edges can be compressed is known only from a page that holds them. So a page that is too large is made
+    again, with as many of the first runs as should fit by their edges.
 
     Raises:
         FigureDataError: the page is too large even without any run.
