@@ -205,8 +205,13 @@ def open_page(page: Path, height: int = 1000) -> Iterator[webdriver.Chrome]:
 
 def show(browser: webdriver.Chrome, second: str, size: str) -> None:
     """Choose the second run, by its number in the list or none, and which edges are drawn."""
-    for name, value in (("size", size), ("other", second)):
-        browser.execute_script(_CHOOSE, name, value)
+    choose(browser, "size", size)
+    choose(browser, "other", second)
+
+
+def choose(browser: webdriver.Chrome, name: str, value: str) -> None:
+    """Choose an entry of a list of the page, as a reader does."""
+    browser.execute_script(_CHOOSE, name, value)
 
 
 _CHOOSE = """

@@ -51,7 +51,7 @@ function wordsOfChanges(run, from, to, isSure) {
     word: (status) => status,
     headline: `From ${named(from)} to ${named(to)}`,
     remark: isSure
-      ? "Judged by circuits of resampled prompts: gained edges are in fewer than 5 % of them before and in more than 95 % after; of undecided ones other prompts could decide otherwise."
+      ? "Judged by circuits of resampled prompts. Gained: in fewer than 5 % of them before, in more than 95 % after. Undecided: the prompts do not tell."
       : "By membership in the two circuits alone. Certainty is known from the base model to the last checkpoint only.",
     columns: ["edge", "change", "score before", "score after", ...(isSure ? ["in resamples", "effect [95 %]", "q"] : [])],
     cells: (edge) => [digits(edge.before), digits(edge.after), ...(isSure ? certaintyOf(edge) : [])],
