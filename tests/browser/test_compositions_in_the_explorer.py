@@ -105,11 +105,16 @@ def test_the_union_stands_beside_the_own_circuit(page: Page) -> None:
 
 
 def test_the_list_holds_each_circuit_of_each_run_after_the_runs(page: Page) -> None:
-    groups = page.browser.find_elements(By.CSS_SELECTOR, "#run optgroup")
-    assert [group.get_attribute("label") for group in groups] == ["Compositional", *NAMES, "Compositional, by step"]
-    labels = [option.get_property("text") for option in groups[-1].find_elements(By.TAG_NAME, "option")]
+    options = [o.get_property("text") for o in page.browser.find_elements(By.CSS_SELECTOR, "#run option")]
+    runs = [f"LoRA r={rank}, seed {seed}" for rank in (2, 8) for seed in (0, 1)]
+    assert options[:N_RUNS] == [f"{task}: {run}" for task in ("Compositional", *NAMES) for run in runs]
     kinds = ("Union of sub-tasks", "Intersection of sub-tasks", "Own circuit")
-    assert labels == [f"{kind}, LoRA r={rank}, seed {seed}" for rank in (2, 8) for seed in (0, 1) for kind in kinds]
+    assert options[N_RUNS:] == [f"Compositional, by step: {kind}, {run}" for run in runs for kind in kinds]
+
+
+def test_the_page_explains_circuits_by_step_where_it_has_them(page: Page) -> None:
+    page.browser.execute_script("reading.open = true")
+    assert page.browser.find_element(By.CSS_SELECTOR, "dt.of_steps").is_displayed()
 
 
 def test_the_filter_of_parts_keeps_what_it_says(page: Page) -> None:

@@ -112,6 +112,7 @@ def test_each_filter_keeps_what_it_says(page: Page) -> None:
     page.press("show_kept", Keys.SPACE)
     assert page.rows() == [row for row in everything if row[1] != "kept"]
     page.press("show_kept", Keys.SPACE)
+    assert "Drawn: all " in page.text("#first .counts")
     page.set("size", "0.1")
     assert page.rows() == everything[: -(-len(everything) // 10)]
     mass = [max(abs(score or 0) for score in numbers_of(row)) for row in everything]
@@ -155,7 +156,7 @@ def test_the_pointer_shows_the_numbers_of_an_edge(page: Page) -> None:
     assert told.splitlines()[:2] == [f"{row[0]}: {row[1]}", f"score {row[2]} → {row[3]} nats"]
     assert [row[4], row[5], row[6]] == [
         told.splitlines()[2].split("circuits ")[1],
-        told.splitlines()[3][7:-9],
+        told.splitlines()[3].removeprefix("effect ").removesuffix(" cut-offs (95 % interval)"),
         told.splitlines()[4][4:],
     ]
 
@@ -198,7 +199,7 @@ def test_charts_follow_the_run_and_the_slider(page: Page) -> None:
 
 
 def test_every_control_has_a_name_and_can_be_reached(page: Page) -> None:
-    selector = "#controls input, #controls select, #first select, #first .scroll"
+    selector = "form input, form select, #first select, #first .scroll"
     controls = [c for c in page.browser.find_elements(By.CSS_SELECTOR, selector) if c.is_displayed()]
     assert len(controls) > 13
     assert [control.get_attribute("id") for control in controls if not control.accessible_name] == []

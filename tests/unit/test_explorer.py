@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from base64 import b64decode
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -276,14 +277,50 @@ def test_the_page_has_the_colours_of_the_figure_of_two_circuits(small: MadeUpStu
         assert f"--{status}: {colour};" in style
 
 
-def test_a_large_study_is_below_ten_megabytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four of the twenty runs of the benchmark; what they take beside Vega must leave room for the others."""
-    monkeypatch.syspath_prepend(str(BENCHMARKS))
-    benchmark = importlib.import_module("explorer")
-    study = benchmark.large_study(1, 10, (24, 16), 0.05)
-    for name in ("explorer", "measuring"):
-        sys.modules.pop(name, None)
+@pytest.fixture(scope="module")
+def made_up() -> Iterator[Callable[[float], explorer.Explored]]:
+    """Four runs of Pythia-1.4B's shape, of the twenty of the benchmark, by the share of edges in their circuits."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(str(BENCHMARKS))
+        benchmark = importlib.import_module("explorer")
+        for name in ("explorer", "measuring"):
+            sys.modules.pop(name, None)
+        yield lambda fraction: benchmark.large_study(1, 10, (24, 16), fraction)
+
+
+def test_a_large_study_is_below_ten_megabytes(made_up: Callable[[float], explorer.Explored]) -> None:
+    """What four runs take beside Vega must leave room for sixteen more."""
+    study = made_up(0.05)
     assert max(len(circuit.edges) for circuit in study.circuits.circuits) == 11_575
     page = explorer.draw(study, STYLE, LABELS, "large")
     rest = len(page.split('id="payload">')[0]) + len(page.split("</script>", 1)[1])
     assert rest + 5 * (len(page) - rest) < 10_000_000
+
+
+def test_no_page_reaches_ten_megabytes(made_up: Callable[[float], explorer.Explored]) -> None:
+    page = explorer.draw(made_up(0.35), STYLE, LABELS, "larger")
+    header, _ = unpacked(page)
+    assert (header["left_out"], len(header["runs"])) == (1, 3)
+    assert 9_000_000 < len(page.encode()) < 10_000_000
+
+
+def test_a_page_leaves_out_the_last_where_it_is_not_smaller_than_the_limit(small: MadeUpStudy) -> None:
+    table = tidied(reads_of(small))
+    whole = explorer.draw(table, STYLE, LABELS, "small")
+    n_bytes = len(whole.encode())
+    assert explorer.page_below(n_bytes + 1, table, STYLE, LABELS, "small") == whole
+    fewer = explorer.page_below(n_bytes, table, STYLE, LABELS, "small")
+    header, _ = unpacked(fewer)
+    assert len(fewer.encode()) < n_bytes
+    assert [(run["method"], run["seed"]) for run in header["runs"]] == [("lora_r2", 0), ("lora_r2", 1), ("lora_r8", 0)]
+    assert header["left_out"] == 1
+    charted = {*zip(header["tables"]["layers"]["method"], header["tables"]["layers"]["seed"], strict=True)}
+    assert charted == {("lora_r2", 0), ("lora_r2", 1), ("lora_r8", 0)}
+    none, _ = unpacked(explorer.page_below(_without_runs(table) + 1, table, STYLE, LABELS, "small"))
+    assert (none["runs"], none["circuits"], none["left_out"]) == ([], [], 4)
+    with pytest.raises(FigureDataError, match="without any run"):
+        explorer.page_below(_without_runs(table), table, STYLE, LABELS, "small")
+
+
+def _without_runs(table: explorer.Explored) -> int:
+    return len(explorer.draw(table.first(0), STYLE, LABELS, "small").encode())

@@ -127,6 +127,17 @@ def test_compositions_that_would_make_the_page_too_large_are_left_out(reads: Rea
     assert found(of_runs) == Compositions([], 4)
 
 
+def test_compositions_are_left_out_before_runs(reads: Reads) -> None:
+    table = tidied(reads)
+    n_runs = len(table.circuits.changes)
+    assert len(table.sizes) == n_runs + 4
+    fewer = table.first(n_runs + 1)
+    assert (len(fewer.circuits.changes), fewer.circuits.left_out, fewer.compositions.left_out) == (n_runs, 0, 3)
+    assert [one.kind for one in fewer.compositions.shown] == list(KINDS)
+    assert table.first(n_runs - 1).compositions == Compositions([], 4)
+    assert sum(table.sizes) < sum(len(circuit.edges) for circuit in table.all_circuits)  # base models' are shared
+
+
 def test_a_composition_whose_sub_task_is_not_on_the_page_is_left_out(reads: Reads) -> None:
     explored = tidied(reads).circuits
     del explored.changes[(MODEL, "two_mul_div", "lora_r8", 0)]

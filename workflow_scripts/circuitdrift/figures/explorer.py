@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,24 @@ from circuitdrift.drift.edge_changes import CHANGES
 from circuitdrift.figures import explorer_charts
 from circuitdrift.figures.circuit_before_after import COLOURS
 from circuitdrift.figures.explorer_circuits import Circuit, ExploredCircuits, RunKey, read_explored
-from circuitdrift.figures.explorer_compositions import PART_COLOURS, STEPS, Compositions, header_of, read_compositions
+from circuitdrift.figures.explorer_compositions import (
+    KINDS,
+    PART_COLOURS,
+    STEPS,
+    Compositions,
+    header_of,
+    read_compositions,
+)
 from circuitdrift.figures.explorer_page import page_of
 from circuitdrift.figures.explorer_payload import membership, pack, three_digits
 from circuitdrift.figures.labels import MethodLabels, task_label
+from circuitdrift.figures.tidy import RUN, FigureDataError
 
 READS_ITSELF = frozenset({"explored_edges", "explored_changes", "explored_unions", "explored_intersections"})
 """Files that are too many to be read at once, and stay paths."""
+
+PAGE_BYTES = 10_000_000
+"""The page is smaller than this; runs that do not fit are left out."""
 
 _NUMBERS = ["included_before", "included_after", "effect", "effect_lower", "effect_upper", "q_value"]
 
@@ -38,6 +50,23 @@ class Explored:
     def all_circuits(self) -> list[Circuit]:
         """The circuits of runs, then those that were united from them."""
         return [*self.circuits.circuits, *self.compositions.circuits]
+
+    @property
+    def sizes(self) -> list[int]:
+        """The numbers of edges of what may be left out, the last first: each run, then each run's compositions."""
+        of_runs: dict[RunKey, int] = dict.fromkeys(self.circuits.changes, 0)
+        for circuit in self.circuits.circuits:
+            if circuit.run in of_runs:
+                of_runs[circuit.run] += len(circuit.edges)
+        united = [sum(len(circuit.edges) for circuit in one.circuits) for one in self.compositions.shown]
+        return [*of_runs.values(), *(sum(united[at : at + len(KINDS)]) for at in range(0, len(united), len(KINDS)))]
+
+    def first(self, n: int) -> Explored:
+        """What is left with the first ``n`` of :attr:`sizes`, and with their rows of the charts alone."""
+        n_runs = len(self.circuits.changes)
+        circuits = self.circuits.of_first(min(n, n_runs))
+        compositions = self.compositions.of_first(max(n - n_runs, 0))
+        return replace(self, circuits=circuits, compositions=compositions, charts=_of_runs(self.charts, circuits))
 
 
 def tidy(
@@ -82,7 +111,55 @@ def draw(table: Explored, style: Figures, labels: MethodLabels, study: str) -> s
         style: the study's figure settings.
         labels: of the study's methods.
         study: the study's name, for the heading.
+
+    Raises:
+        FigureDataError: the page is too large even without any run.
     """
+    return page_below(PAGE_BYTES, table, style, labels, study)
+
+
+def page_below(limit: int, table: Explored, style: Figures, labels: MethodLabels, study: str) -> str:
+    """The page with as many runs as keep it smaller than ``limit`` bytes; it says how many are left out.
+
+    How far edges can be compressed is known only from a page that holds them. So a page that is too large is made
+    again, with as many of the first runs as should fit by their edges.
+
+    Raises:
+        FigureDataError: the page is too large even without any run.
+    """
+    empty = _bytes(_page(table.first(0), style, labels, study))
+    if empty >= limit:
+        raise FigureDataError(f"the explorer takes {empty} bytes without any run, and must be smaller than {limit}")
+    sizes = table.sizes
+    while _bytes(page := _page(table.first(len(sizes)), style, labels, study)) >= limit:
+        sizes = sizes[: _that_fit(sizes, (limit - empty) / (_bytes(page) - empty))]
+    return page
+
+
+def _bytes(page: str) -> int:
+    return len(page.encode())
+
+
+def _that_fit(sizes: Sequence[int], share: float) -> int:
+    """How many of the first have at most this share of all edges; fewer than all."""
+    held = list(accumulate(sizes))
+    return sum(size <= share * held[-1] for size in held[:-1])
+
+
+def _of_runs(charts: Mapping[str, pd.DataFrame], circuits: ExploredCircuits) -> dict[str, pd.DataFrame]:
+    """The rows of the charts of these runs; accuracies are compared with those of all methods."""
+    return {
+        name: _rows_of(frame, circuits, [*RUN, "seed"] if name != "accuracy" else ["model", "task", "seed"])
+        for name, frame in charts.items()
+    }
+
+
+def _rows_of(frame: pd.DataFrame, circuits: ExploredCircuits, key: list[str]) -> pd.DataFrame:
+    runs = pd.DataFrame(list(circuits.changes), columns=[*RUN, "seed"])
+    return frame[pd.MultiIndex.from_frame(frame[key]).isin(pd.MultiIndex.from_frame(runs[key]))]
+
+
+def _page(table: Explored, style: Figures, labels: MethodLabels, study: str) -> str:
     charts = {**table.charts}
     charts["accuracy"] = charts["accuracy"].assign(label=charts["accuracy"]["method"].map(labels.of))
     header = {

@@ -82,7 +82,10 @@ def charts(tables: dict[str, pd.DataFrame], style: Figures, labels: MethodLabels
 
 def _specification(chart: alt.Chart | alt.LayerChart) -> dict[str, Any]:
     params = [alt.param(name="picked_method", value=""), alt.param(name="picked_checkpoint", value=0)]
-    configured = chart.add_params(*params).properties(width="container", height=_HEIGHT).configure_view(stroke=None)
+    # Labels of axes become wider with other data; without a new layout they run into the axes' titles.
+    fitted = alt.AutoSizeParams(type="fit-x", contains="padding", resize=True)
+    sized = chart.add_params(*params).properties(width="container", height=_HEIGHT, autosize=fitted)
+    configured = sized.configure_view(stroke=None)
     found: dict[str, Any] = configured.to_dict()
     return found
 

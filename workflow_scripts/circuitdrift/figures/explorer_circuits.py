@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from circuitdrift.storage import provenance_of, read_columns
 
 INPUTS = ("", "q", "k", "v")
 EDGES_ON_PAGE = 3_000_000
-"""Kept edges of all circuits together, from which on no further run is read: about 8 MB of the page."""
+"""Kept edges of all circuits together, from which on no further run is read: more than fit on the page."""
 
 RunKey = tuple[str, str, str, int]
 """Model, task, method and seed of a run."""
@@ -81,7 +82,7 @@ class ExploredCircuits:
         nodes: of each model, the nodes table with places ``x`` and ``y``.
         circuits: in the order of the runs, each task's base model first.
         changes: by run.
-        left_out: the number of runs that would make the page too large.
+        left_out: the number of runs that are left out, to keep the page small.
     """
 
     nodes: dict[str, pd.DataFrame]
@@ -94,6 +95,14 @@ class ExploredCircuits:
         places = enumerate(self.circuits)
         mine = [p for p, c in places if c.run == run or (c.run is None and (c.model, c.task) == run[:2])]
         return sorted(mine, key=lambda place: self.circuits[place].checkpoint)
+
+    def of_first(self, n: int) -> ExploredCircuits:
+        """Those of the first ``n`` runs, with their base models'."""
+        changes = dict(islice(self.changes.items(), n))
+        tasks = {run[:2] for run in changes}
+        circuits = [c for c in self.circuits if (c.run in changes if c.run else (c.model, c.task) in tasks)]
+        nodes = {model: nodes for model, nodes in self.nodes.items() if model in {model for model, _ in tasks}}
+        return ExploredCircuits(nodes, circuits, changes, self.left_out + len(self.changes) - len(changes))
 
 
 def read_explored(

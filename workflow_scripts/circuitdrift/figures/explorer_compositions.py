@@ -9,16 +9,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import pandas as pd
 
 from circuitdrift.config.compositions import PARTS
-from circuitdrift.figures.explorer_circuits import Circuit, ExploredCircuits, RunKey, read_kept, run_of
+from circuitdrift.figures.explorer_circuits import EDGES_ON_PAGE, Circuit, ExploredCircuits, RunKey, read_kept, run_of
 from circuitdrift.figures.labels import MethodLabels, circuit_label, task_label
-
-EDGES_WITH_COMPOSITIONS = 2_300_000
-"""Kept edges of all circuits of the page together, of those here included, so that it stays below 10 MB."""
 
 PART_COLOURS = {"both": "#3b4cc0", "first": "#009e73", "second": "#b8407f"}
 """Of edges that the circuits of both sub-tasks hold, and of those that only one of them holds."""
@@ -27,6 +24,8 @@ STEPS = [task_label(part) for part in PARTS]
 """What the page calls the first and the second sub-task of a composition."""
 
 Kind = Literal["union", "intersection", "own"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+"""Of each run, in this order."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ class Compositions:
 
     Attributes:
         shown: run after run, the union, the intersection and the own circuit of each.
-        left_out: the number of runs that would make the page too large, or whose parts it lacks.
+        left_out: the number of runs that are left out, to keep the page small or because it lacks their parts.
     """
 
     shown: list[Composition] = field(default_factory=list)
@@ -63,13 +62,18 @@ class Compositions:
         """The circuits that are not those of runs, in order."""
         return [circuit for composition in self.shown for circuit in composition.circuits]
 
+    def of_first(self, n: int) -> Compositions:
+        """Those of the first ``n`` runs."""
+        shown = self.shown[: n * len(KINDS)]
+        return Compositions(shown, self.left_out + (len(self.shown) - len(shown)) // len(KINDS))
+
 
 def read_compositions(
     explored: ExploredCircuits,
     unions: Sequence[Path],
     intersections: Sequence[Path],
     sub_tasks: Mapping[str, Sequence[str]],
-    limit: int = EDGES_WITH_COMPOSITIONS,
+    limit: int = EDGES_ON_PAGE,
 ) -> Compositions:
     """Read the united circuits of all runs on compositional tasks, as many as fit on the page.
 

@@ -3,6 +3,8 @@
 const LEVELS = 10;
 const MOST_STROKES = 500;
 const DOT = 2; // pixels
+const ROW = 64;
+const ABOVE = 320; // what stands above the graph in the window
 const BACK_TO_FRONT = ["undecided", "kept", "lost", "gained", "neither", "first", "second", "both"];
 const FAINT = new Set(["undecided", "kept", "neither"]); // what changed, or is of a sub-task, stands out
 const DASHED = new Set(["undecided", "neither"]);
@@ -27,7 +29,7 @@ class Graph {
   draw() {
     const { model } = this.comparison;
     const width = this.canvas.parentElement.clientWidth;
-    const height = Math.min(Math.max(30 * model.rows, 300), 760);
+    const height = Math.min(Math.max(ROW * model.rows, 300), Math.max(window.innerHeight - ABOVE, 420));
     const ratio = window.devicePixelRatio || 1;
     if (this.canvas.width !== width * ratio || this.canvas.height !== height * ratio) {
       Object.assign(this.canvas, { width: width * ratio, height: height * ratio });

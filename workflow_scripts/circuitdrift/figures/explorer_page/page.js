@@ -20,7 +20,7 @@ function start(study) {
   control("other").prepend(new Option("none", ""));
   control("other").value = "";
   for (const [part, word] of Object.entries(partWords(study.steps))) control(`word_${part}`).textContent = word;
-  control("left_out").textContent = leftOut(study);
+  for (const part of document.querySelectorAll(".of_steps")) part.hidden = !study.compositions.length;
 
   const shownRuns = () => [control("run"), control("other")].map((select) => study.listed[select.value]).filter(Boolean);
 
@@ -73,8 +73,10 @@ function start(study) {
     window.dispatchEvent(new Event("resize")); // Vega's charts are as wide as their panels
   }
 
-  control("controls").addEventListener("input", ({ target }) => target.matches("input") && show());
-  control("controls").addEventListener("change", ({ target }) => target.matches("#runs select") ? showRuns() : target.matches("select") && show());
+  for (const form of [control("controls"), control("filters")]) {
+    form.addEventListener("input", ({ target }) => target.matches("input") && show());
+    form.addEventListener("change", ({ target }) => target.matches("#run, #other") ? showRuns() : target.matches("select") && show());
+  }
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
     panels.forEach((panel) => panel.recolour());
     show();
@@ -84,18 +86,14 @@ function start(study) {
   document.body.dataset.ready = "yes";
 }
 
-function fillRuns(select, study) {
-  const groups = new Map();
-  study.listed.forEach((run, at) => {
-    if (!groups.has(run.group)) groups.set(run.group, Object.assign(document.createElement("optgroup"), { label: run.group }));
-    groups.get(run.group).append(new Option(run.label, at));
-  });
-  select.replaceChildren(...groups.values());
+function fillRuns(select, { listed }) {
+  select.replaceChildren(...listed.map(({ group, label }, at) => new Option(`${group}: ${label}`, at)));
 }
 
-function leftOut({ left_out: runs, compositions_left_out: compositions }) {
+function leftOut({ runs: shown, left_out: runs, compositions_left_out: compositions }) {
+  if (!shown.length && !runs) return "The study has no run with circuits.";
   const counts = [runs && `of ${runs} further runs`, compositions && `by step of ${compositions} runs`].filter(Boolean);
-  return counts.length ? `The circuits ${counts.join(" and ")} are left out, to keep the page small.` : "";
+  return counts.length ? `The circuits ${counts.join(" and ")} are left out, to keep the page below 10 MB.` : "";
 }
 
 function fillLayers(select, model) {
@@ -106,6 +104,6 @@ function fillLayers(select, model) {
 }
 
 readStudy(document.getElementById("payload").textContent).then((study) => {
+  document.getElementById("left_out").textContent = leftOut(study);
   if (study.runs.length) start(study);
-  else document.getElementById("left_out").textContent = "The study has no run with circuits.";
 });

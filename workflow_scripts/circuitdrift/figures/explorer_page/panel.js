@@ -27,12 +27,22 @@ class Panel {
     this.part("note").hidden = this.part("charts").hidden = !shown.hasCharts;
     this.draw();
     delete this.element.dataset.settled;
-    clearTimeout(this.resting); // lists and charts follow once the slider rests, so that it moves freely
-    const resting = (this.resting = setTimeout(async () => {
+    this.whenAtRest(async () => {
       this.list();
       if (shown.hasCharts) await this.showCharts(shown, to);
-      if (resting === this.resting) this.element.dataset.settled = "yes";
-    }, REST));
+    });
+  }
+
+  /* Lists and charts follow once the slider rests and the picture is there, so that it moves freely. */
+  whenAtRest(follow) {
+    cancelAnimationFrame(this.frame);
+    clearTimeout(this.resting);
+    this.frame = requestAnimationFrame(() => {
+      const resting = (this.resting = setTimeout(async () => {
+        await follow();
+        if (resting === this.resting) this.element.dataset.settled = "yes";
+      }, REST));
+    });
   }
 
   pick(node) {
@@ -55,12 +65,16 @@ class Panel {
     const { edges, nodes, statuses, word, headline, remark } = this.comparison;
     const counted = (found) => {
       const counts = countBy(statuses, found);
-      return statuses.filter((s) => counts[s] || !DASHED.has(s)).map((s) => `${counts[s]} ${word(s)}`).join(", ");
+      return statuses.filter((s) => counts[s] || !DASHED.has(s)).map((s) => [s, `${counts[s]} ${word(s)}`]);
     };
     const { drawn, passing, share } = this.shown;
-    this.part("counts").textContent =
-      `${headline}: edges ${counted(edges.map((edge) => edge.status))}; nodes ${counted(nodes)}. ` +
-      `Drawn: the ${drawn.length} strongest of ${passing.length} edges that pass the filters, with ${percent(share)} of their |score|.`;
+    const keys = counted(edges.map((edge) => edge.status)).flatMap(([s, text]) => [", ", spanOf(`key ${s}`, text)]);
+    const most = `the ${drawn.length} strongest of ${passing.length} edges that pass the filters, with ${percent(share)} of their |score|`;
+    const picture = drawn.length === passing.length ? `all ${drawn.length} edges that pass the filters` : most;
+    this.part("counts").replaceChildren(
+      ...[`${headline}: edges `, ...keys.slice(1), `; nodes ${counted(nodes).map(([, text]) => text).join(", ")}. `],
+      spanOf("drawn", `Drawn: ${picture}.`),
+    );
     this.part("certainty").textContent = remark;
   }
 
@@ -143,6 +157,10 @@ class Panel {
     this.part("charts").replaceChildren();
     this.views = null;
   }
+}
+
+function spanOf(className, textContent) {
+  return Object.assign(document.createElement("span"), { className, textContent });
 }
 
 function rowOf(kind, contents) {
