@@ -80,6 +80,16 @@ def write_robustness(study: MadeUpStudy) -> tuple[list[Path], list[Path]]:
     return paths, untrained
 
 
+def test_no_interval_of_a_similarity_exceeds_1() -> None:
+    rows = pd.DataFrame(robustness_rows(0.95), columns=SCHEMAS["robustness"].names[1:])
+    rows = rows.assign(
+        model="m", task="t", method="lora_r2", seed=0, checkpoint="04", similarity=0.98, lower=0.9, upper=1.06
+    )
+    found = robustness.over_seeds(rows, [])
+    assert set(found["upper"]) == {1.0}
+    assert found["lower"].tolist() == pytest.approx([0.9] * len(found))
+
+
 def test_robustness_shows_the_base_model_once_and_means_over_seeds(study: MadeUpStudy, tmp_path: Path) -> None:
     paths, untrained = write_robustness(study)
     table = drawn(tmp_path, "robustness", {"robustness": paths, "untrained_robustness": untrained})
@@ -220,6 +230,8 @@ def test_early_signals_compare_epochs_ranks_tasks_and_seeds(study: MadeUpStudy, 
     assert (seeds["correlation"], seeds["pairs"], seeds["seeds"]) == (pytest.approx(-1), 1, 2)
     assert np.isnan(seeds["correlation_lower"])
     assert "LoRA r=2 and LoRA r=16" in text
+    assert epochs["overlap_upper"] > 2
+    assert "1.50 [0.00, 2.00] of 2" in text
     assert "| tasks | LoRA r=2 | every two |" in text
 
 

@@ -156,14 +156,15 @@ def _laid_out(row: Mapping[Any, Any], labels: MethodLabels) -> dict[str, str]:
         "Task": "every two" if row["comparison"] == TASKS else task_label(row["task"]),
         "Policy": row["policy"].replace("_", " "),
         "Pairs": str(row["pairs"]),
-        "Correlation": _with_interval(row, "correlation"),
-        "Shared": f"{_with_interval(row, 'overlap')} of {row['top']}",
+        "Correlation": _with_interval(row, "correlation", -1.0, 1.0),
+        "Shared": f"{_with_interval(row, 'overlap', 0.0, row['top'])} of {row['top']}",
         "By chance": f"{row['expected']:.2f}",
     }
 
 
-def _with_interval(row: Mapping[Any, Any], name: str) -> str:
+def _with_interval(row: Mapping[Any, Any], name: str, lowest: float, highest: float) -> str:
+    """A number with its interval, cut at the values that the number can have."""
     if np.isnan(row[name]):
         return EMPTY
-    lower, upper = row[f"{name}_lower"], row[f"{name}_upper"]
+    lower, upper = np.clip([row[f"{name}_lower"], row[f"{name}_upper"]], lowest, highest)
     return f"{row[name]:.2f}" + ("" if np.isnan(lower) else f" [{lower:.2f}, {upper:.2f}]")

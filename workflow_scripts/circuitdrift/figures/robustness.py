@@ -47,7 +47,7 @@ def over_seeds(robustness: pd.DataFrame, untrained_robustness: pd.DataFrame | li
 
     Returns:
         model, task, method (:data:`BASE_MODEL` and :data:`UNTRAINED` beside methods), control, share, level, measure,
-        seeds, draws, examples, similarity, lower and upper.
+        seeds, draws, examples, similarity, lower and upper; an interval ends at 1, which no similarity exceeds.
     """
     is_base = robustness["checkpoint"] == BASE_CHECKPOINT
     base = robustness[is_base].drop_duplicates([name for name in _POINT if name != "method"])
@@ -59,7 +59,7 @@ def over_seeds(robustness: pd.DataFrame, untrained_robustness: pd.DataFrame | li
     for point, of_seeds in together.groupby(_POINT, sort=False, dropna=False):
         lower, upper = interval_over_seeds(of_seeds.rename(columns={"similarity": "excess"}))
         numbers = {"seeds": len(of_seeds), "draws": of_seeds["draws"].max(), "examples": of_seeds["examples"].max()}
-        numbers |= {"similarity": of_seeds["similarity"].mean(skipna=False), "lower": lower, "upper": upper}
+        numbers |= {"similarity": of_seeds["similarity"].mean(skipna=False), "lower": lower, "upper": min(upper, 1.0)}
         rows.append(dict(zip(_POINT, point, strict=True)) | numbers)
     return pd.DataFrame(rows, columns=[*_POINT, "seeds", "draws", "examples", "similarity", "lower", "upper"])
 
