@@ -1,9 +1,10 @@
 """Print what a study will still take: jobs, core hours, memory, files and disk, stage by stage."""
 
+from circuitdrift import stage
+
 from contextlib import suppress
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.config.models import HubModel
 from circuitdrift.config.study import StudyConfig
 from circuitdrift.models.hub import fetch_config
