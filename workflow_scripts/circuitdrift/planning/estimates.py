@@ -46,7 +46,7 @@ class Rate:
         return self.small ** (1 - share) * self.large**share
 
 
-# Two cores of an AMD EPYC with avx512_bf16: the default study, and SmolLM2-135M (docs/benchmarks.md#estimates).
+# Two cores of an AMD EPYC with avx512_bf16: config.yaml, tiny_quick.yaml, SmolLM2-135M (docs/benchmarks.md#estimates).
 TRAINED = Rate(5.8e-11, 5.7e-11)
 READ = Rate(3.0e-11, 2.0e-11)
 SCORED = Rate(9e-12, 6e-12)
