@@ -21,6 +21,7 @@ rule plan:
         snakefile=ROOT / "Snakefile",
         settings=settings(study.config),
         cores=workflow.resource_settings.cores or workflow.resource_settings.nodes or 1,
+        on_this_machine=lambda wildcards: workflow.local_exec,  # known when all rules have been read
         code=code_of("plan"),
     script:
         "../workflow_scripts/plan.py"
@@ -32,7 +33,7 @@ onstart:
 
     global progress, preloaded  # each of these three blocks is a function of its own
     preloaded = preload(SCRIPTS, len(list(workflow.dag.needrun_jobs()))) if workflow.local_exec else None
-    progress = report_progress(workflow, study)
+    progress = report_progress(workflow, study, preloading=preloaded is not None)
 
 
 onsuccess:

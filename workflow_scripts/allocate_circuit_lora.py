@@ -5,9 +5,10 @@
 3. Write the LoRA configuration that plain PEFT reads, with a rank and an alpha for every module.
 """
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.config.circuits import Selection
 from circuitdrift.config.methods import CircuitLoraMethod, Training
 from circuitdrift.drift.critical_layers import critical_layers_by_change, critical_layers_of_run

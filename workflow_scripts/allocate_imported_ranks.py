@@ -1,8 +1,9 @@
 """Turn imported circuits into critical layers and a LoRA configuration that plain PEFT reads, without their model."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.allocation.architectures import base_architecture, shape_of_architecture
 from circuitdrift.circuits.exchange.eap_json import graph_of_table
 from circuitdrift.config.imports import ImportedCircuits

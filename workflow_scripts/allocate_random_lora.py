@@ -1,8 +1,9 @@
 """Allocate the LoRA ranks of CircuitLoRA's control: its critical layers are drawn at random."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.allocation.policies import draw_layers
 from circuitdrift.config.methods import RandomLoraMethod, Training
 from circuitdrift.models.loading import load_shape

@@ -1,12 +1,13 @@
 """Allocate LoRA ranks by another rule than drift, at exactly the size of a CircuitLoRA."""
 
+from circuitdrift import stage
+
 import logging
 from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
 
-from circuitdrift import stage
 from circuitdrift.allocation.other_rules import ranks_of_equal_size
 from circuitdrift.allocation.policies import draw_layers
 from circuitdrift.config.methods import AllocatedLoraMethod, Training

@@ -1,8 +1,9 @@
 """Check that a study's methods and circuits fit a model, before any training of it."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.checks.fit import FitError, problems_of_fit, problems_of_given_ranks
 from circuitdrift.config.circuits import Selection
 from circuitdrift.config.given import DriftRanks

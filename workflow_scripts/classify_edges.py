@@ -1,9 +1,10 @@
 """Stage ``classify_edges``: which edges of a run's circuit changed for certain, from the base model to the end."""
 
+from circuitdrift import stage
+
 import logging
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.circuits.score_file import read_scores
 from circuitdrift.circuits.selection import determined_by_scores
 from circuitdrift.config.circuits import Selection

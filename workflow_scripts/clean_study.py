@@ -1,8 +1,9 @@
 """Remove the results and logs of a study, after printing what they are; nothing else."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.removal import contents, remove_study
 
 

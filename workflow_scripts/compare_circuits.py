@@ -1,8 +1,9 @@
 """Compare the circuits of one run: from each checkpoint to the next, and over the whole run."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.drift.comparison import compare_circuit_files
 from circuitdrift.provenance import Provenance
 

@@ -1,9 +1,10 @@
 """Write circuits as files that other tools read."""
 
+from circuitdrift import stage
+
 import logging
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.circuits.exchange.graphml import write_graphml
 from circuitdrift.circuits.exchange.writing import write_eap_json, write_merged_eap_json
 from circuitdrift.models.sizes import shape_of_model

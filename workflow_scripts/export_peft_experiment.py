@@ -1,9 +1,10 @@
 """Lay out a run with allocated ranks as an experiment of the method_comparison of the PEFT repository."""
 
+from circuitdrift import stage
+
 import logging
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.config.methods import MethodConfig, Training
 from circuitdrift.models.manifest import base_model_name, read_manifest
 from circuitdrift.storage import read_json, read_table, write_json

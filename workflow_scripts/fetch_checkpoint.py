@@ -1,10 +1,11 @@
 """Fetch a checkpoint that was trained elsewhere, check that it fits the base model, and write its manifest."""
 
+from circuitdrift import stage
+
 import os
 from pathlib import Path
 from typing import Any
 
-from circuitdrift import stage
 from circuitdrift.config.given import GivenCheckpoint
 from circuitdrift.models import hub
 from circuitdrift.models.adapter_folder import ADAPTER_FILES, problem_of_adapter

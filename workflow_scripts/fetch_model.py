@@ -1,10 +1,11 @@
 """Fetch a pretrained model, check its files, and write its manifest."""
 
+from circuitdrift import stage
+
 import os
 from pathlib import Path
 from typing import Any
 
-from circuitdrift import stage
 from circuitdrift.config.models import HubModel, LocalModel, PackageModel
 from circuitdrift.models import hub, local, package
 from circuitdrift.models.loading import check_model

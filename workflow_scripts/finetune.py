@@ -1,11 +1,12 @@
 """Fine-tune a model on a task; at uniform steps, save a checkpoint and measure its accuracy."""
 
+from circuitdrift import stage
+
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from circuitdrift import stage
 from circuitdrift.compute import resolve_device, resolve_precision
 from circuitdrift.config.methods import MethodConfig, Training
 from circuitdrift.models.loading import load_model

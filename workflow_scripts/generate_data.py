@@ -1,5 +1,7 @@
 """Write a task's three splits of prompts, encoded by the model's own tokenizer, and the second wording of one."""
 
+from circuitdrift import stage
+
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +9,6 @@ from random import Random
 
 import pandas as pd
 
-from circuitdrift import stage
 from circuitdrift.models.tokenizer import load_tokenizer, tokenizers_only
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table

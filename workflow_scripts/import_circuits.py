@@ -1,9 +1,10 @@
 """Convert circuits that another tool made to the tables that every later stage reads."""
 
+from circuitdrift import stage
+
 import logging
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.circuits.exchange.reading import read_circuits
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import write_table

@@ -1,8 +1,9 @@
 """Locate the changes of a run's circuits: by layer, at nodes that come or go, and in the order of the layers."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.circuits.score_file import read_scores
 from circuitdrift.drift.checkpoint_orders import epochs_of_checkpoints, tabulate_layer_orders
 from circuitdrift.drift.fold_circuits import comparable_fold_scores

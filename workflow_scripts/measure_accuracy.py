@@ -1,8 +1,9 @@
 """Measure the accuracy of checkpoints that were trained elsewhere on the test split, the base model's first."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.compute import resolve_device
 from circuitdrift.provenance import BASE_CHECKPOINT, Provenance
 from circuitdrift.storage import read_table, write_table

@@ -1,11 +1,12 @@
 """Let EVA redistribute ranks by the activations of the base model on the train split, without its initialisation."""
 
+from circuitdrift import stage
+
 import math
 from pathlib import Path
 
 import pandas as pd
 
-from circuitdrift import stage
 from circuitdrift.allocation.other_rules import mean_rank
 from circuitdrift.compute import resolve_device
 from circuitdrift.config.methods import AllocatedLoraMethod

@@ -1,11 +1,12 @@
 """Measure how much circuits differ by another seed, another half or kind of the prompts, and by chance."""
 
+from circuitdrift import stage
+
 import logging
 from pathlib import Path
 
 import pandas as pd
 
-from circuitdrift import stage
 from circuitdrift.circuits.kinds import read_scores_by_kind
 from circuitdrift.circuits.score_file import ScoreFile, read_scores
 from circuitdrift.circuits.selection import determined_by_scores, select_circuit

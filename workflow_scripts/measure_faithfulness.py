@@ -1,12 +1,13 @@
 """Measure the faithfulness of circuits of several sizes at each checkpoint, on prompts that did not choose them."""
 
+from circuitdrift import stage
+
 import logging
 import time
 from pathlib import Path
 
 import torch
 
-from circuitdrift import stage
 from circuitdrift.circuits.checkpoints import checkpoint_anatomies
 from circuitdrift.circuits.metrics import faithfulness_areas, faithfulness_curve, measure_circuits, sized_circuits
 from circuitdrift.circuits.prompts import prompt_pairs

@@ -1,5 +1,7 @@
 """Stage ``measure_functional_drift``: circuits of a run's checkpoints, run in the models of its other checkpoints."""
 
+from circuitdrift import stage
+
 import logging
 import time
 from dataclasses import dataclass
@@ -8,7 +10,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from circuitdrift import stage
 from circuitdrift.circuits.checkpoints import checkpoint_anatomies
 from circuitdrift.circuits.prompts import prompt_pairs
 from circuitdrift.circuits.selection import tensors_of_table

@@ -1,8 +1,9 @@
 """Measure the gradients of the base model on the train split, which some allocations of ranks follow."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.compute import resolve_device
 from circuitdrift.models.loading import load_model
 from circuitdrift.provenance import Provenance

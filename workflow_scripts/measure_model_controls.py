@@ -1,8 +1,9 @@
 """Measure how far circuits lie apart by another wording of the prompts, and those of untrained models."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.circuits.score_file import read_scores
 from circuitdrift.circuits.selection import determined_by_scores
 from circuitdrift.config.circuits import Selection

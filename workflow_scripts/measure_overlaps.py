@@ -1,11 +1,12 @@
 """Count the strongest edges that the circuits of a compositional task and of its sub-tasks share."""
 
+from circuitdrift import stage
+
 from itertools import combinations
 from pathlib import Path
 
 import pandas as pd
 
-from circuitdrift import stage
 from circuitdrift.composition.overlaps import tabulate_overlaps
 from circuitdrift.provenance import Provenance
 from circuitdrift.storage import provenance_of, read_table, write_table

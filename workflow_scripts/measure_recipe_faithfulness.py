@@ -1,10 +1,11 @@
 """Stage ``measure_recipe_faithfulness``: the circuits of all recipes run on the same prompts."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
 import torch
 
-from circuitdrift import stage
 from circuitdrift.circuits.checkpoints import checkpoint_anatomies
 from circuitdrift.circuits.metrics import measure_circuits, tabulate_recipe_areas, tabulate_recipe_faithfulness
 from circuitdrift.circuits.prompts import prompt_pairs

@@ -1,8 +1,9 @@
 """Stage ``measure_recipe_reliability``: how alike circuits from disjoint halves of the prompts are, by recipe."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.circuits.score_file import read_scores
 from circuitdrift.config.circuits import Selection
 from circuitdrift.drift.fold_circuits import features_of_circuits, fold_scores

@@ -1,11 +1,12 @@
 """Stage ``measure_reliability``: a run's drift measured against the noise of its circuits, from scores by fold."""
 
+from circuitdrift import stage
+
 import logging
 from pathlib import Path
 
 import pandas as pd
 
-from circuitdrift import stage
 from circuitdrift.circuits.score_file import read_scores
 from circuitdrift.circuits.selection import determined_by_scores
 from circuitdrift.config.circuits import Selection

@@ -1,11 +1,12 @@
 """Measure how robust the circuits of a run's ends are to other prompts: a share replaced, and disjoint splits."""
 
+from circuitdrift import stage
+
 import logging
 from pathlib import Path
 
 import pandas as pd
 
-from circuitdrift import stage
 from circuitdrift.circuits.score_file import read_scores
 from circuitdrift.circuits.selection import determined_by_scores
 from circuitdrift.config.circuits import Selection

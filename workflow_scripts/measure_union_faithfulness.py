@@ -1,5 +1,7 @@
 """Run united circuits on the compositional task, over sizes, beside its own circuit and controls."""
 
+from circuitdrift import stage
+
 import logging
 import time
 from itertools import chain
@@ -7,7 +9,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from circuitdrift import stage
 from circuitdrift.circuits.checkpoints import checkpoint_anatomies
 from circuitdrift.circuits.prompts import prompt_pairs
 from circuitdrift.circuits.selection import tensors_of_table

@@ -1,10 +1,11 @@
 """Measure how alike the circuits of untrained models are over disjoint splits of the prompts."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
 import pandas as pd
 
-from circuitdrift import stage
 from circuitdrift.circuits.score_file import read_scores
 from circuitdrift.circuits.selection import determined_by_scores
 from circuitdrift.config.circuits import Selection

@@ -1,9 +1,10 @@
 """Stage ``plot_figure``: a figure of the list in ``circuitdrift.figures.catalogue``, and its tidy table."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 from typing import Any
 
-from circuitdrift import stage
 from circuitdrift.config.figures import Figures
 from circuitdrift.config.methods import MethodConfig
 from circuitdrift.figures.labels import MethodLabels

@@ -1,8 +1,9 @@
 """Pre-train the embedded model: build its tokenizer and corpus, train it, and write its manifest."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.compute import resolve_device, resolve_precision
 from circuitdrift.config.models import ScratchModel
 from circuitdrift.models.embedded_corpus import build_corpus

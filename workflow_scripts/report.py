@@ -1,8 +1,9 @@
 """Make the report of a finished study: Snakemake's own, with an introduction, captions and the explorer."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.config.study import StudyConfig
 from circuitdrift.planned_job import config_file_of
 from circuitdrift.reporting import make_report, numbers_of

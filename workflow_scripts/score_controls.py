@@ -1,12 +1,13 @@
 """Score the edges of the base model for controls: from each kind of prompt alone, and in the task's second wording."""
 
+from circuitdrift import stage
+
 import logging
 import time
 from pathlib import Path
 
 import pandas as pd
 
-from circuitdrift import stage
 from circuitdrift.circuits.checkpoints import checkpoint_anatomies
 from circuitdrift.circuits.kinds import write_scores_by_kind
 from circuitdrift.circuits.prompts import prompt_pairs

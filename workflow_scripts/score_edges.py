@@ -9,9 +9,10 @@ For each checkpoint, or for the base model:
 5. Write the scores of each edge to the score file.
 """
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.circuits.checkpoints import checkpoint_anatomies
 from circuitdrift.circuits.prompts import prompt_pairs
 from circuitdrift.circuits.scoring import score_model

@@ -4,12 +4,13 @@ The fresh prompts are the first ones of the train split that have the kinds of t
 there are too few, the score file holds no folds, and the control is left out.
 """
 
+from circuitdrift import stage
+
 import logging
 from pathlib import Path
 
 import torch
 
-from circuitdrift import stage
 from circuitdrift.circuits.checkpoints import checkpoint_anatomies
 from circuitdrift.circuits.prompts import prompt_pairs
 from circuitdrift.circuits.score_file import ScoreFile, write_scores

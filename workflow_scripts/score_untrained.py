@@ -1,8 +1,9 @@
 """Score every edge of untrained models: the architecture of a model with random weights, a control."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.circuits.checkpoints import untrained_anatomies
 from circuitdrift.circuits.prompts import prompt_pairs
 from circuitdrift.circuits.scoring import score_model

@@ -1,11 +1,12 @@
 """Try learning rates for a method on a task: train on a part of the train split, and choose by the other part."""
 
+from circuitdrift import stage
+
 import logging
 import math
 from dataclasses import replace
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.compute import resolve_device, resolve_precision
 from circuitdrift.config.learning_rates import LearningRateSearch
 from circuitdrift.config.methods import MethodConfig, Training

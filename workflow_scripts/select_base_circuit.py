@@ -1,8 +1,9 @@
 """Select the circuit of the base model from its edge scores, as tables of edges and nodes."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.circuits.circuit_files import select_from_file
 from circuitdrift.config.circuits import Selection
 from circuitdrift.provenance import Provenance

@@ -1,8 +1,9 @@
 """Select the circuits of a run from their edge scores, and compare them: from checkpoint to checkpoint, and in all."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.circuits.circuit_files import select_from_file
 from circuitdrift.config.circuits import Selection
 from circuitdrift.drift.comparison import compare_circuit_files

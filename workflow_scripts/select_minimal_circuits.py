@@ -1,8 +1,9 @@
 """Find the smallest circuit of each checkpoint with the wanted faithfulness, as tables of edges and nodes."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.circuits.checkpoints import checkpoint_anatomies
 from circuitdrift.circuits.circuit_files import write_circuit
 from circuitdrift.circuits.minimal import minimal_circuit

@@ -1,8 +1,9 @@
 """Unite the circuits of a compositional task's two sub-tasks at each checkpoint, and compare these unions."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.circuits.circuit_files import graph_of_table, write_circuit
 from circuitdrift.circuits.selection import tensors_of_table
 from circuitdrift.composition.unions import Scale, ScoredCircuit, intersect, unite

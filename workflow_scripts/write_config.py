@@ -1,8 +1,9 @@
 """Write the resolved config of the study, with every default filled in."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 
-from circuitdrift import stage
 from circuitdrift.config.study import StudyConfig
 from circuitdrift.storage import write_json
 

@@ -1,9 +1,10 @@
 """Stage ``write_table``: a table of the list in ``circuitdrift.figures.catalogue``."""
 
+from circuitdrift import stage
+
 from pathlib import Path
 from typing import Any
 
-from circuitdrift import stage
 from circuitdrift.config.methods import MethodConfig
 from circuitdrift.figures.labels import MethodLabels
 from circuitdrift.figures.layout import write_table_files

@@ -18,7 +18,15 @@ from circuitdrift.config.study import StudyConfig
 from circuitdrift.decoder.graph import Graph
 from circuitdrift.layout import Layout
 from circuitdrift.models.shapes import ModelShape, shape_at_hand, shape_in
-from circuitdrift.planning.estimates import PlannedWork, Rate, passes_of, seconds_of
+from circuitdrift.planning.estimates import (
+    START,
+    START_OF_A_FORK,
+    START_WITH_MODEL,
+    PlannedWork,
+    Rate,
+    passes_of,
+    seconds_of,
+)
 from circuitdrift.planning.jobs import bytes_of
 from circuitdrift.planning.plan import describe, plan_of
 from circuitdrift.planning.progress import Expected, ProgressLines, duration
@@ -141,6 +149,43 @@ def test_jobs_of_an_unknown_model_have_no_time_and_small_stages_need_none():
     assert seconds_of(study_of(), PlannedWork("write_table", {}, 0), None) > 0
 
 
+def test_a_fork_starts_sooner_and_takes_as_long_for_its_work():
+    work = {"model": "tiny", "task": "sums", "method": "lora"}
+    for stage, start in (("finetune", START_WITH_MODEL), ("write_table", START), ("plot_figure", START)):
+        alone, fork = (
+            seconds_of(study_of(), PlannedWork(stage, work, 0, forked=forked), SHAPE) for forked in (False, True)
+        )
+        assert alone - fork == pytest.approx(start - START_OF_A_FORK)
+        assert fork >= START_OF_A_FORK
+    assert fork > START_OF_A_FORK  # the figure takes time beside its start
+    assert seconds_of(study_of(), PlannedWork("finetune", work, 0, forked=True), None) is None
+
+
+def test_data_take_time_for_each_prompt():
+    def generating(**sizes):
+        sums = {"family": "add_sub", "max_operand": 100, "train": 320, "circuit": 64, "test": 100}
+        return seconds_of(
+            study_of(tasks={"sums": sums | sizes}), PlannedWork("generate_data", {"task": "sums"}, 0), None
+        )
+
+    usual = generating()
+    for split, size in (("train", 320), ("circuit", 64), ("test", 100)):
+        assert generating(**{split: 2 * size}) - usual == pytest.approx((usual - START) * size / 484)
+
+
+def test_robustness_takes_time_for_each_fresh_draw_and_split():
+    def measuring(**drift):
+        study = study_of(drift={"perturbed_draws": 0, "disjoint_splits": 0} | drift)
+        work = PlannedWork("measure_robustness", {"model": "tiny", "task": "sums", "method": "lora"}, 0)
+        return seconds_of(study, work, SHAPE) - START_WITH_MODEL
+
+    assert measuring() == 0
+    assert measuring(disjoint_splits=4) == pytest.approx(2 * measuring(disjoint_splits=2))
+    draws = measuring(perturbed_draws=30) - measuring(perturbed_draws=20)
+    assert draws == pytest.approx(measuring(perturbed_draws=20) - measuring(perturbed_draws=10))
+    assert draws > 0
+
+
 # The plan
 
 
@@ -176,7 +221,7 @@ def test_the_plan_adds_up_jobs_hours_files_and_memory():
         job_of("finetune", 1, ["r/checkpoints/00", "r/accuracy.parquet"], mem_mb=3000),
     ]
     study = study_of()
-    plan = plan_of(study, jobs, cores=2)
+    plan = plan_of(study, jobs, cores=2, preloading=False)
     assert plan.stages["stage"].tolist() == ["finetune", "score_edges"]
     assert plan.stages["jobs"].tolist() == [2, 1]
     assert plan.stages["files"].tolist() == [4, 1]
@@ -192,10 +237,25 @@ def test_the_plan_adds_up_jobs_hours_files_and_memory():
     assert "on 2 cores; 5 files" in text
 
 
+def test_in_a_call_that_preloads_the_jobs_of_one_thread_are_forks():
+    study = study_of()
+    jobs = [
+        job_of("finetune", 1, ["r/accuracy.parquet"]),
+        job_of("score_edges", 2, ["a/scores.safetensors"], threads=2),
+    ]
+    alone = plan_of(study, jobs, cores=2, preloading=False).stages.set_index("stage")["hours"]
+    preloaded = plan_of(study, jobs, cores=2, preloading=True).stages.set_index("stage")["hours"]
+    saved = 3600 * (alone - preloaded)
+    assert saved["finetune"] == pytest.approx(START_WITH_MODEL - START_OF_A_FORK)
+    assert saved["score_edges"] == 0
+
+
 def test_the_plan_says_which_models_it_cannot_count():
     study = study_of(models={"far": {"source": "hub", "id": "nobody/nothing-of-this-name"}})
     wildcards = {"model": "far", "task": "sums", "method": "lora", "seed": "0"}
-    text = describe(plan_of(study, [job_of("finetune", 1, ["x/accuracy.parquet"], wildcards)], cores=2), "planned")
+    text = describe(
+        plan_of(study, [job_of("finetune", 1, ["x/accuracy.parquet"], wildcards)], cores=2, preloading=False), "planned"
+    )
     assert "hours not known" in text
     assert "leave out the jobs of far" in text
     assert "snakemake models" in text
@@ -217,18 +277,23 @@ def test_the_plan_of_a_large_model_states_hours_of_a_gpu_by_its_assumption(monke
     run = {"model": "pythia", "task": "sums", "method": "lora", "seed": "0"}
     jobs = [
         job_of("finetune", 1, ["r/accuracy.parquet"], run),
-        job_of("measure_reliability", 2, ["r/reliability.parquet"], run, rules=("finetune", "measure_reliability")),
+        *(
+            job_of(stage, number, ["r/table.parquet"], run, rules=("finetune", stage))
+            for number, stage in enumerate(("measure_reliability", "measure_robustness", "measure_controls"), 2)
+        ),
     ]
-    plan = plan_of(study, jobs, cores=8)
+    plan = plan_of(study, jobs, cores=8, preloading=False)
     shape = shape_at_hand(study.config.models["pythia"])
     trained = seconds_of(study, PlannedWork("finetune", run, 0), shape)
     assert plan.gpu_hours == pytest.approx((60 + trained / 1000) / 3600)  # comparing scores takes no GPU
     assert "On one GPU" in describe(plan, "planned")
-    assert plan_of(study_of(), [job_of("finetune", 1, ["r/accuracy.parquet"])], cores=2).gpu_hours == 0
+    assert (
+        plan_of(study_of(), [job_of("finetune", 1, ["r/accuracy.parquet"])], cores=2, preloading=False).gpu_hours == 0
+    )
 
 
 def test_the_plan_of_a_finished_study_says_so():
-    assert describe(plan_of(study_of(), [], cores=2), "planned") == "planned: nothing is left to do"
+    assert describe(plan_of(study_of(), [], cores=2, preloading=False), "planned") == "planned: nothing is left to do"
 
 
 def test_scores_and_checkpoints_take_the_disk_that_their_tensors_take():

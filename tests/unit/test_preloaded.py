@@ -224,6 +224,16 @@ def test_a_short_call_and_a_machine_with_graphics_cards_preload_nothing(monkeypa
     assert preloaded.ADDRESS not in os.environ
 
 
+def test_a_call_preloads_for_many_jobs_on_linux_without_cards(monkeypatch):
+    monkeypatch.setattr(preloaded, "installed_cards", tuple)
+    monkeypatch.setattr(sys, "platform", "linux")
+    many = preloaded.FEWEST_JOBS
+    assert [preloaded.preloads(jobs) for jobs in (0, many - 1, many)] == [False, False, True]
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not preloaded.preloads(many)
+    assert preloaded.preload(SCRIPTS, many) is None
+
+
 def test_a_place_for_temporary_files_with_too_long_a_name_preloads_nothing(monkeypatch, tmp_path):
     monkeypatch.setattr(preloaded, "installed_cards", tuple)
     deep = tmp_path / ("x" * 100)

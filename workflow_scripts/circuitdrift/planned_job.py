@@ -70,8 +70,8 @@ def config_file_of(settings: StudyConfig) -> Iterator[Path]:
         yield file
 
 
-def dry_run(snakefile: Path, targets: Sequence[str], config_file: Path | None) -> DAG:
-    """Snakemake's graph of jobs for some targets, from a dry run that prints nothing.
+def dry_run(snakefile: Path, targets: Sequence[str], config_file: Path | None, cores: int = 1) -> DAG:
+    """Snakemake's graph of jobs for some targets on so many cores, from a dry run that prints nothing.
 
     Raises:
         RuleException: no rule makes a target.
@@ -81,7 +81,7 @@ def dry_run(snakefile: Path, targets: Sequence[str], config_file: Path | None) -
     logging.disable(logging.INFO)
     try:
         with SnakemakeApi(OutputSettings(quiet={Quietness.ALL})) as api:
-            workflow = api.workflow(ResourceSettings(cores=1), config_settings=settings, snakefile=snakefile)
+            workflow = api.workflow(ResourceSettings(cores=cores), config_settings=settings, snakefile=snakefile)
             workflow.dag(DAGSettings(targets=set(targets))).execute_workflow(executor="dryrun")
             return workflow._workflow.dag
     finally:

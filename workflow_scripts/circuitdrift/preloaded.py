@@ -52,6 +52,11 @@ _STANDARD_FILES = (0, 1, 2)
 _WAITING_JOBS = 512
 
 
+def preloads(jobs: int) -> bool:
+    """Whether a call preloads that has so many jobs to run on this machine. Its jobs of one thread are then forks."""
+    return jobs >= FEWEST_JOBS and sys.platform == "linux" and not installed_cards()
+
+
 def preload(scripts: Path, jobs: int) -> subprocess.Popen[bytes] | None:
     """Start the preloaded process, and tell the jobs of this process where it is. It ends with this process.
 
@@ -62,7 +67,7 @@ def preload(scripts: Path, jobs: int) -> subprocess.Popen[bytes] | None:
     Returns:
         The process, to be kept until the last job has ended; None where jobs start by themselves.
     """
-    if jobs < FEWEST_JOBS or sys.platform != "linux" or installed_cards():
+    if not preloads(jobs):
         return None
     with socket.socket(socket.AF_UNIX) as listener:
         try:

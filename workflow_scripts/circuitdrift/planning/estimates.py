@@ -46,15 +46,26 @@ class Rate:
         return self.small ** (1 - share) * self.large**share
 
 
-# Two cores of an AMD EPYC with avx512_bf16: the default study, and SmolLM2-135M (docs/benchmarks.md#estimates).
+# Two cores of an AMD EPYC with avx512_bf16: config.yaml, tiny_quick.yaml, SmolLM2-135M (docs/benchmarks.md#estimates).
 TRAINED = Rate(5.8e-11, 5.7e-11)
 READ = Rate(3.0e-11, 2.0e-11)
 SCORED = Rate(9e-12, 6e-12)
-RUN_AS_CIRCUIT = Rate(6e-11, 6e-11)
+RUN_AS_CIRCUIT = Rate(4e-11, 6e-11)
 COMPARED = Rate(3.25e-7, 1.44e-7)
+
+CONTROLLED, LOCATED = 6e-4, 2.5e-4
+"""Seconds for each edge of the graph: controls, and where edges change. Measured with 3,580 edges."""
+
+GENERATED = 8e-4
+"""Seconds for each prompt of a task's data."""
+
+DRAWN = 1.6
+"""Seconds for a figure."""
 
 START_WITH_MODEL = 3.0
 START = 1.5
+START_OF_A_FORK = 0.25
+"""Of a job that the preloaded process runs, whatever its stage: its own process, which waits, and the fork."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +76,13 @@ class PlannedWork:
         stage: name of its script.
         wildcards: names and values.
         checkpoints: number of checkpoints among its inputs; 0 stands for the base model.
+        forked: whether it is a fork of the preloaded process (:mod:`circuitdrift.preloaded`).
     """
 
     stage: str
     wildcards: Mapping[str, str]
     checkpoints: int
+    forked: bool = False
 
     @property
     def models(self) -> int:
@@ -117,10 +130,11 @@ def seconds_of(study: Study, job: PlannedWork, shape: ModelShape | None) -> floa
     """
     stage = WITH_MODEL.get(job.stage)
     if stage is None:
-        return START
+        work = WITHOUT_MODEL.get(job.stage)
+        return (START_OF_A_FORK if job.forked else START) + (work(study, job) if work else 0.0)
     if shape is None:
         return None
-    return START_WITH_MODEL + stage(study, job, shape)
+    return (START_OF_A_FORK if job.forked else START_WITH_MODEL) + stage(study, job, shape)
 
 
 def _tokens(study: Study, job: PlannedWork, shape: ModelShape) -> float:
@@ -220,8 +234,18 @@ def _comparison(transitions: Callable[[Study, PlannedWork], int]) -> Callable[[S
 def _robustness(study: Study, job: PlannedWork, shape: ModelShape) -> float:
     """Of both ends of a run: nine shares, with as many draws as folds for each fold that the jackknife leaves out."""
     drift, folds = study.config.drift, study.config.circuit.folds
-    rows = 9 * (drift.perturbed_draws + folds**2) * (drift.perturbed_draws > 0) + 20 * drift.disjoint_splits
+    circuits = 9 * (drift.perturbed_draws + folds**2) * (drift.perturbed_draws > 0) + 20 * drift.disjoint_splits
+    rows = circuits / 2  # a row stands for two circuits; the circuit of all prompts is the same in each pair
     return 2 * COMPARED.of(shape.parameters) * shape.edges * rows
+
+
+def _of_each_edge(seconds: float) -> Callable[[Study, PlannedWork, ModelShape], float]:
+    return lambda study, job, shape: seconds * shape.edges
+
+
+def _generation(study: Study, job: PlannedWork) -> float:
+    task = study.config.tasks[job.wildcards["task"]]
+    return GENERATED * (task.train + task.circuit + task.test)
 
 
 def _number_of_checkpoints(study: Study, job: PlannedWork) -> int:
@@ -255,16 +279,27 @@ WITH_MODEL: Mapping[str, Callable[[Study, PlannedWork, ModelShape], float]] = {
     "measure_activation_ranks": _activations,
     "measure_reliability": _comparison(_number_of_checkpoints),
     "measure_robustness": _robustness,
+    "measure_controls": _of_each_edge(CONTROLLED),
+    "locate_changes": _of_each_edge(LOCATED),
     "measure_model_controls": _comparison(lambda study, job: len(study.untrained_seeds) + 1),
     "measure_recipe_reliability": _comparison(lambda study, job: len(study.recipes)),
 }
-"""The time that each stage takes beside its start; a stage that is not listed takes the time to start alone."""
+"""The time that each stage takes beside its start, of those whose time depends on the model."""
+
+WITHOUT_MODEL: Mapping[str, Callable[[Study, PlannedWork], float]] = {
+    "generate_data": _generation,
+    "plot_figure": lambda study, job: DRAWN,
+}
+"""The same of other stages; a stage in neither table takes the time to start alone."""
 
 ON_A_DEVICE = frozenset(WITH_MODEL) - {
     "allocate_circuit_lora",
     "allocate_random_lora",
     "allocate_ranks",
     "measure_reliability",
+    "measure_robustness",
+    "measure_controls",
+    "locate_changes",
     "measure_model_controls",
     "measure_recipe_reliability",
 }

@@ -41,10 +41,17 @@ def shapes_of(study: Study) -> dict[str, ModelShape | None]:
 
 
 def seconds_by_job(
-    study: Study, jobs: Sequence[Any], shapes: Mapping[str, ModelShape | None]
+    study: Study, jobs: Sequence[Any], shapes: Mapping[str, ModelShape | None], preloading: bool
 ) -> dict[Any, float | None]:
-    """Seconds of one core that each job is expected to take; None where its model is not on this machine yet."""
-    return {job: seconds_of(study, work_of(job), shape_for(job, shapes)) for job in jobs}
+    """Seconds of one core that each job is expected to take; None where its model is not on this machine yet.
+
+    Args:
+        study: the study.
+        jobs: Snakemake's jobs.
+        shapes: from :func:`shapes_of`.
+        preloading: whether the call preloads (:mod:`circuitdrift.preloaded`).
+    """
+    return {job: seconds_of(study, work_of(job, preloading), shape_for(job, shapes)) for job in jobs}
 
 
 def shape_for(job: Any, shapes: Mapping[str, ModelShape | None]) -> ModelShape | None:
@@ -52,11 +59,11 @@ def shape_for(job: Any, shapes: Mapping[str, ModelShape | None]) -> ModelShape |
     return shapes.get(job.wildcards_dict.get("model", ""))
 
 
-def work_of(job: Any) -> PlannedWork:
-    """What an estimate reads of a Snakemake job."""
+def work_of(job: Any, preloading: bool) -> PlannedWork:
+    """What an estimate reads of a Snakemake job, in a call that preloads or not."""
     checkpoints = job.input.checkpoints if "checkpoints" in job.input.keys() else []  # noqa: SIM118
     n_checkpoints = 1 if isinstance(checkpoints, str) else len(checkpoints)
-    return PlannedWork(stage_of(job), dict(job.wildcards_dict), n_checkpoints)
+    return PlannedWork(stage_of(job), dict(job.wildcards_dict), n_checkpoints, preloading and job.threads == 1)
 
 
 def bytes_of(study: Study, job: Any, shape: ModelShape | None) -> int | None:

@@ -52,16 +52,17 @@ class Plan:
         return max(3600 * self.hours / self.cores, float(self.stages["longest"].max()) if len(self.stages) else 0.0)
 
 
-def plan_of(study: Study, jobs: Sequence[Any], cores: int) -> Plan:
+def plan_of(study: Study, jobs: Sequence[Any], cores: int, preloading: bool) -> Plan:
     """The plan of some jobs.
 
     Args:
         study: the study.
         jobs: Snakemake's jobs that are left to do.
         cores: number of cores that the jobs share.
+        preloading: whether their call preloads (:mod:`circuitdrift.preloaded`).
     """
     shapes = shapes_of(study)
-    seconds = seconds_by_job(study, jobs, shapes)
+    seconds = seconds_by_job(study, jobs, shapes, preloading)
     jobs = sorted(jobs, key=_place)
     rows = [
         {

@@ -38,7 +38,7 @@ class Expected:
     log: Path | None = None
 
 
-def report_progress(workflow: Any, study: Study) -> ProgressLines:
+def report_progress(workflow: Any, study: Study, preloading: bool) -> ProgressLines:
     """Print a line after each job of a running workflow, whatever executor runs it.
 
     Jobs on this machine then leave the screen to these lines, to warnings and to errors, unless the user asked for
@@ -47,13 +47,14 @@ def report_progress(workflow: Any, study: Study) -> ProgressLines:
     Args:
         workflow: Snakemake's workflow, whose jobs are known.
         study: the study.
+        preloading: whether the call preloads (:mod:`circuitdrift.preloaded`).
     """
     if workflow.local_exec and not with_own_lines(workflow):
         os.environ[LOG_ALONE] = "yes"
     jobs = list(workflow.dag.needrun_jobs())
     expected = {
         job.jobid: Expected(_name(job, study), UNKNOWN_SECONDS if seconds is None else seconds, _log(job))
-        for job, seconds in seconds_by_job(study, jobs, shapes_of(study)).items()
+        for job, seconds in seconds_by_job(study, jobs, shapes_of(study), preloading).items()
     }
     lines = ProgressLines(expected, logger.info, time.monotonic, Bar(len(expected), sys.stderr))
     logger.addHandler(lines)
