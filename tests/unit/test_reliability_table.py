@@ -45,6 +45,14 @@ def tabulated(checkpoints, describe):
     return tabulate_reliability(compare_checkpoints(checkpoints, describe, FEW))
 
 
+def test_long_comparisons_say_how_far_they_are(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    generator = np.random.default_rng(0)
+    checkpoints = {name: FoldScores(generator.normal(size=(8, 20)), np.full(8, 4)) for name in ("00", "01", "02")}
+    tabulated(checkpoints, numbers_only)
+    assert "comparing checkpoints, pairs: 5 of 5, 0 s left" in caplog.messages
+
+
 # ----------------------------------------------------------------------------------------- the features
 
 

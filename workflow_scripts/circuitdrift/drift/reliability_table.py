@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from circuitdrift.compute import progress
 from circuitdrift.drift.reliability import (
     Describe,
     FoldScores,
@@ -114,7 +115,8 @@ def compare_checkpoints(
     halves = sorted({max(1, largest // share) for share in SHARES_OF_HALF})
     compared = [(names[0], names[-1], folds) for folds in halves]
     compared += [(*pair, largest) for pair in pairwise(names) if pair != (names[0], names[-1])]
-    return [_compare(checkpoints, before, after, folds, describe, resampling) for before, after, folds in compared]
+    shown = progress(compared, "comparing checkpoints, pairs", len(compared))
+    return [_compare(checkpoints, before, after, folds, describe, resampling) for before, after, folds in shown]
 
 
 def _compare(
