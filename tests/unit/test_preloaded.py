@@ -74,21 +74,22 @@ def until(condition, seconds: float = 30) -> None:
 @needs_linux
 def test_a_job_runs_in_a_fork_with_all_that_its_own_process_has(preloading, tmp_path):
     body = (
-        "import json, os, threading\n"
+        "import gc, json, os, threading\n"
         "def main():\n"
         "    print(json.dumps([by_itself, __name__, sys.argv, os.getcwd(), os.environ['SETTING'], os.getppid(),\n"
-        "        threading.active_count()]))\n"
+        "        threading.active_count(), gc.isenabled()]))\n"
         "    print('to the screen', file=sys.stderr)\n"
         "main()\n"
     )
     job = started(tmp_path, preloading[1], body, SETTING="7")
     out, err = job.communicate(timeout=120)
-    by_itself, name, argv, folder, setting, parent, threads = json.loads(out)
+    by_itself, name, argv, folder, setting, parent, threads, collects = json.loads(out)
     assert (by_itself, name, setting, threads) == (False, "__main__", "7", 1)
     assert argv == [str(tmp_path / "job.py")]
     assert Path(folder) == tmp_path
     assert parent == preloading[0].pid
     assert err == "to the screen\n"
+    assert collects
     assert job.returncode == 0
 
 
@@ -241,6 +242,7 @@ def test_a_place_for_temporary_files_with_too_long_a_name_preloads_nothing(monke
     monkeypatch.setattr("tempfile.tempdir", str(deep))
     assert preloaded.preload(SCRIPTS, 1000) is None
     assert preloaded.ADDRESS not in os.environ
+    assert list(deep.iterdir()) == []
 
 
 @needs_linux

@@ -72,8 +72,12 @@ def preload(scripts: Path, jobs: int) -> subprocess.Popen[bytes] | None:
     with socket.socket(socket.AF_UNIX) as listener:
         try:
             folder = tempfile.mkdtemp(prefix="circuitdrift-")
+        except OSError:  # nothing can be written there
+            return None
+        try:
             listener.bind(f"{folder}/jobs")
-        except OSError:  # nothing can be written there, or the path is longer than the 107 bytes of a socket's
+        except OSError:  # the path is longer than the 107 bytes of a socket's
+            os.rmdir(folder)
             return None
         listener.listen(_WAITING_JOBS)
         process = subprocess.Popen(
@@ -176,6 +180,10 @@ class Job:
     def close(self) -> None:
         """Close the connection and the files."""
         self.connection.close()
+        self.close_files()
+
+    def close_files(self) -> None:
+        """Close the files, which a fork has of its own."""
         for file in self.files:
             os.close(file)
 
@@ -188,6 +196,7 @@ class Job:
         for number, file in zip(_STANDARD_FILES, self.files, strict=True):
             os.dup2(file, number)
         self.close()
+        gc.enable()
         os.environ.clear()
         os.environ.update(self.description["environment"])
         del os.environ[ADDRESS]  # a fork hands nothing over, nor does a process that it starts
@@ -245,8 +254,7 @@ class Server:
         self.events.register(job.connection, selectors.EVENT_READ)
         with suppress(OSError):
             job.connection.sendall(_STATUS.pack(process))
-        for file in job.files:
-            os.close(file)
+        job.close_files()
         return process
 
     def _report(self, end: int) -> None:
