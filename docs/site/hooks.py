@@ -94,8 +94,15 @@ def _table_of_keys(section: dict[str, Any]) -> str:
     required = section.get("required", [])
     for key, entry in section.get("properties", {}).items():
         default = "required" if key in required else _default_of(entry)
-        rows.append(f"| `{key}` | {_type_of(entry)} | {default} | {_cell(entry.get('description', ''))} |")
+        rows.append(f"| `{key}` | {_type_of(entry)} | {default} | {_cell(_meaning_of(entry))} |")
     return "\n".join(rows)
+
+
+def _meaning_of(entry: dict[str, Any]) -> str:
+    """What a key means; a section's own heading says what it is, and a key of one value tells which section this is."""
+    if "$ref" in entry:
+        return entry.get("description", "see there")
+    return entry.get("description", "this value tells the kind" if "const" in entry else "")
 
 
 def _default_of(entry: dict[str, Any]) -> str:

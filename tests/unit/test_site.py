@@ -89,3 +89,8 @@ def test_the_reference_of_the_library_says_what_the_code_says(hooks):
     page = hooks.library_reference()
     assert "## circuitdrift.calls\n\nOne call of Snakemake at a time on the results of a study" in page
     assert "| `only_call` | Hold a study's results for one call of Snakemake, and no other. |" in page
+
+
+def test_every_key_of_the_reference_has_a_meaning(hooks):
+    page = hooks.config_reference(json.loads((ROOT / "configs" / "study.schema.json").read_text()))
+    assert [line for line in page.splitlines() if line.startswith("| `") and line.endswith("|  |")] == []
