@@ -21,7 +21,7 @@ for figure in figures_of_study:
                     layout.figure(figure.name, figure.formats[0]),
                     caption=f"../docs/captions/{figure.name}.rst",
                     category=figure.heading,
-                    labels={"result": figure.name.replace("_", " ")},
+                    labels={"result": catalogue.label(figure)},
                 )
             },
             **{ending: layout.figure(figure.name, ending) for ending in figure.formats[1:]},

@@ -28,6 +28,7 @@ rule report:
 
 
 use rule report as report_folder with:
+    """Make the same report as a folder, report.zip, whose page loads each result when it is opened."""
     output:
         report=layout.report_folder,
     log:

@@ -23,7 +23,7 @@ for table in tables_of_study:
                 layout.table(table.name, "html"),
                 caption=f"../docs/captions/table_{table.name}.rst",
                 category=table.heading,
-                labels={"result": f"table: {table.name.replace('_', ' ')}"},
+                labels={"result": catalogue.label(table)},
             ),
         log:
             f"<logs>/tabulate_{table.name}.log",

@@ -26,7 +26,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     pages = [ROOT / name for name in sorted(_in_nav(config.nav)) if not name.startswith("docs/reference/")]
     linked = {target for page in pages for target in _linked(page) if target not in pages}
     kept = [file for file in files if file.inclusion != InclusionLevel.INCLUDED or file.src_uri.startswith("assets/")]
-    kept += [_at_its_place(path, config) for path in [*pages, *sorted(linked)]]
+    styles = [ROOT / name for name in config.extra_css]
+    kept += [_at_its_place(path, config) for path in [*pages, *styles, *sorted(linked)]]
     for name, text in reference().items():
         kept.append(File.generated(config, f"docs/reference/{name}.md", content=text))
     return Files(kept)
@@ -93,8 +94,15 @@ def _table_of_keys(section: dict[str, Any]) -> str:
     required = section.get("required", [])
     for key, entry in section.get("properties", {}).items():
         default = "required" if key in required else _default_of(entry)
-        rows.append(f"| `{key}` | {_type_of(entry)} | {default} | {_cell(entry.get('description', ''))} |")
+        rows.append(f"| `{key}` | {_type_of(entry)} | {default} | {_cell(_meaning_of(entry))} |")
     return "\n".join(rows)
+
+
+def _meaning_of(entry: dict[str, Any]) -> str:
+    """What a key means; a section's own heading says what it is, and a key of one value tells which section this is."""
+    if "$ref" in entry:
+        return entry.get("description", "see there")
+    return entry.get("description", "this value tells the kind" if "const" in entry else "")
 
 
 def _default_of(entry: dict[str, Any]) -> str:
@@ -142,16 +150,24 @@ def targets_reference(files: list[Path]) -> str:
     for file in files:
         text = file.read_text()
         title, *lines = [line.removeprefix("#").strip() for line in re.match(r"(?:#.*\n)+", text)[0].splitlines()]
-        told = "\n".join(lines).strip()
-        sections.append(f"## {file.stem}\n\n{title}\n\n```\n{told}\n```")
+        sections.append("\n".join([f"## {file.stem}", "", *_told_of_file([title, *lines])]))
         if rules := list(_rules_in(text)):
             rows = [f"| `{name}` | {told} |" for name, told in rules]
             sections.append("\n".join(["| rule | what it does |", "|---|---|", *rows]))
     return "\n\n".join(sections) + "\n"
 
 
+def _told_of_file(lines: list[str]) -> list[str]:
+    """The comment at the top of a file of rules as Markdown: sentences, then what it needs, makes, and its steps."""
+    told = re.sub(r"([*_<])", r"\\\1", "\n".join(lines))
+    return [re.sub(r"^(needs|makes|steps) +", r"- **\1** ", line) for line in told.splitlines()]
+
+
 def _rules_in(text: str) -> Iterator[tuple[str, str]]:
-    named = re.compile(r'^ *rule (\w+):\n +"""(.+?)"""|^ *rule:\n +"""(.+?)"""\n +name:\n +f"(.+?)"', re.MULTILINE)
+    named = re.compile(
+        r'^ *(?:use rule \w+ as|rule) (\w+)(?: with)?:\n +"""(.+?)"""|^ *rule:\n +"""(.+?)"""\n +name:\n +f"(.+?)"',
+        re.MULTILINE,
+    )
     for name, told, told_of_several, pattern in named.findall(text):
         yield (name, told) if name else (re.sub(r"\{\w+\.?\w*\}", "{name}", pattern), told_of_several)
 

@@ -123,3 +123,13 @@ def test_robustness_is_shown_where_it_is_measured(changes, shown, untrained):
         found = [entry for entry in catalogue.of_study(listed, study) if entry.name == "robustness"]
         assert bool(found) == shown
         assert all(bool(catalogue.files(entry, "untrained_robustness", study)) == untrained for entry in found)
+
+
+def test_the_report_shows_verdicts_before_published_rates_and_figures_before_tables():
+    labels = {(entry.heading, catalogue.label(entry)): entry for entry in LISTED}
+    assert len(labels) == len(LISTED)
+    shown = [labels[key] for key in sorted(labels)]
+    assert [entry.name for entry in shown[:2]] == ["verdicts", "published_rates"]
+    for category in catalogue.CATEGORIES:
+        are_tables = [not isinstance(entry, catalogue.FigureEntry) for entry in shown if entry.category == category]
+        assert are_tables == sorted(are_tables)

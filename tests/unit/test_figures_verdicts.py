@@ -15,7 +15,6 @@ import write_table
 from circuitdrift.config.methods import MethodConfig
 from circuitdrift.figures import published_rates
 from circuitdrift.figures.labels import MethodLabels
-from circuitdrift.figures.layout import EMPTY
 from circuitdrift.verdicts.claims import CLAIMS
 
 LACKING = ("robustness", "untrained_robustness", "where", "node_induced", "layer_orders", "overlaps")
@@ -61,7 +60,7 @@ def test_all_claims_are_listed_for_each_model(tmp_path: Path) -> None:
     assert f"{counts['supported']} supported" in text
     assert f"{counts['undecided']} undecided" in text
     sentence = "Fine-tuning changes circuits beyond the noise of the prompts"
-    assert re.search(rf"\| two \| {sentence} \| {EMPTY} \| 0\.3[01] \[0\.23, 0\.38\] \|", text)
+    assert re.search(rf"\| two \| {sentence} \| supported \| 0\.3[01] \[0\.23, 0\.38\] \|", text)
     assert "above 80 % |" in text
     assert "within 0 ± 0.1" in text
 

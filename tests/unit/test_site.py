@@ -68,11 +68,15 @@ def test_the_reference_of_the_config_has_every_key(hooks):
 def test_the_reference_of_targets_has_every_rule(hooks):
     page = hooks.targets_reference(sorted(RULES.glob("*.smk")))
     named = {
-        name for file in RULES.glob("*.smk") for name in re.findall(r"^ *rule (\w+):", file.read_text(), re.MULTILINE)
+        name
+        for file in RULES.glob("*.smk")
+        for name in re.findall(r"^ *(?:rule|use rule report as) (\w+)(?: with)?:", file.read_text(), re.MULTILINE)
     }
     assert len(named) > 40
     assert [name for name in named if f"| `{name}` | " not in page] == []
     assert "| `plot_{name}` | Draw a figure. |" in page
+    assert "`report_folder` | Make the same report as a folder" in page
+    assert page.count("\n- **makes** ") == page.count("\n## ")
 
 
 def test_the_reference_of_files_has_every_column(hooks):
@@ -85,3 +89,8 @@ def test_the_reference_of_the_library_says_what_the_code_says(hooks):
     page = hooks.library_reference()
     assert "## circuitdrift.calls\n\nOne call of Snakemake at a time on the results of a study" in page
     assert "| `only_call` | Hold a study's results for one call of Snakemake, and no other. |" in page
+
+
+def test_every_key_of_the_reference_has_a_meaning(hooks):
+    page = hooks.config_reference(json.loads((ROOT / "configs" / "study.schema.json").read_text()))
+    assert [line for line in page.splitlines() if line.startswith("| `") and line.endswith("|  |")] == []

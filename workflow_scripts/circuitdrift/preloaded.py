@@ -46,6 +46,9 @@ FEWEST_JOBS = 10
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
 """What Snakemake tells the libraries of a job with one thread."""
 
+QUIET_AND_OFFLINE = dict.fromkeys(("HF_HUB_OFFLINE", "HF_HUB_DISABLE_PROGRESS_BARS"), "1")
+"""What huggingface_hub and transformers read when they are imported: the screen has lines of its own."""
+
 _LENGTH = struct.Struct("!Q")
 _STATUS = struct.Struct("!i")
 _STANDARD_FILES = (0, 1, 2)
@@ -84,7 +87,7 @@ def preload(scripts: Path, jobs: int) -> subprocess.Popen[bytes] | None:
             [sys.executable, "-m", "circuitdrift.preloaded", str(listener.fileno()), folder, str(scripts)],
             stdin=subprocess.PIPE,
             pass_fds=[listener.fileno()],
-            env={**os.environ, **ONE_THREAD, "PYTHONPATH": str(scripts), "HF_HUB_OFFLINE": "1"},
+            env={**os.environ, **ONE_THREAD, **QUIET_AND_OFFLINE, "PYTHONPATH": str(scripts)},
         )
     os.environ[ADDRESS] = f"{folder}/jobs"
     return process

@@ -29,7 +29,7 @@ from typing import Any
 
 from circuitdrift.cards import claimed_cards
 from circuitdrift.errors import CircuitDriftError, fix_of, system_error_of
-from circuitdrift.preloaded import hand_over
+from circuitdrift.preloaded import QUIET_AND_OFFLINE, hand_over
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ if hasattr(sys.modules["__main__"], "snakemake"):
     # Read by huggingface_hub when it is imported, so every script imports this module before any that leads there.
     # A job's file is tmpab12.fetch_model.py. Its rule may have another name in a module of another workflow.
     if Path(getattr(sys.modules["__main__"], "__file__", "")).stem.rpartition(".")[2] not in ONLINE:
-        os.environ["HF_HUB_OFFLINE"] = "1"
+        os.environ |= QUIET_AND_OFFLINE
         hand_over()
     # In a job, the imports after this one make objects that stay. Looking for garbage among them slows the start.
     gc.disable()

@@ -16,16 +16,22 @@ AttributionName = Literal[
 ]
 ObjectiveName = Literal["kl", "logit_difference", "answer_loss"]
 
+_AS_IN_CIRCUIT = "as in section circuit; null: its value"
+_PRECISION = "auto: that of the weights, on a CPU float32 for bfloat16"
+_BATCH_SIZE = "prompt pairs per batch; auto: as many as fit into memory"
+
 
 class Attribution(Section):
     """How edges are scored: the ``circuit`` section without the choice of edges."""
 
-    attribution: AttributionName = "eap-ig-inputs"
+    attribution: AttributionName = Field(
+        "eap-ig-inputs", description="how edges are scored (docs/method.md#attribution)"
+    )
     steps: int = Field(5, ge=1, description="of ceap and the eap-ig methods")
     quadrature: Quadrature = Field("right", description="of ceap and eap-ig-inputs; gauss-legendre of the latter")
-    objective: ObjectiveName = "kl"
-    precision: Precision = Field("auto", description="auto: that of the weights, on a CPU float32 for bfloat16")
-    batch_size: BatchSize = Field("auto", description="prompt pairs per batch; auto: as many as fit into memory")
+    objective: ObjectiveName = Field("kl", description="what scores approximate the change of")
+    precision: Precision = Field("auto", description=_PRECISION)
+    batch_size: BatchSize = Field("auto", description=_BATCH_SIZE)
     folds: int = Field(16, ge=4, description="disjoint groups of prompts, alike in kind, whose scores are kept apart")
     seed: int = Field(0, description="of random scores")
 
@@ -58,10 +64,10 @@ class Attribution(Section):
 class Recipe(Section):
     """Another way to score edges, compared with the study's own: the keys of ``circuit`` that it changes."""
 
-    attribution: AttributionName | None = None
-    steps: int | None = Field(None, ge=1)
-    quadrature: Quadrature | None = None
-    objective: ObjectiveName | None = None
+    attribution: AttributionName | None = Field(None, description=_AS_IN_CIRCUIT)
+    steps: int | None = Field(None, ge=1, description=_AS_IN_CIRCUIT)
+    quadrature: Quadrature | None = Field(None, description=_AS_IN_CIRCUIT)
+    objective: ObjectiveName | None = Field(None, description=_AS_IN_CIRCUIT)
 
     def applied_to(self, recipe: Attribution) -> Attribution:
         """The study's recipe with these changes.
@@ -123,10 +129,13 @@ class Faithfulness(Section):
         "patching",
         description="patching: the corrupted activation; mean: the mean over all clean prompts and tokens; zero",
     )
-    size_fractions: tuple[Fraction, ...] = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+    size_fractions: tuple[Fraction, ...] = Field(
+        (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0),
+        description="shares of all edges at which circuits are run, beside the circuit itself",
+    )
     examples: int = Field(100, ge=2, description="largest number of examples from the test split")
-    precision: Precision = "auto"
-    batch_size: BatchSize = "auto"
+    precision: Precision = Field("auto", description=_PRECISION)
+    batch_size: BatchSize = Field("auto", description=_BATCH_SIZE)
     bootstrap: int = Field(1000, ge=100, description="bootstrap resamples for the confidence intervals")
 
 

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from circuitdrift.config.methods import CREDIT_DESCRIPTION, CircuitLoraMethod, Credit, Policy, check_credit
+from circuitdrift.config.methods import (
+    CREDIT_DESCRIPTION,
+    POLICY_DESCRIPTION,
+    CircuitLoraMethod,
+    Credit,
+    Policy,
+    check_credit,
+)
 from circuitdrift.section import Section
 
 GIVEN = "given"
@@ -89,9 +96,9 @@ class DriftRanks(Section):
     """LoRA ranks that follow from circuits alone, without a CircuitLoRA of the study."""
 
     rank: int = Field(8, ge=1, description="LoRA rank of the layers that are not critical")
-    critical_rank: int = Field(32, ge=1)
-    critical_layers: int = Field(5, ge=1)
-    policy: Policy = "score_change"
+    critical_rank: int = Field(32, ge=1, description="of the critical layers")
+    critical_layers: int = Field(5, ge=1, description="number of critical layers")
+    policy: Policy = Field("score_change", description=POLICY_DESCRIPTION)
     credit: Credit = Field("source", description=CREDIT_DESCRIPTION)
 
     @model_validator(mode="after")

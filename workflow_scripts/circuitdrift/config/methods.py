@@ -18,6 +18,12 @@ CREDIT_DESCRIPTION = (
 )
 
 
+POLICY_DESCRIPTION = (
+    "the change by which layers are ordered. score_change: of the edges' absolute scores, the paper's; "
+    "score_change_normalised: the same after normalisation; excess: the change beyond noise, which needs scores by fold"
+)
+
+
 def check_credit(policy: Policy, credit: Credit) -> None:
     """Refuse credit ``counts`` with a policy that it would ignore.
 
@@ -34,9 +40,13 @@ def check_credit(policy: Policy, credit: Credit) -> None:
 class Method(Section):
     """Keys that every fine-tuning method may set; null takes the value of the ``training`` section."""
 
-    learning_rate: float | None = Field(None, gt=0)
-    epochs: float | None = Field(None, gt=0)
-    warmup_fraction: float | None = Field(None, ge=0, lt=1)
+    learning_rate: float | None = Field(
+        None, gt=0, description="peak learning rate; null: learning_rate_full of training for full, else its lora one"
+    )
+    epochs: float | None = Field(None, gt=0, description="passes over the train split; null: that of training")
+    warmup_fraction: float | None = Field(
+        None, ge=0, lt=1, description="share of the steps in which the learning rate rises; null: that of training"
+    )
     answers: Literal["own", "permuted"] = Field(
         "own",
         description="what the loss is on. own: each prompt's right answer; permuted (a control, sham fine-tuning): the "
@@ -53,7 +63,7 @@ class FullMethod(Method):
 class UniformRankMethod(Method):
     """LoRA of one rank on every linear of every block: four in a GPT-NeoX block, seven in a gated block."""
 
-    rank: int = Field(ge=1)
+    rank: int = Field(ge=1, description="of every adapted linear")
 
 
 class LoraMethod(UniformRankMethod):
@@ -114,9 +124,9 @@ class AdaLoraMethod(Method):
     """
 
     kind: Literal["adalora"]
-    learning_rate: float | None = Field(8e-3, gt=0)
-    initial_rank: int = Field(32, ge=2)
-    target_rank: int = Field(16, ge=1)
+    learning_rate: float | None = Field(8e-3, gt=0, description="peak learning rate; null: that of training")
+    initial_rank: int = Field(32, ge=2, description="mean rank at the start")
+    target_rank: int = Field(16, ge=1, description="mean rank at the end")
     initial_share: float = Field(0.1, ge=0, lt=1, description="share of the steps before the first pruning")
     final_share: float = Field(0.3, ge=0, lt=1, description="share of the steps after the last pruning")
     allocations: int = Field(50, ge=1, description="number of rank reallocations, at most one per step")
@@ -141,7 +151,7 @@ class Ia3Method(Method):
     """Trained scaling factors on the outputs of the attention's linears and the inputs of the MLP's, nothing else."""
 
     kind: Literal["ia3"]
-    learning_rate: float | None = Field(8e-3, gt=0)
+    learning_rate: float | None = Field(8e-3, gt=0, description="peak learning rate; null: that of training")
 
 
 class CircuitLoraMethod(Method):
@@ -152,16 +162,16 @@ class CircuitLoraMethod(Method):
     """
 
     kind: Literal["circuit_lora"]
-    rank: int = Field(ge=1)
-    critical_rank: int = Field(ge=1)
-    critical_layers: int = Field(5, ge=1)
-    phase_1: Name
+    rank: int = Field(ge=1, description="of the other layers")
+    critical_rank: int = Field(ge=1, description="of the critical layers")
+    critical_layers: int = Field(5, ge=1, description="number of critical layers")
+    phase_1: Name = Field(description="the method whose drift decides; its circuits are extracted first")
     circuit: Literal["own", "union"] = Field(
         "own",
         description="whose drift decides. own: the circuit of the task that is trained on; union: the union of the "
         "circuits of its two sub-tasks, for compositional tasks alone",
     )
-    policy: Policy = "score_change"
+    policy: Policy = Field("score_change", description=POLICY_DESCRIPTION)
     credit: Credit = Field("source", description=CREDIT_DESCRIPTION)
     allocation: Literal["top", "threshold", "proportional", "per_module", "inverted"] = Field(
         "top",
@@ -211,9 +221,9 @@ class RandomLoraMethod(Method):
     """
 
     kind: Literal["random_lora"]
-    rank: int = Field(ge=1)
-    critical_rank: int = Field(ge=1)
-    critical_layers: int = Field(5, ge=1)
+    rank: int = Field(ge=1, description="of the other layers")
+    critical_rank: int = Field(ge=1, description="of the critical layers")
+    critical_layers: int = Field(5, ge=1, description="number of critical layers")
     draw: int = Field(0, ge=0, description="number of the draw; use another number for each random method")
     include_layers: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="layers that are always critical")
     exclude_layers: tuple[Annotated[int, Field(ge=0)], ...] = Field((), description="layers that are never critical")
@@ -244,9 +254,9 @@ class AllocatedLoraMethod(Method):
     """
 
     kind: Literal["allocated_lora"]
-    rank: int = Field(ge=1)
-    critical_rank: int = Field(ge=1)
-    critical_layers: int = Field(5, ge=1)
+    rank: int = Field(ge=1, description="of the other layers")
+    critical_rank: int = Field(ge=1, description="of the critical layers")
+    critical_layers: int = Field(5, ge=1, description="number of critical layers")
     allocation: Literal["uniform", "random", "inverted", "mlp", "fisher", "gradient_norm", "eva", "adalora"] = Field(
         description="what ranks follow. uniform: one rank; random: layers drawn at random; inverted: the layers of "
         "smallest drift in phase_1; mlp: one rank in the MLPs, none in the attention; fisher: squared gradients of the "
@@ -317,16 +327,18 @@ def sham_twins(methods: Mapping[str, MethodConfig]) -> dict[str, str]:
 class Training(Section):
     """Fine-tuning: AdamW, a linear schedule with warm-up, loss on the answer only (docs/method.md#training)."""
 
-    epochs: float = Field(4.0, gt=0)
-    batch_size: int = Field(32, ge=1)
+    epochs: float = Field(4.0, gt=0, description="passes over the train split")
+    batch_size: int = Field(32, ge=1, description="examples per step")
     micro_batch_size: int | None = Field(
         None, ge=1, description="largest number of examples per pass, to save memory; null: the whole batch"
     )
-    learning_rate_lora: float = Field(3e-4, gt=0)
-    learning_rate_full: float = Field(8e-6, gt=0)
-    warmup_fraction: float = Field(0.06, ge=0, lt=1)
-    weight_decay: float = Field(0.01, ge=0)
-    gradient_clip: float = Field(1.0, gt=0)
+    learning_rate_lora: float = Field(3e-4, gt=0, description="peak learning rate of methods that train adapters")
+    learning_rate_full: float = Field(8e-6, gt=0, description="peak learning rate of full fine-tuning")
+    warmup_fraction: float = Field(
+        0.06, ge=0, lt=1, description="share of the steps in which the learning rate rises to its peak"
+    )
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
+    gradient_clip: float = Field(1.0, gt=0, description="largest norm of the gradient")
     checkpoints: int = Field(10, ge=1, le=99, description="number saved, evenly spaced in steps, besides step 0")
     lora_alpha_per_rank: float = Field(2.0, gt=0, description="alpha / rank, which is the LoRA scale")
     precision: Literal["auto", "float32", "bfloat16"] = Field(

@@ -38,19 +38,19 @@ class ScratchModel(Model):
     """
 
     source: Literal["scratch"]
-    layers: int = Field(6, ge=1)
-    heads: int = Field(8, ge=1)
-    width: int = Field(128, ge=8)
-    mlp_width: int = Field(512, ge=8)
+    layers: int = Field(6, ge=1, description="number of blocks")
+    heads: int = Field(8, ge=1, description="attention heads of a block; they divide width")
+    width: int = Field(128, ge=8, description="of the residual stream")
+    mlp_width: int = Field(512, ge=8, description="of the MLPs' hidden layer")
     largest_number: int = Field(500, ge=20, description="every integer 0..largest_number is one token")
     steps: int = Field(1200, ge=1, description="optimiser steps of pre-training")
     batch_size: int = Field(64, ge=1, description="packed rows per step")
     learning_rate: float = Field(6e-3, gt=0, description="peak learning rate of pre-training, after warm-up")
-    seed: int = 0
+    seed: int = Field(0, description="of pre-training: initial weights and order of the corpus")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="of the passes of pre-training; auto: bfloat16 where it is fast. Weights stay float32"
     )
-    dtype: Literal["float32"] = "float32"
+    dtype: Literal["float32"] = Field("float32", description="of the weights")
 
     @model_validator(mode="after")
     def _heads_divide_width(self) -> ScratchModel:
@@ -63,9 +63,9 @@ class HubModel(Model):
     """A model on the Hugging Face hub, pinned to a revision; safetensors only, no remote code."""
 
     source: Literal["hub"]
-    id: str
-    revision: str = Field("main", min_length=1)
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    id: str = Field(description="owner/name on the hub")
+    revision: str = Field("main", min_length=1, description="branch, tag or commit")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights")
 
     @field_validator("id", mode="after")
     @classmethod
@@ -77,8 +77,8 @@ class LocalModel(Model):
     """A folder in the Hugging Face layout (config.json, tokenizer, *.safetensors)."""
 
     source: Literal["local"]
-    path: Path
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    path: Path = Field(description="the folder, relative to the config file")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights")
 
 
 Pin = Annotated[
@@ -104,7 +104,7 @@ class PackageModel(Model):
         (), max_length=99, description="the other parts, in order, of a file that is split among several wheels"
     )
     sha256: Digest = Field(description="of the whole GGUF file")
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="of the weights")
 
 
 ModelConfig = Annotated[ScratchModel | HubModel | LocalModel | PackageModel, Field(discriminator="source")]

@@ -39,20 +39,31 @@ OWN_RECIPE = "own"
 class Execution(Section):
     """How jobs run, beyond the settings of rules and profiles."""
 
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    processes: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
-    sharding: Literal["none", "full"] = "none"
-    checkpoints_per_job: Annotated[int, Field(ge=1)] | Literal["all"] = "all"
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="auto: a GPU where a job of a large model has one"
+    )
+    processes: Annotated[int, Field(ge=1)] | Literal["auto"] = Field(
+        "auto",
+        description="of a fine-tuning, each with a GPU; auto: one for each GPU, one for the workflow's own models",
+    )
+    sharding: Literal["none", "full"] = Field(
+        "none", description="none: each process holds the whole model; full: weights, gradients and averages are spread"
+    )
+    checkpoints_per_job: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        "all", description="checkpoints whose circuits one job makes; fewer make more jobs, side by side on a cluster"
+    )
 
 
 class StudyConfig(Section):
     """A whole config file."""
 
-    study: Name = "embedded"
-    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field((0,), min_length=1)
-    models: dict[Name, ModelConfig] = Field(default_factory=dict)
-    tasks: dict[Name, TaskConfig] = Field(default_factory=dict)
-    methods: dict[Name, MethodConfig] = Field(default_factory=dict)
+    study: Name = Field("embedded", description="name of the study; its results go to results/NAME")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        (0,), min_length=1, description="of the fine-tunings; every method runs with each"
+    )
+    models: dict[Name, ModelConfig] = Field(default_factory=dict, description="models by name")
+    tasks: dict[Name, TaskConfig] = Field(default_factory=dict, description="tasks by name")
+    methods: dict[Name, MethodConfig] = Field(default_factory=dict, description="ways to fine-tune, by name")
     training: Training = Training()
     learning_rate_search: LearningRateSearch = LearningRateSearch()
     circuit: Circuit = Circuit()
@@ -66,7 +77,9 @@ class StudyConfig(Section):
     given: DriftRanks = Field(
         DriftRanks(), description="ranks that the drift of models' given checkpoints (models.NAME.checkpoints) leads to"
     )
-    imports: dict[Name, ImportedCircuits] = Field(default_factory=dict)
+    imports: dict[Name, ImportedCircuits] = Field(
+        default_factory=dict, description="circuits that other tools extracted, by name"
+    )
     execution: Execution = Execution()
 
     @model_validator(mode="before")

@@ -135,8 +135,8 @@ TABLES = (
     Entry("layer_sets", _SETS, "layer_sets", ("layer_sets",), category="CircuitLoRA and comparisons"),
     Entry("base_accuracy", ("accuracy", "test"), "runs", category="Data and accuracy"),
     Entry("training_cost", _COSTS, "runs", ("benchmarked", "scored", "phase_1", "united")),
-    Entry("change_rates", ("summary", "controls"), "drift_runs", category="Drift"),
     Entry("drift_reliability", ("reliability",), "drift_runs", category="Drift"),
+    Entry("change_rates", ("summary", "controls"), "drift_runs", category="Drift"),
     Entry("edge_changes", ("edge_counts",), "drift_runs", category="Where the circuit changes"),
     Entry("functional_drift", ("functional", "summary", "reliability"), "drift_runs", category="Drift"),
     Entry("sham_drift", ("reliability",), "sham_runs", ("sham_twins",), category="Drift"),
@@ -162,6 +162,13 @@ TABLES = (
     Entry("verdicts", (*_TRAINED, *_CIRCUITS), "runs", _RELATED, may_lack=_CIRCUITS, category="Verdicts"),
     Entry("published_rates", ("summary",), "drift_runs", ("families",), category="Verdicts"),
 )
+
+
+def label(entry: Entry) -> str:
+    """How the report calls a figure or table: by place in its part, figures first; Snakemake sorts by name."""
+    part = [other for other in (*FIGURES, *TABLES) if other.category == entry.category]
+    kind = "" if isinstance(entry, FigureEntry) else "table: "
+    return f"{part.index(entry) + 1:02} {kind}{entry.name.replace('_', ' ')}"
 
 
 def of_study(listed: Sequence[Listed], study: Study) -> list[Listed]:

@@ -22,6 +22,9 @@ from circuitdrift.study import Study
 UNKNOWN_SECONDS = 60.0
 """Taken for a job whose model is not on this machine yet."""
 
+TRUSTED_SECONDS = 60.0
+"""The expected pace counts like so many seconds at it: one slow start at the beginning says little of the rest."""
+
 
 @dataclass(frozen=True)
 class Expected:
@@ -74,7 +77,8 @@ class ProgressLines(logging.Handler):
     """Hears which jobs start and end, and prints a line for each that ended.
 
     The time left follows from the run itself: the work that is left, at the pace of the work that is done. So it needs
-    neither the number of cores nor the speed of the machine, only how the jobs compare.
+    neither the number of cores nor the speed of the machine, only how the jobs compare. In the first minutes the
+    expected pace of one job after the other counts, too.
     """
 
     def __init__(
@@ -155,7 +159,7 @@ class ProgressLines(logging.Handler):
         for job in self._running():
             done += min(now - self._started[job], 0.9 * self._expected[job].seconds)
         left = self._work(self._expected) - done
-        return left * (now - self._began) / done if done else left
+        return left * (now - self._began + TRUSTED_SECONDS) / (done + TRUSTED_SECONDS)
 
     def _work(self, jobs: Iterable[int]) -> float:
         return sum(self._expected[job].seconds for job in jobs)

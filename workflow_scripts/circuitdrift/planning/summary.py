@@ -18,14 +18,15 @@ def lines_of_success(layout: Layout, study: str) -> list[str]:
 
 
 def lines_of_verdicts(table: Path) -> list[str]:
-    """How many claims the study supports, and a line for each claim; none without the table of verdicts."""
+    """How many claims the study supports, and a line for each that it decides; none without the table of verdicts."""
     if not table.is_file():
         return []
     with table.open(newline="") as opened:
         rows = list(csv.DictReader(opened))
     counts = Counter(row["verdict"] for row in rows)
     counted = ", ".join(f"{number} {verdict}" for verdict, number in counts.most_common())
-    return [f"verdicts: {counted} ({table})", *(f"  {_line_of(row)}" for row in rows)]
+    decided = [row for row in rows if row["verdict"] != "undecided"]
+    return [f"verdicts: {counted} ({table})", *(f"  {_line_of(row)}" for row in decided)]
 
 
 def _line_of(row: Mapping[str, str]) -> str:

@@ -24,7 +24,7 @@ class AddSubTask(Task):
     wording = WORDING
     number_key = "max_operand"
     family: Literal["add_sub"]
-    max_operand: int = Field(100, ge=2)
+    max_operand: int = Field(100, ge=2, description="largest operand")
 
     def most_examples(self) -> int:
         """Both operators for each pair of operands."""

@@ -21,7 +21,7 @@ class ComparisonTask(Task):
     largest_answer_share = 0.5
     number_key = "max_operand"
     family: Literal["comparison"]
-    max_operand: int = Field(500, ge=4)
+    max_operand: int = Field(500, ge=4, description="largest operand")
 
     def most_examples(self) -> int:
         """Each pair of different numbers in both orders."""

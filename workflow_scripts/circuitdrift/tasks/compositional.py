@@ -30,7 +30,7 @@ class CompositionalTask(Task):
     wording = add_sub.WORDING
     number_key = "max_operand"
     family: Literal["compositional"]
-    max_operand: int = Field(100, ge=4)
+    max_operand: int = Field(100, ge=4, description="largest operand")
 
     def most_examples(self) -> int:
         """Every pair of inner operands with each last number, for each pair of operators."""

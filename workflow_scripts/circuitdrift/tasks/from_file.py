@@ -39,7 +39,7 @@ class FileTask(Task):
     """Prompts from a CSV, Parquet or JSON lines file: clean, corrupted; optional answers and split."""
 
     family: Literal["file"]
-    path: Path
+    path: Path = Field(description="the file, relative to the config file")
     invalid_rows: Literal["refuse", "drop"] = Field(
         "refuse",
         description="rows that do not fit. refuse: each is an error; drop: they are left out, counted and listed",

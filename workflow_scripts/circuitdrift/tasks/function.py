@@ -22,8 +22,8 @@ class FunctionTask(Task):
 
     number_key = "max_intercept"
     family: Literal["function"]
-    max_slope: int = Field(20, ge=1)
-    max_intercept: int = Field(500, ge=2)
+    max_slope: int = Field(20, ge=1, description="largest slope")
+    max_intercept: int = Field(500, ge=2, description="largest intercept")
 
     def most_examples(self) -> int:
         """Every slope with every intercept."""

@@ -32,7 +32,7 @@ class LcmTask(Task):
     wording = WORDING
     number_key = "max_operand"
     family: Literal["lcm"]
-    max_operand: int = Field(200, ge=4)
+    max_operand: int = Field(200, ge=4, description="largest operand")
 
     def most_examples(self) -> int:
         """The pairs of a number and its multiple in both orders; of the other two kinds there may be as many."""

@@ -30,7 +30,7 @@ class SubTask(Task):
     wording = WORDING
     family: Literal["sub_task"]
     of: Name = Field(description="the compositional task to decompose")
-    part: Part
+    part: Part = Field(description="the step of it that is the task")
 
 
 def decompose(parent: Splits, task: SubTask, encoding: Encoding) -> Splits:

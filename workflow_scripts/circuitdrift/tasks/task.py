@@ -32,7 +32,7 @@ class Task(Section):
     train: int = Field(4000, ge=1, description="examples to fine-tune on")
     circuit: int = Field(200, ge=FEWEST_CIRCUIT_PROMPTS, description="examples to extract circuits from")
     test: int = Field(500, ge=1, description="examples to measure accuracy on")
-    seed: int = 0
+    seed: int = Field(0, description="of the drawing and splitting of the prompts")
     methods: tuple[Name, ...] | Literal["all"] = Field(
         "all", description="methods that are trained on the task, and each phase_1 that they need"
     )
