@@ -170,6 +170,17 @@ def test_change_rates_are_means_in_percent_beside_the_controls(small: MadeUpStud
     }
 
 
+def test_axes_of_change_rates_end_a_little_beyond_the_highest_rate(small: MadeUpStudy) -> None:
+    summary = read_tables(small.summary(), "summary")
+    quotients = summary[summary["measure"] == "rate_net"].assign(level="edge_over_node", value=9.0)
+    controls = read_tables(small.controls(), "controls")
+    table = change_rates.tidy(pd.concat([summary, quotients]), controls, LABELS)
+    assert set(table["level"]) == {"node", "edge"}
+    shown = table[(table["measure"] == "rate_net") & (table["name"] != "random_circuit")]
+    figure = change_rates.draw(table, STYLE, LABELS)
+    assert figure.axes[0].get_xlim()[1] == pytest.approx(1.3 * shown["upper"].max())
+
+
 def test_change_rates_leave_kinds_of_prompts_to_the_table_of_controls(small: MadeUpStudy) -> None:
     summary, controls = read_tables(small.summary(), "summary"), read_tables(small.controls(), "controls")
     of_kinds = controls[controls["control"] == "other_seed"].assign(control="kind: + and -")
@@ -454,6 +465,6 @@ def test_of_a_large_circuit_the_strongest_edges_are_drawn_with_their_share_of_th
     )
     drawn = circuit_before_after.strongest_edges(edges, "score")
     assert sorted(drawn.index) == list(range(400))
-    assert circuit_before_after.what_is_drawn(drawn, edges, "score").endswith("strongest 400, 87% of all |score|")
+    assert circuit_before_after.what_is_drawn(drawn, edges, "score").endswith("strongest 400, 87 % of |score|")
     few = edges.head(3)
     assert circuit_before_after.what_is_drawn(circuit_before_after.strongest_edges(few, "score"), few, "score") == ""

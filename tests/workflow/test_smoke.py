@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -368,7 +369,7 @@ def test_the_report_loads_nothing_and_has_the_graph_of_the_rules_on_a_page_of_it
     assert numbers["Fine-tunings"] == 8  # with these, Snakemake's first page is the introduction
 
 
-def test_the_report_as_a_folder_has_the_same_results(smoke, report):
+def test_the_report_as_a_folder_has_the_same_results(smoke, report, tmp_path):
     result = smoke.call("report_folder", "--cores", "1")
     assert result.returncode == 0, result.stderr
     with zipfile.ZipFile(smoke.directory / "results" / "smoke" / "report.zip") as opened:
@@ -376,6 +377,19 @@ def test_the_report_as_a_folder_has_the_same_results(smoke, report):
     results = smoke.directory / "results" / "smoke"
     shown = {path.name for path in [*(results / "figures").glob("*.svg"), *(results / "tables").glob("*.html")]}
     assert held == {*shown, "explorer.html", "report.html"}
+    shutil.unpack_archive(results / "report.zip", tmp_path)
+    (page,) = tmp_path.rglob("report.html")
+    with chromium() as browser:
+        browser.get(page.as_uri())
+        wait_for(browser, "document.body.innerText.includes('Explorer')")
+        browser.find_element(By.XPATH, "//span[contains(text(), 'Explorer')]").click()
+        wait_for(browser, "document.querySelector('a[iconname=eye]')").click()
+        browser.switch_to.frame(wait_for(browser, "document.querySelector('iframe')"))
+        wait_for(browser, "document.body?.dataset.ready")
+        asked = requests_of(browser, page)
+        assert asked
+        assert all(address.startswith(page.parent.as_uri()) for address in asked)
+        assert errors_of(browser) == []
 
 
 def test_a_report_is_made_again_after_an_edit_of_a_caption_and_not_without(smoke, edited):
@@ -407,6 +421,7 @@ def test_the_explorer_and_the_report_open_in_a_browser(smoke):
         wait_for(browser, "document.body?.dataset.ready")
         assert "Circuit drift: smoke" in browser.execute_script("return document.body.innerText")
         assert errors_of(browser) == []
+        assert requests_of(browser, results / "report.html") == []
 
 
 def test_every_circuit_can_be_exported(smoke):

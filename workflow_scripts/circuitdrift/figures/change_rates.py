@@ -42,7 +42,8 @@ def tidy(summary: pd.DataFrame, controls: pd.DataFrame, labels: MethodLabels) ->
         model, task, kind (fine-tuning or control), name, label, measure, level, value (mean), lower and upper (lowest
         and highest of the ``count`` values), of seeds for methods, of methods and pairs for controls.
     """
-    drift = summary[summary["measure"].isin([_NET, _CUMULATIVE])].assign(kind="fine-tuning", name=summary["method"])
+    of_parts = summary[summary["measure"].isin([_NET, _CUMULATIVE]) & summary["level"].isin(["node", "edge"])]
+    drift = of_parts.assign(kind="fine-tuning", name=of_parts["method"])
     controls = controls[~controls["control"].isin(_ELSEWHERE) & ~controls["control"].str.startswith(KIND)]
     several = controls.groupby("control")["checkpoint"].nunique() > 1
     named = controls.assign(

@@ -150,7 +150,7 @@ def what_is_drawn(drawn: pd.DataFrame, shown: pd.DataFrame, score: str) -> str:
     if len(drawn) == len(shown):
         return ""
     share = drawn[score].abs().sum() / shown[score].abs().sum()
-    return f"\ndrawn: the strongest {len(drawn):,}, {share:.0%} of all |score|"
+    return f"\ndrawn: strongest {len(drawn):,}, {100 * share:.0f} % of |score|"
 
 
 def draw_edges(
