@@ -163,7 +163,7 @@ def _dumbbells(ax: Axes, shown: pd.DataFrame, names: list[str], styles: dict[str
         quotient = f"\N{MULTIPLICATION SIGN}{edges['value'] / nodes['value']:.1f}" if nodes["value"] > 0 else ""
         beyond = right > end
         ax.annotate(
-            f"{quotient} edges {edges['value']:.0f} % \N{RIGHTWARDS ARROW}" if beyond else quotient,
+            f"{quotient}  {edges['value']:.0f} % \N{RIGHTWARDS ARROW}" if beyond else quotient,
             (min(right, end), place),
             xytext=(-3, 7) if beyond else (5, 0),
             textcoords="offset points",
