@@ -20,6 +20,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import special
 
+from circuitdrift.compute import progress
 from circuitdrift.drift.changes import ratio
 from circuitdrift.drift.reliability import (
     MEASURES,
@@ -151,7 +152,7 @@ def simulate_drifts(before: FoldScores, after: FoldScores, halves: Halves, descr
     one, other = draw_halves(np.arange(n_folds), n_folds, n_folds // 2, SIMULATED_DRIFTS, SEED)
     starts = [(start, _describe_halves(start, halves, describe)) for start in (before, after)]
     excesses = {key: np.zeros((SIMULATED_DRIFTS, 1 + len(AMPLIFICATIONS))) for key in starts[0][1][0]}
-    for draw in range(SIMULATED_DRIFTS):
+    for draw in progress(range(SIMULATED_DRIFTS), "simulating drifts", SIMULATED_DRIFTS):
         start, unmoved = starts[draw % 2]
         noise = (start.means(one[draw : draw + 1]) - start.means(other[draw : draw + 1])) / 2
         for place, factor in enumerate(AMPLIFICATIONS, start=1):
