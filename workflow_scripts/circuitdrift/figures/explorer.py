@@ -127,12 +127,16 @@ def page_below(limit: int, table: Explored, style: Figures, labels: MethodLabels
     Raises:
         FigureDataError: the page is too large even without any run.
     """
+    sizes = table.sizes
+    page = _page(table.first(len(sizes)), style, labels, study)
+    if _bytes(page) < limit:
+        return page
     empty = _bytes(_page(table.first(0), style, labels, study))
     if empty >= limit:
         raise FigureDataError(f"the explorer takes {empty} bytes without any run, and must be smaller than {limit}")
-    sizes = table.sizes
-    while _bytes(page := _page(table.first(len(sizes)), style, labels, study)) >= limit:
-        sizes = sizes[: _that_fit(sizes, (limit - empty) / (_bytes(page) - empty))]
+    while (taken := _bytes(page)) >= limit:
+        sizes = sizes[: _that_fit(sizes, (limit - empty) / (taken - empty))]
+        page = _page(table.first(len(sizes)), style, labels, study)
     return page
 
 
