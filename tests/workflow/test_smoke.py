@@ -369,6 +369,16 @@ def test_the_report_loads_nothing_and_has_the_graph_of_the_rules_on_a_page_of_it
     assert numbers["Fine-tunings"] == 8  # with these, Snakemake's first page is the introduction
 
 
+def open_explorer_of_report(browser, page):
+    """Open a report, and go on in the explorer inside it."""
+    browser.get(page.as_uri())
+    wait_for(browser, "document.body.innerText.includes('Explorer')")
+    browser.find_element(By.XPATH, "//span[contains(text(), 'Explorer')]").click()
+    wait_for(browser, "document.querySelector('a[iconname=eye]')").click()
+    browser.switch_to.frame(wait_for(browser, "document.querySelector('iframe')"))
+    wait_for(browser, "document.body?.dataset.ready")
+
+
 def test_the_report_as_a_folder_has_the_same_results(smoke, report, tmp_path):
     result = smoke.call("report_folder", "--cores", "1")
     assert result.returncode == 0, result.stderr
@@ -380,12 +390,7 @@ def test_the_report_as_a_folder_has_the_same_results(smoke, report, tmp_path):
     shutil.unpack_archive(results / "report.zip", tmp_path)
     (page,) = tmp_path.rglob("report.html")
     with chromium() as browser:
-        browser.get(page.as_uri())
-        wait_for(browser, "document.body.innerText.includes('Explorer')")
-        browser.find_element(By.XPATH, "//span[contains(text(), 'Explorer')]").click()
-        wait_for(browser, "document.querySelector('a[iconname=eye]')").click()
-        browser.switch_to.frame(wait_for(browser, "document.querySelector('iframe')"))
-        wait_for(browser, "document.body?.dataset.ready")
+        open_explorer_of_report(browser, page)
         asked = requests_of(browser, page)
         assert asked
         assert all(address.startswith(page.parent.as_uri()) for address in asked)
@@ -413,12 +418,7 @@ def test_the_explorer_and_the_report_open_in_a_browser(smoke):
             assert f" {(statuses == name).sum()} {name}" in counts.split("; nodes")[0]
         assert errors_of(browser) == []
         assert requests_of(browser, figures / "explorer.html") == []
-        browser.get((results / "report.html").as_uri())
-        wait_for(browser, "document.body.innerText.includes('Explorer')")
-        browser.find_element(By.XPATH, "//span[contains(text(), 'Explorer')]").click()
-        wait_for(browser, "document.querySelector('a[iconname=eye]')").click()
-        browser.switch_to.frame(wait_for(browser, "document.querySelector('iframe')"))
-        wait_for(browser, "document.body?.dataset.ready")
+        open_explorer_of_report(browser, results / "report.html")
         assert "Circuit drift: smoke" in browser.execute_script("return document.body.innerText")
         assert errors_of(browser) == []
         assert requests_of(browser, results / "report.html") == []
